@@ -1,0 +1,343 @@
+"""Every value that travels between the parts of Scaphoid.
+
+Values are frozen dataclasses; their arrays are made read-only when the value is made, so that a value shown on one
+screen cannot be changed by another. Two values are equal only if they are the same object (``eq=False``): comparing
+films pixel by pixel by accident would be slow, comparing their ids is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def _read_only(array: np.ndarray, dtype: type) -> np.ndarray:
+    """Return `array` as a read-only array of `dtype`; the caller's own array stays writable."""
+    view = np.asarray(array, dtype=dtype).view()
+    view.flags.writeable = False
+    return view
+
+
+@dataclass(frozen=True, eq=False)
+class Radiograph:
+    """One film as it is displayed, and nothing that tells whose it is.
+
+    Attributes
+    ----------
+    id : str
+        SHA-256 of the file's bytes, 64 hexadecimal digits.
+    pixels : numpy.ndarray
+        float32, shape (height, width), range [0, 1], bone bright.
+    source : str
+        The kind of file, for people: ``"PNG, 16 bit"``, ``"DICOM DX, JPEG 2000"``.
+    view : str or None
+        ``"PA"``, ``"AP"``, ``"LATERAL"`` or ``"OBLIQUE"`` where the file says so.
+    laterality : str or None
+        ``"L"`` or ``"R"`` where the file says so.
+    spacing_mm : tuple of float or None
+        Distance between pixel centres (down, across) in millimetres at the detector.
+    warnings : tuple of str
+        What a reader should know about how the film was read; one plain sentence each.
+    """
+
+    id: str
+    pixels: np.ndarray
+    source: str
+    view: str | None = None
+    laterality: str | None = None
+    spacing_mm: tuple[float, float] | None = None
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pixels", _read_only(self.pixels, np.float32))
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return int(self.pixels.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return int(self.pixels.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """The films of one examination of one wrist: the unit of decision.
+
+    Attributes
+    ----------
+    id : str
+        Unique in its dataset.
+    patient_id : str
+        The dataset's own pseudonym; studies of one patient are never split between training and test.
+    radiographs : tuple of Radiograph
+        Films already read; empty where `paths` says where they lie.
+    paths : tuple of pathlib.Path
+        Files of the films, in reading order.
+    label : int or None
+        1 positive, 0 negative, None unknown.
+    """
+
+    id: str
+    patient_id: str
+    radiographs: tuple[Radiograph, ...] = ()
+    paths: tuple[Path, ...] = ()
+    label: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class WristRegion:
+    """Where the wrist is on a film: a square around the radiocarpal joint, found or set by the reader.
+
+    Attributes
+    ----------
+    x, y : float
+        Centre of the square, in pixels of the film: x to the right, y downwards, (0, 0) the top-left corner of the
+        top-left pixel.
+    side : float
+        Side of the square in pixels of the film.
+    angle : float
+        Direction of the fingers in degrees, clockwise from the top of the film: 0 fingers up, 90 fingers to the right,
+        180 fingers down. Range (-180, 180].
+    confidence : float
+        How sure the finder is, [0, 1]; 1 where a reader set the square.
+    set_by_reader : bool
+        True where a person, not the finder, placed the square.
+    """
+
+    x: float
+    y: float
+    side: float
+    angle: float = 0.0
+    confidence: float = 1.0
+    set_by_reader: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What one checkpoint says of one film. It holds no verdict: an operating point is applied where it is shown.
+
+    Attributes
+    ----------
+    radiograph_id, checkpoint_id : str
+    logit : float
+        The network's raw output, before calibration; any real number.
+    probability : float
+        [0, 1]; calibrated where the card has a calibration, else the logistic function of the logit.
+    """
+
+    radiograph_id: str
+    checkpoint_id: str
+    logit: float
+    probability: float
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Where on a film a checkpoint saw evidence, by one method.
+
+    Attributes
+    ----------
+    radiograph_id, checkpoint_id : str
+    method : str
+        A key of ``core.explain.METHODS``.
+    target : str
+        ``"for"`` or ``"against"`` the positive label.
+    heatmap : numpy.ndarray
+        float32, the film's own (height, width), range [0, 1]; all zero where there is no evidence.
+    peak : float
+        The map's maximum before it was scaled to [0, 1], in the method's own units; 0 means "no positive evidence".
+        Without it a map scaled to its own maximum would make no evidence look like strong evidence.
+    settings : Mapping
+        Everything that is needed to make the same map again (layer, samples, noise, seed, region, ...).
+    """
+
+    radiograph_id: str
+    checkpoint_id: str
+    method: str
+    target: str
+    heatmap: np.ndarray
+    peak: float
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "heatmap", _read_only(self.heatmap, np.float32))
+
+
+@dataclass(frozen=True, eq=False)
+class Interval:
+    """An estimate with its 95% interval and the number of cases behind it.
+
+    Attributes
+    ----------
+    value, low, high : float
+    n : int
+        Cases (studies, films) the estimate rests on.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True, eq=False)
+class OperatingPoint:
+    """A threshold on the study probability, chosen on validation, and what it was measured to do there.
+
+    Attributes
+    ----------
+    name : str
+        ``"high_sensitivity"`` (below it: no fracture seen) or ``"high_specificity"`` (from it on: suspected).
+    threshold : float
+        A study at or above it is called positive.
+    sensitivity, specificity : Interval
+        Measured on the validation studies named in the card's data provenance.
+    """
+
+    name: str
+    threshold: float
+    sensitivity: Interval
+    specificity: Interval
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSettings:
+    """The whole configuration of a training run. The command line fills it and the card stores it.
+
+    Attributes
+    ----------
+    backbone : str
+        A key of ``core.backbones.BACKBONES``.
+    weights : str or None
+        What training started from: None (random), ``"imagenet"`` or the SHA-256 of a local file.
+    input_size : int
+        Pixels a side.
+    epochs, batch_size : int
+    learning_rate : float
+        Peak of the schedule.
+    warmup_epochs : float
+    weight_decay : float
+    location_weight : float
+        Weight of the location head's loss beside the label's.
+    label_smoothing : float
+    seed : int
+    preset : str
+    extra : Mapping
+        Settings that only one preset has.
+    """
+
+    backbone: str
+    weights: str | None = None
+    input_size: int = 224
+    epochs: int = 4
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    warmup_epochs: float = 0.5
+    weight_decay: float = 1e-4
+    location_weight: float = 1.0
+    label_smoothing: float = 0.0
+    seed: int = 0
+    preset: str = "scaphoid"
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """The card of a trained model: all that must be known to run it, trust it or doubt it.
+
+    Attributes
+    ----------
+    id : str
+        Folder name: lower-case letters, digits and hyphens.
+    title : str
+        For people.
+    task : str
+        ``"fracture"`` (radiograph -> probability) or ``"wrist"`` (radiograph -> where the wrist is).
+    backbone, feature_layer : str
+        Keys of ``core.backbones``; `feature_layer` is the layer class activation maps are read from.
+    input_size : int
+        Pixels a side.
+    fit : str
+        How a film or region becomes a square: ``"pad"`` (whole film, its proportions kept).
+    region : str or None
+        Id of the wrist finder whose square this checkpoint reads; None where it reads whole films.
+    location_head : bool
+        Whether the network has the ``location`` output.
+    positive_label : str
+        ``"fracture"`` or ``"abnormal"``.
+    operating_points : tuple of OperatingPoint
+        Chosen on validation, in rising order of threshold.
+    calibration : Mapping or None
+        ``{"method": "temperature", "temperature": t}``: probability = logistic(logit / t).
+    settings : TrainingSettings or None
+        None where the checkpoint was imported.
+    data : Mapping
+        Provenance for people and machines: ``trained_on``, ``tested_on``, ``not_for`` (sentences), ``simulated``
+        (bool), ``counts``, ``results`` (each estimate with interval and n), ``licences`` (list of sentences).
+    versions : Mapping
+        Package name -> version that trained it.
+    weights_sha256, card_sha256 : str
+        Of ``model.weights.h5``, and of the card itself without this entry.
+    """
+
+    id: str
+    title: str
+    task: str
+    backbone: str
+    feature_layer: str
+    input_size: int
+    fit: str = "pad"
+    region: str | None = None
+    location_head: bool = False
+    positive_label: str = "fracture"
+    operating_points: tuple[OperatingPoint, ...] = ()
+    calibration: Mapping[str, Any] | None = None
+    settings: TrainingSettings | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    weights_sha256: str = ""
+    card_sha256: str = ""
+
+    def operating_point(self, name: str) -> OperatingPoint | None:
+        """Return the operating point called `name`, or None."""
+        return next((point for point in self.operating_points if point.name == name), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dicts and lists, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Probabilities of one checkpoint over one split, study by study.
+
+    Attributes
+    ----------
+    checkpoint_id, split : str
+    study_ids, patient_ids : tuple of str
+    labels : numpy.ndarray
+        int8, shape (n,), 0 or 1.
+    probabilities : numpy.ndarray
+        float64, shape (n,), [0, 1].
+    weights_sha256 : str
+        Of the weights that gave the scores.
+    """
+
+    checkpoint_id: str
+    split: str
+    study_ids: tuple[str, ...]
+    patient_ids: tuple[str, ...]
+    labels: np.ndarray
+    probabilities: np.ndarray
+    weights_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", _read_only(self.labels, np.int8))
+        object.__setattr__(self, "probabilities", _read_only(self.probabilities, np.float64))
