@@ -1,0 +1,28 @@
+"""Simulated wrist radiographs: projected thickness, Beer-Lambert, a detector's processing, exact fracture masks.
+
+No patient's film is in them. A film is wholly determined by its seed and ``VERSION``. What breaks is drawn from a
+stream of random numbers of its own, so nothing else about a film (size, framing, exposure, marker) tells the label.
+"""
+
+from core.phantoms.films import (
+    FRAMINGS,
+    VERSION,
+    VIEWS,
+    SimulatedFilm,
+    simulate_film,
+    simulate_study,
+    simulate_wrist,
+)
+from core.phantoms.fractures import KINDS, UNDISPLACED
+
+__all__ = [
+    "FRAMINGS",
+    "KINDS",
+    "UNDISPLACED",
+    "VERSION",
+    "VIEWS",
+    "SimulatedFilm",
+    "simulate_film",
+    "simulate_study",
+    "simulate_wrist",
+]
