@@ -1,0 +1,398 @@
+"""core.datasets on folders made by hand in the layouts that real datasets have."""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core import layouts
+from core.datasets import DatasetIndex, describe, detect_format, find_studies, index_dataset, split_by_patient
+from core.errors import DatasetError
+from core.values import Study
+
+
+def touch(root: Path, *names: str, content: bytes = b"film") -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def table(path: Path, *lines: str, start: str = "") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(start + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+def summary(index: DatasetIndex) -> dict[str, dict[str, tuple]]:
+    """Return split -> study id -> (patient, label, names of its films)."""
+    return {
+        split: {s.id: (s.patient_id, s.label, [p.name for p in s.paths]) for s in studies}
+        for split, studies in index.splits.items()
+    }
+
+
+def reasons(index: DatasetIndex) -> dict[str, str]:
+    return {problem.path.relative_to(index.root).as_posix(): problem.reason for problem in index.problems}
+
+
+@pytest.fixture
+def mura(tmp_path):
+    root = tmp_path / "MURA-v1.1"
+    one, two = "XR_WRIST/patient00001/study1_positive", "XR_WRIST/patient00001/study2_negative"
+    touch(root, *(f"train/{one}/image{i}.png" for i in (1, 2, 10)), f"train/{two}/image1.png")
+    touch(root, "train/XR_ELBOW/patient00001/study1_negative/image1.png")
+    touch(root, "valid/XR_WRIST/patient11185/study1_negative/image1.png")
+    touch(root, f"train/{one}/._image1.png", "train/.DS_Store", "masks/train/" + one + "/image1.png")
+    table(root / "train_image_paths.csv", f"MURA-v1.1/train/{one}/image1.png")
+    return root
+
+
+def test_mura(mura):
+    index = index_dataset(mura)
+    assert index.format == "mura"
+    assert summary(index) == {
+        "train": {
+            "train/XR_ELBOW/patient00001/study1": ("patient00001", 0, ["image1.png"]),
+            "train/XR_WRIST/patient00001/study1": ("patient00001", 1, ["image1.png", "image2.png", "image10.png"]),
+            "train/XR_WRIST/patient00001/study2": ("patient00001", 0, ["image1.png"]),
+        },
+        "valid": {"valid/XR_WRIST/patient11185/study1": ("patient11185", 0, ["image1.png"])},
+    }
+    assert (index.problems, index.notes, index.table, index.details()) == ((), (), None, {})
+    assert all(path.is_file() for study in index.studies for path in study.paths)
+    assert [study.id for study in find_studies(mura, split="valid")] == ["valid/XR_WRIST/patient11185/study1"]
+    assert len(find_studies(mura)) == 4
+
+
+@pytest.mark.parametrize(
+    ("inner", "split", "studies"),
+    [
+        ("..", "train", 3),
+        ("train", "train", 3),
+        ("train/XR_WRIST", "train", 2),
+        ("valid/XR_WRIST/patient11185", "valid", 1),
+        ("valid/XR_WRIST/patient11185/study1_negative", "valid", 1),
+    ],
+)
+def test_mura_from_above_and_within(mura, inner, split, studies):
+    index = index_dataset(mura / inner)
+    assert len(index.splits[split]) == studies
+    assert {study.patient_id for study in index.splits[split]} <= {"patient00001", "patient11185"}
+
+
+def test_mura_with_files_that_cannot_be_used(mura):
+    wrist = mura / "train/XR_WRIST"
+    touch(wrist, "patient00002/study1_positive/image1.png", content=b"")
+    touch(wrist, "patient00003/study1_positive/image1.webp", "patient00003/image9.png")
+    touch(wrist, "patient00003/study1_positive/IM0001", content=b"\0" * 128 + b"DICM rest")
+    touch(wrist, "patient00003/study1_positive/notes.txt", "patient00003/study1_positive/README")
+    touch(wrist, "patient00003/study1_positive/series/z.png")
+    (wrist / "patient00004/study1_negative").mkdir(parents=True)
+    index = index_dataset(mura)
+    here = "train/XR_WRIST"
+    assert reasons(index) == {
+        f"{here}/patient00002/study1_positive/image1.png": "a file is empty",
+        f"{here}/patient00002/study1_positive": "the study has no film that can be used",
+        f"{here}/patient00003/image9.png": "a film lies outside the folders of the layout",
+        f"{here}/patient00003/study1_positive/image1.webp": "a file is no PNG, JPEG, TIFF or DICOM",
+        f"{here}/patient00003/study1_positive/README": "a file is no PNG, JPEG, TIFF or DICOM",
+        f"{here}/patient00004/study1_negative": "the study has no film that can be used",
+    }
+    assert summary(index)["train"]["train/XR_WRIST/patient00003/study1"] == ("patient00003", 1, ["IM0001", "z.png"])
+    assert "train/XR_WRIST/patient00004/study1" not in summary(index)["train"]
+
+
+def test_mura_study_with_both_labels_and_patient_in_both_splits(tmp_path):
+    touch(
+        tmp_path, "train/XR_WRIST/patient1/study1_positive/image1.png", "valid/XR_WRIST/patient1/study1_positive/a.png"
+    )
+    touch(tmp_path, "train/XR_WRIST/patient1/study1_negative/image1.png")
+    index = index_dataset(tmp_path)
+    assert len({study.id for study in index.studies}) == 3
+    assert sorted(study.label for study in index.studies) == [0, 1, 1]
+    assert "Patients with studies in more than one split: 1" in index.notes[0]
+
+
+def test_simulated_films_bring_masks_and_regions(mura):
+    film = "train/XR_WRIST/patient00001/study1_positive/image1.png"
+    table(
+        mura / "metadata.csv",
+        "path,label,x,y,side,angle,kind",
+        f"{film},1,100.5,80,120,-10,colles",
+        f"{film.replace('image1.', 'image2.')},1,,,,,colles",
+        "train/elsewhere.png,1,1,1,1,1,colles",
+    )
+    index = index_dataset(mura)
+    assert index.format == "mura"
+    assert list(index.regions) == [mura / film]
+    region = index.regions[mura / film]
+    assert (region.x, region.y, region.side, region.angle, region.confidence) == (100.5, 80.0, 120.0, -10.0, 1.0)
+    assert index.details()[mura / film]["kind"] == "colles"
+    assert index.mask_path(mura / film) == mura / "masks" / film
+    assert index.mask_path(mura / film.replace("image1.", "image2.")) is None
+    assert index.mask_path(Path("/somewhere/else.png")) is None
+
+
+@pytest.mark.parametrize(
+    ("positive", "negative"),
+    [
+        ("Fracture", "Normal"),
+        ("positive", "NEGATIVE"),
+        ("abnormal", "normal"),
+        ("1", "0"),
+        ("Fractured", "Non_fractured"),
+    ],
+)
+def test_class_folders(tmp_path, positive, negative):
+    touch(tmp_path, f"{positive}/1.2.3", f"{positive}/1.2.4", content=b"\0" * 128 + b"DICM")
+    touch(tmp_path, f"{positive}/a 1.jpg", f"{negative}/b.png", "readme.txt", "docs/page.md")
+    index = index_dataset(tmp_path)
+    assert index.format == "folders"
+    assert {study.id: study.label for study in index.studies} == {
+        f"{positive}/1.2.3": 1,
+        f"{positive}/1.2.4": 1,
+        f"{positive}/a 1.jpg": 1,
+        f"{negative}/b.png": 0,
+    }
+    assert len({study.patient_id for study in index.studies}) == 4
+    assert "Films in no folder of their own: 4" in index.notes[0]
+
+
+def test_class_folders_with_splits_patients_and_studies(tmp_path):
+    touch(
+        tmp_path,
+        "train/Fracture/p1/1.png",
+        "train/Fracture/p1/2.png",
+        "val/Normal/p2/s1/1.png",
+        "val/Normal/p2/s2/1.png",
+    )
+    touch(tmp_path, "val/Normal/p2/s2/Thumbs.db", "stray.png", "train/stray.png")
+    index = index_dataset(tmp_path)
+    assert summary(index) == {
+        "train": {"train/Fracture/p1": ("p1", 1, ["1.png", "2.png"])},
+        "valid": {"val/Normal/p2/s1": ("p2", 0, ["1.png"]), "val/Normal/p2/s2": ("p2", 0, ["1.png"])},
+    }
+    outside = "a film lies outside the folders of the layout"
+    assert reasons(index) == {"stray.png": outside, "train/stray.png": outside}
+
+
+def test_ambiguous_class_folders(tmp_path):
+    touch(tmp_path, "Fracture/a.png", "Normal/b.png", "Jane Doe/c.png")
+    with pytest.raises(DatasetError, match="1 of 3 folders of films have other names") as raised:
+        index_dataset(tmp_path)
+    assert "Doe" not in str(raised.value)
+    touch(tmp_path / "other", "A/a.png", "B/b.png")
+    with pytest.raises(DatasetError, match="holds none of them"):
+        index_dataset(tmp_path / "other")
+    with pytest.raises(DatasetError, match="One folder for each class"):
+        index_dataset(tmp_path / "other", "folders")
+
+
+def test_one_class_alone_needs_the_format(tmp_path):
+    touch(tmp_path, "Normal/a.png")
+    with pytest.raises(DatasetError, match="holds none of them"):
+        index_dataset(tmp_path)
+    assert [study.label for study in index_dataset(tmp_path, "folders").studies] == [0]
+
+
+def test_graz(tmp_path):
+    stems = ["0001_129_01_WRI-L1_M014", "0001_129_01_WRI-L2_M014", "0001_555_02_WRI-L1_M014", "0002_1_01_WRI-R1_F003"]
+    table(
+        tmp_path / "dataset.csv",
+        "filestem,patient_id,study_number,fracture_visible,metal",
+        f"{stems[0]},1,1,,1",
+        f"{stems[1]},1,1,1,",
+        f"{stems[2]},1,2,,",
+        f"{stems[3]},2,1,1,",
+        start="\ufeff",
+    )
+    touch(tmp_path, f"images_part1/{stems[0]}.png", f"images_part2/{stems[1]}.png", f"images_part2/{stems[2]}.png")
+    touch(tmp_path, f"yolo/images/{stems[0]}.png", f"labels/{stems[0]}.txt", "images_part2/0099_unlisted.png")
+    index = index_dataset(tmp_path)
+    assert index.format == "graz"
+    assert summary(index) == {
+        "all": {
+            "1/1": ("1", 1, [f"{stems[0]}.png", f"{stems[1]}.png"]),
+            "1/2": ("1", 0, [f"{stems[2]}.png"]),
+        }
+    }
+    assert index.studies[0].paths[0].parent.name == "images_part1"
+    assert reasons(index) == {
+        stems[3]: "a film is missing",
+        "images_part2/0099_unlisted.png": "a film is not in the table",
+    }
+
+
+def test_fracatlas(tmp_path):
+    table(tmp_path / "dataset.csv", "image_id,hand,fractured", "A.jpg,1,0", "B.jpg,0,1", "C.jpg,0,1", "D.jpg,0,")
+    touch(tmp_path, "images/Non_fractured/A.jpg", "images/Fractured/B.jpg", "images/Fractured/D.jpg")
+    index = index_dataset(tmp_path)
+    assert index.format == "fracatlas"
+    assert summary(index) == {"all": {"A": ("A", 0, ["A.jpg"]), "B": ("B", 1, ["B.jpg"])}}
+    assert reasons(index) == {"C.jpg": "a film is missing", "D.jpg": "a film has no label"}
+    assert "each film counts as one patient" in index.notes[0]
+
+
+def test_csv_with_everything(tmp_path):
+    table(
+        tmp_path / "films.csv",
+        "Path,Label,Patient_ID,study_id,split,x,y,side,angle",
+        "films/a.png,1,p1,1,Train,10,20,30,0",
+        "films\\b.png,normal,p1,1,train,,,,",
+        "films/c.png,0,p2,1,val,1,2,3,90",
+        "films/c.png,1,p9,9,val,,,,",
+        "films/missing.png,1,p3,1,val,,,,",
+        "films/d.png,maybe,p4,1,val,,,,",
+        ",1,p4,1,val,,,,",
+        "",
+        start="\ufeff",
+    )
+    touch(tmp_path, *(f"films/{name}.png" for name in "abcd"))
+    for source in (tmp_path, tmp_path / "films.csv"):
+        index = index_dataset(source)
+        assert index.format == "csv"
+        assert summary(index) == {
+            "train": {"p1/1": ("p1", 1, ["a.png", "b.png"])},
+            "valid": {"p2/1": ("p2", 0, ["c.png"])},
+        }
+        assert [problem.reason for problem in index.problems] == [
+            "a film is listed more than once",
+            "a film is missing",
+            "a film has no label, or one that is neither positive nor negative",
+            "a row names no film",
+        ]
+        assert {path.name for path in index.regions} == {"a.png", "c.png"}
+
+
+def test_csv_of_single_films(tmp_path):
+    table(
+        tmp_path / "metadata.csv", "file,label,group", "Fracture/1.png,1,F1", "Fracture/2.png,1,F1", "Normal/1.png,0,"
+    )
+    table(tmp_path / "also.csv", "file,label", "Normal/1.png,0")
+    touch(tmp_path, "Fracture/1.png", "Fracture/2.png", "Normal/1.png")
+    index = index_dataset(tmp_path)
+    assert index.format == "csv"  # it says more than the folders do
+    assert [(s.id, s.patient_id, s.label) for s in index.studies] == [
+        ("Fracture/1.png", "F1", 1),
+        ("Fracture/2.png", "F1", 1),
+        ("Normal/1.png", "Normal/1.png", 0),
+    ]
+    assert "Films without a patient in the table: 1" in index.notes[0]
+    assert index_dataset(tmp_path, "folders").format == "folders"
+    assert len(index_dataset(tmp_path / "also.csv").studies) == 1
+
+
+def test_csv_errors(tmp_path):
+    touch(tmp_path, "a.png", "b.png")
+    for name in ("one.csv", "two.csv"):
+        table(tmp_path / name, "file,label,study_id,split", "a.png,1,s,train", "b.png,1,s,valid")
+    with pytest.raises(DatasetError, match="holds 2"):
+        index_dataset(tmp_path)
+    with pytest.raises(DatasetError, match="1 of 1 studies have films in several"):
+        index_dataset(tmp_path / "one.csv")
+    table(tmp_path / "three.csv", "film,label", "a.png,1")
+    with pytest.raises(DatasetError, match="it has no path"):
+        index_dataset(tmp_path / "three.csv")
+    (tmp_path / "four.csv").write_bytes(b"file,label\n\xff\xfe\x00,1\n")
+    with pytest.raises(DatasetError, match="UTF-8"):
+        index_dataset(tmp_path / "four.csv")
+    table(tmp_path / "five.csv", "file,label", "gone.png,1")
+    with pytest.raises(DatasetError, match=r"none can be used \(1 are unusable\)"):
+        index_dataset(tmp_path / "five.csv")
+
+
+def test_what_is_no_dataset(tmp_path):
+    with pytest.raises(DatasetError, match="there is none") as raised:
+        index_dataset(tmp_path / "secret")
+    assert "secret" not in str(raised.value)
+    with pytest.raises(DatasetError, match="holds none of them"):
+        detect_format(tmp_path)
+    with pytest.raises(DatasetError, match="must be one of mura, folders, graz, fracatlas, csv"):
+        index_dataset(tmp_path, "dicom")
+    with pytest.raises(DatasetError, match="needs the columns"):
+        index_dataset(tmp_path, "graz")
+    touch(tmp_path, "film.png")
+    with pytest.raises(DatasetError, match="is a folder"):
+        index_dataset(tmp_path / "film.png", "mura")
+    with pytest.raises(DatasetError, match="Labelled films"):
+        index_dataset(tmp_path, "mura")
+    touch(tmp_path, "0/a.png", "1/b.png")
+    with pytest.raises(DatasetError, match="no such split; it has: all"):
+        find_studies(tmp_path, split="test")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="making links needs rights on Windows")
+def test_links_are_followed_and_a_broken_one_is_told(mura):
+    study = mura / "valid/XR_WRIST/patient11185/study1_negative"
+    (study / "image2.png").symlink_to(study / "image1.png")
+    (study / "image3.png").symlink_to(study / "nowhere.png")
+    index = index_dataset(mura)
+    assert [path.name for path in index.splits["valid"][0].paths] == ["image1.png", "image2.png"]
+    assert [problem.reason for problem in index.problems] == ["a film is missing"]
+
+
+def test_indexing_opens_no_film(mura, monkeypatch):
+    opened = []
+
+    def spy(path, *arguments, **named):
+        opened.append(path)
+        return open(path, *arguments, **named)
+
+    monkeypatch.setattr(layouts, "open", spy, raising=False)
+    index_dataset(mura)
+    assert {Path(path).suffix for path in opened} <= {".csv"}
+
+
+def make_studies(pairs):
+    return [Study(f"s{i}", f"p{patient}", label=label) for i, (patient, label) in enumerate(pairs)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 1)), max_size=120), st.integers(0, 5))
+def test_split_keeps_patients_whole_and_loses_nothing(pairs, seed):
+    studies = make_studies(pairs)
+    fractions = {"train": 0.6, "valid": 0.2, "test": 0.2}
+    split = split_by_patient(studies, fractions, seed)
+    assert list(split) == list(fractions)
+    assert sorted(s.id for part in split.values() for s in part) == sorted(s.id for s in studies)
+    patients = [{s.patient_id for s in part} for part in split.values()]
+    assert sum(map(len, patients)) == len(set.union(*patients))
+    shuffled = random.Random(1).sample(studies, len(studies))
+    again = split_by_patient(shuffled, fractions, seed)
+    assert {name: [s.id for s in part] for name, part in again.items()} == {
+        name: [s.id for s in part] for name, part in split.items()
+    }
+
+
+def test_split_has_its_shares_of_both_labels():
+    studies = make_studies([(patient, int(patient % 4 == 0)) for patient in range(400) for _ in range(2)])
+    split = split_by_patient(studies, {"train": 0.7, "valid": 0.1, "test": 0.2}, seed=3)
+    assert {name: len({s.patient_id for s in part}) for name, part in split.items()} == {
+        "train": 280,
+        "valid": 40,
+        "test": 80,
+    }
+    assert {name: sum(s.label for s in part) for name, part in split.items()} == {"train": 140, "valid": 20, "test": 40}
+    other = split_by_patient(studies, {"train": 0.7, "valid": 0.1, "test": 0.2}, seed=4)
+    assert [s.id for s in other["test"]] != [s.id for s in split["test"]]
+
+
+@pytest.mark.parametrize(
+    "fractions", [{}, {"a": 0.5}, {"a": 1.0, "b": 0.0}, {"a": 1.5, "b": -0.5}, {"a": float("nan")}]
+)
+def test_fractions_must_be_shares_of_one(fractions):
+    with pytest.raises(DatasetError, match="add up to 1"):
+        split_by_patient(make_studies([(1, 1)]), fractions, 0)
+
+
+def test_describe_counts(mura):
+    touch(mura / "train/XR_WRIST/patient00002/study1_positive", "a.png", "b.png", content=b"")
+    index = index_dataset(mura)
+    lines = describe(index.splits, index.problems).splitlines()
+    assert lines[0].split() == ["split", "studies", "films", "patients", "positive"]
+    assert lines[1].split() == ["train", "3", "5", "1", "1", "(33.3%)"]
+    assert lines[2].split() == ["valid", "1", "1", "1", "0", "(0.0%)"]
+    assert lines[3] == "left out: 2 x a file is empty"

@@ -1,0 +1,518 @@
+"""core.metrics against scikit-learn, hand-worked tables and a plain slow bootstrap."""
+
+import dataclasses
+import json
+import math
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+from sklearn.linear_model import LogisticRegression
+
+from core import metrics
+from core.errors import CheckpointError, ScoresError
+from core.metrics import (
+    ESTIMATES,
+    auc,
+    calibrate,
+    cases_like,
+    confusion,
+    evaluate_scores,
+    fit_temperature,
+    operating_points,
+    read_scores,
+    roc_curve,
+    wilson_interval,
+    write_scores,
+)
+from core.values import Scores
+
+
+def make_scores(labels, probabilities, patients=None, studies=None):
+    n = len(labels)
+    return Scores(
+        checkpoint_id="test",
+        split="valid",
+        study_ids=tuple(studies or (f"study{i}" for i in range(n))),
+        patient_ids=tuple(patients or (f"patient{i}" for i in range(n))),
+        labels=labels,
+        probabilities=probabilities,
+    )
+
+
+def random_scores(seed, n=120, patients=50, decimals=1):
+    """Scores with many ties, several studies a patient, and both classes."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, n)
+    labels[:2] = 0, 1
+    probabilities = np.round(np.clip(rng.normal(0.35 + 0.3 * labels, 0.25), 0, 1), decimals)
+    return make_scores(labels, probabilities, [f"p{code}" for code in rng.integers(0, patients, n)])
+
+
+@st.composite
+def drawn_scores(draw):
+    n = draw(st.integers(1, 40))
+    labels = draw(st.lists(st.integers(0, 1), min_size=n, max_size=n))
+    tenths = draw(st.lists(st.integers(0, 10), min_size=n, max_size=n))
+    return make_scores(labels, np.array(tenths) / 10)
+
+
+# Five studies by hand: at 0.5, tp = 2 (0.9, 0.5), fp = 1 (0.8), tn = 1 (0.2), fn = 1 (0.4).
+BY_HAND = ([1, 0, 1, 1, 0], [0.9, 0.8, 0.5, 0.4, 0.2])
+
+
+def test_hand_worked_table():
+    evaluation = evaluate_scores(make_scores(*BY_HAND), 0.5, resamples=50)
+    assert dataclasses.astuple(evaluation.confusion) == (0.5, 2, 1, 1, 1)
+    assert (evaluation.n, evaluation.positives, evaluation.patients) == (5, 3, 5)
+    expected = {
+        "auc": (4 / 6, 5),  # of six pairs, 0.5 and 0.4 lose to 0.8
+        "average_precision": (1 / 3 * 1 + 1 / 3 * 2 / 3 + 1 / 3 * 3 / 4, 5),
+        "brier": ((0.01 + 0.64 + 0.25 + 0.36 + 0.04) / 5, 5),
+        "ece": ((0.1 + 0.8 + 0.5 + 0.6 + 0.2) / 5, 5),
+        "sensitivity": (2 / 3, 3),
+        "specificity": (1 / 2, 2),
+        "accuracy": (3 / 5, 5),
+        "precision": (2 / 3, 3),
+        "npv": (1 / 2, 2),
+        "f1": (4 / 6, 5),
+        "kappa": ((0.6 - 0.52) / (1 - 0.52), 5),  # chance: 0.6 * 0.6 + 0.4 * 0.4
+    }
+    for name, (value, n) in expected.items():
+        interval = getattr(evaluation, name)
+        assert interval.value == pytest.approx(value, abs=1e-12), name
+        assert interval.n == n, name
+
+
+def test_ece_pools_the_studies_of_one_bin():
+    # Bin [0.8, 0.9): mean 0.85 against 1 of 2 positive, |-0.35| * 2/3; bin [0.9, 1]: 1.0 against 1, nothing.
+    scores = make_scores([1, 0, 1], [0.8, 0.89999, 1.0])
+    value = evaluate_scores(scores, 0.5, resamples=1).ece.value
+    assert value == pytest.approx((0.8 + 0.89999 - 1) / 3, abs=1e-12)
+
+
+@pytest.mark.parametrize("decimals", [1, 2, 12])
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 1.0])
+def test_estimates_agree_with_sklearn(decimals, threshold):
+    scores = random_scores(decimals, decimals=decimals)
+    y, p = scores.labels, scores.probabilities
+    called = p >= threshold
+    evaluation = evaluate_scores(scores, threshold, resamples=1)
+    expected = {
+        "auc": sk.roc_auc_score(y, p),
+        "average_precision": sk.average_precision_score(y, p),
+        "brier": sk.brier_score_loss(y, p),
+        "sensitivity": sk.recall_score(y, called),
+        "specificity": sk.recall_score(y, called, pos_label=0),
+        "accuracy": sk.accuracy_score(y, called),
+        "precision": sk.precision_score(y, called, zero_division=np.nan),
+        "npv": sk.precision_score(y, called, pos_label=0, zero_division=np.nan),
+        "f1": sk.f1_score(y, called),
+        "kappa": sk.cohen_kappa_score(y, called),
+    }
+    for name, value in expected.items():
+        assert getattr(evaluation, name).value == pytest.approx(value, abs=1e-12, nan_ok=True), name
+    counts = confusion(scores, threshold)
+    assert [[counts.tn, counts.fp], [counts.fn, counts.tp]] == sk.confusion_matrix(y, called).tolist()
+
+
+@settings(deadline=None)
+@given(drawn_scores())
+def test_roc_curve_agrees_with_sklearn(scores):
+    curve = roc_curve(scores)
+    if 0 < scores.labels.sum() < len(scores.labels):
+        false_positive_rates, sensitivities, thresholds = sk.roc_curve(
+            scores.labels, scores.probabilities, drop_intermediate=False
+        )
+        np.testing.assert_allclose(curve.false_positive_rates, false_positive_rates, atol=1e-15)
+        np.testing.assert_allclose(curve.sensitivities, sensitivities, atol=1e-15)
+        np.testing.assert_array_equal(curve.thresholds, thresholds)
+        assert auc(scores) == pytest.approx(sk.roc_auc_score(scores.labels, scores.probabilities), abs=1e-12)
+    else:
+        assert math.isnan(auc(scores))
+
+
+def slow_estimates(y, p, w, threshold):
+    """Every estimate under study weights, by scikit-learn, or by its definition where scikit-learn has none."""
+    called = p >= threshold
+    bins = np.minimum((p * 10 + 1e-9).astype(int), 9)
+    return {
+        "auc": sk.roc_auc_score(y, p, sample_weight=w),
+        "average_precision": sk.average_precision_score(y, p, sample_weight=w),
+        "brier": sk.brier_score_loss(y, p, sample_weight=w),
+        "ece": sum(abs(np.sum((w * (p - y))[bins == b])) for b in range(10)) / w.sum(),
+        "sensitivity": sk.recall_score(y, called, sample_weight=w),
+        "specificity": sk.recall_score(y, called, pos_label=0, sample_weight=w),
+        "accuracy": sk.accuracy_score(y, called, sample_weight=w),
+        "precision": sk.precision_score(y, called, sample_weight=w),
+        "npv": sk.precision_score(y, called, pos_label=0, sample_weight=w),
+        "f1": sk.f1_score(y, called, sample_weight=w),
+        "kappa": sk.cohen_kappa_score(y, called, sample_weight=w),
+    }
+
+
+def test_bootstrap_equals_a_plain_one_resample_by_resample():
+    scores, threshold, resamples, seed = random_scores(3), 0.5, 60, 11
+    table = metrics._WeightedEstimates(scores, threshold)
+    fast = metrics._bootstrap(table, resamples, seed)
+    patients = np.unique(scores.patient_ids)
+    codes = np.searchsorted(patients, scores.patient_ids)
+    weights = metrics._draw_weights(np.random.default_rng(seed), resamples, patients.size)
+    assert (weights.sum(axis=1) == patients.size).all()
+    slow = [slow_estimates(scores.labels, scores.probabilities, row[codes], threshold) for row in weights]
+    for name in ESTIMATES:
+        reference = np.array([estimates[name] for estimates in slow])
+        np.testing.assert_allclose(fast[name], reference, rtol=0, atol=1e-12, err_msg=name)
+        interval = getattr(evaluate_scores(scores, threshold, resamples, seed), name)
+        low, high = np.percentile(reference, (2.5, 97.5))
+        assert interval.low == pytest.approx(min(low, interval.value), abs=1e-12)
+        assert interval.high == pytest.approx(max(high, interval.value), abs=1e-12)
+
+
+def test_bootstrap_weights_are_multinomial():
+    weights = metrics._draw_weights(np.random.default_rng(0), 20_000, 4)
+    # Counts of 4 draws over 4 patients: mean 1, variance 3/4, covariance -1/4.
+    np.testing.assert_allclose(weights.mean(axis=0), 1, atol=0.03)
+    np.testing.assert_allclose(np.cov(weights.T), np.eye(4) - 0.25, atol=0.03)
+
+
+def test_bootstrap_does_not_depend_on_how_many_resamples_are_held_at_once(monkeypatch):
+    whole = evaluate_scores(random_scores(5), 0.5, 200, 1).to_dict()
+    monkeypatch.setattr(metrics, "_CELLS_AT_ONCE", 7 * 120)
+    assert evaluate_scores(random_scores(5), 0.5, 200, 1).to_dict() == whole
+    assert evaluate_scores(random_scores(5), 0.5, 200, 2).to_dict() != whole
+
+
+def test_patients_are_drawn_whole():
+    """Ten copies of each patient's study say no more than one: the interval may not shrink."""
+    one = random_scores(8, n=60, patients=10**9)
+    ten = make_scores(np.repeat(one.labels, 10), np.repeat(one.probabilities, 10), list(np.repeat(one.patient_ids, 10)))
+    for name in ESTIMATES:
+        a, b = getattr(evaluate_scores(one, 0.5, 300), name), getattr(evaluate_scores(ten, 0.5, 300), name)
+        assert (a.value, a.low, a.high) == pytest.approx((b.value, b.low, b.high), abs=1e-12), name
+
+
+@settings(deadline=None)
+@given(drawn_scores())
+def test_every_interval_holds_its_estimate_or_both_are_undefined(scores):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluation = evaluate_scores(scores, 0.5, resamples=20)
+    for name in ESTIMATES:
+        interval = getattr(evaluation, name)
+        if math.isnan(interval.low):
+            assert math.isnan(interval.high)
+            assert math.isnan(interval.value) or evaluation.patients == 1
+        else:
+            assert interval.low <= interval.value <= interval.high
+            assert interval.high <= 1 + 1e-12
+    json.dumps(evaluation.to_dict(), allow_nan=False)
+
+
+def test_interval_of_a_calibration_error_of_zero_holds_zero():
+    probabilities = np.repeat(np.arange(10) / 10 + 0.05, 100)
+    labels = np.concatenate([np.arange(100) < 10 * tenth + 5 for tenth in range(10)]).astype(int)
+    ece = evaluate_scores(make_scores(labels, probabilities), 0.5, 200).ece
+    assert ece.value == pytest.approx(0, abs=1e-12)
+    assert ece.low == ece.value  # though every resample's error lies above
+    assert ece.high > 0.01
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says():
+    """Sensitivity 0.8 known: of 200 samples, the 95% interval holds it in 88% to 99%."""
+    held = 0
+    for seed in range(200):
+        called = np.random.default_rng(seed).random(150) < 0.8
+        scores = make_scores(np.ones(150, int), np.where(called, 0.9, 0.1))
+        interval = evaluate_scores(scores, 0.5, resamples=200, seed=seed).sensitivity
+        held += interval.low <= 0.8 <= interval.high
+    assert 0.88 <= held / 200 <= 0.99
+
+
+@pytest.mark.parametrize(
+    ("labels", "undefined"),
+    [
+        ([1, 1, 1], {"auc", "specificity", "npv"}),
+        ([0, 0, 0], {"auc", "average_precision", "sensitivity", "npv"}),
+    ],
+)
+def test_one_class_leaves_undefined_estimates_null(labels, undefined):
+    report = evaluate_scores(make_scores(labels, [0.9, 0.8, 0.7]), 0.5, resamples=20).to_dict()
+    for name in ESTIMATES:
+        assert (report[name]["value"] is None) == (name in undefined or (name == "kappa" and labels[0] == 1)), name
+        assert (report[name]["low"] is None) == (report[name]["value"] is None)
+
+
+def test_all_equal_probabilities():
+    report = evaluate_scores(make_scores([0, 1, 1, 0], [0.5] * 4), 0.5, resamples=200)
+    assert report.auc.value == 0.5
+    assert (report.auc.low, report.auc.high) == (0.5, 0.5)
+    assert report.average_precision.value == 0.5
+    assert math.isnan(report.npv.value)
+    assert report.kappa.value == 0.0
+
+
+def test_a_single_study_has_values_but_no_intervals():
+    report = evaluate_scores(make_scores([1], [0.75]), 0.5).to_dict()
+    assert report["brier"] == {"value": 0.0625, "low": None, "high": None}
+    assert report["auc"] == {"value": None, "low": None, "high": None}
+    assert report["confusion"] == {"tp": 1, "fp": 0, "tn": 0, "fn": 0}
+
+
+def test_report_has_the_contract_s_keys_in_order():
+    report = evaluate_scores(make_scores(*BY_HAND), 0.5, resamples=5).to_dict()
+    assert [*report] == [
+        *("n", "positives", "auc", "average_precision", "brier", "ece", "threshold", "confusion"),
+        *("sensitivity", "specificity", "accuracy", "precision", "npv", "f1", "kappa"),
+    ]
+    assert [*report["auc"]] == ["value", "low", "high"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "probabilities", "ids", "sentence"),
+    [
+        ([], [], {}, "there is none"),
+        ([0, 2], [0.1, 0.2], {}, "Labels must be 0 or 1, but 1 of 2"),
+        ([0, 1], [0.1, np.nan], {}, "from 0 to 1, but 1 of 2"),
+        ([0, 1], [-0.1, 1.2], {}, "from 0 to 1, but 2 of 2"),
+        ([0, 1], [0.1, np.inf], {}, "from 0 to 1, but 1 of 2"),
+        ([0, 1], [0.1, 0.2, 0.3], {}, "numbers differ"),
+        ([0, 1], [[0.1, 0.2]], {}, "numbers differ"),
+        ([0, 1], [0.1, 0.2], {"patients": ["a"]}, "numbers differ"),
+        ([0, 1], [0.1, 0.2], {"studies": ["secret", "secret"]}, "1 of 2 rows repeat a study"),
+        ([0, 1], [0.1, 0.2], {"patients": ["a", ""]}, "1 of 2 have none"),
+    ],
+)
+def test_scores_that_cannot_be_measured(labels, probabilities, ids, sentence):
+    scores = make_scores(labels, probabilities, **ids)
+    for measure in (
+        auc,
+        lambda scores: confusion(scores, 0.5),
+        lambda scores: evaluate_scores(scores, 0.5),
+        operating_points,
+        lambda scores: cases_like(scores, 0.5),
+    ):
+        with pytest.raises(ScoresError, match=sentence) as raised:
+            measure(scores)
+        assert "secret" not in str(raised.value)
+
+
+def test_settings_that_cannot_be_measured():
+    scores = make_scores(*BY_HAND)
+    with pytest.raises(ScoresError, match="resample"):
+        evaluate_scores(scores, 0.5, resamples=0)
+    with pytest.raises(ScoresError, match="threshold"):
+        evaluate_scores(scores, math.nan)
+    with pytest.raises(ScoresError, match="Targets"):
+        operating_points(scores, sensitivity_target=1.1)
+    with pytest.raises(ScoresError, match="only one class"):
+        operating_points(make_scores([1, 1], [0.1, 0.2]))
+    with pytest.raises(ScoresError, match="probability"):
+        cases_like(scores, math.nan)
+    with pytest.raises(ScoresError, match="At least one"):
+        cases_like(scores, 0.5, minimum=0)
+
+
+def test_wilson_interval_against_scipy():
+    from scipy.stats import binomtest
+
+    for n in (1, 7, 212, 5000):
+        for k in {0, 1, n // 3, n - 1, n}:
+            ours = wilson_interval(k, n)
+            expected = binomtest(k, n).proportion_ci(method="wilson")
+            assert (ours.value, ours.n) == (k / n, n)
+            assert (ours.low, ours.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+            assert 0 <= ours.low <= ours.value <= ours.high <= 1
+    assert math.isnan(wilson_interval(0, 0).value)
+    for k, n in ((3, 2), (-1, 2), (0, -1)):
+        with pytest.raises(ScoresError):
+            wilson_interval(k, n)
+
+
+def test_operating_points_by_hand():
+    # 20 positives 0.315 ... 0.505 and 20 negatives 0.21 ... 0.40.
+    positive, negative = 0.305 + np.arange(1, 21) / 100, 0.2 + np.arange(1, 21) / 100
+    scores = make_scores([1] * 20 + [0] * 20, np.concatenate((positive, negative)))
+    sensitive, specific = operating_points(scores)
+    assert sensitive.name == "high_sensitivity"
+    assert sensitive.threshold == positive[1]  # 19 of 20 lie at or above it
+    assert specific.name == "high_specificity"
+    assert specific.threshold == pytest.approx(0.395)  # the next score above 0.39, the 19th of 20 negatives
+    assert (specific.specificity.value, specific.specificity.n) == (0.95, 20)
+    assert specific.sensitivity.value == 12 / 20
+    assert sensitive.specificity.value == 12 / 20  # 0.21 ... 0.32
+    wilson = wilson_interval(19, 20)
+    assert (sensitive.sensitivity.low, sensitive.sensitivity.high) == (wilson.low, wilson.high)
+
+
+def test_crossing_operating_points_become_one():
+    sensitive, specific = operating_points(make_scores([0, 0, 1, 1], [0.1, 0.2, 0.6, 0.9]), 1.0, 0.5)
+    assert sensitive.threshold == specific.threshold == pytest.approx((0.6 + 0.2) / 2)
+    assert sensitive.sensitivity.value == 1.0
+    assert specific.specificity.value == 1.0
+
+
+def test_no_probability_is_specific_enough():
+    sensitive, specific = operating_points(make_scores([0, 0, 1], [0.6, 0.7, 0.7]))
+    assert sensitive.threshold == 0.7
+    assert specific.threshold == np.nextafter(0.7, 1)
+    assert (specific.sensitivity.value, specific.specificity.value) == (0.0, 1.0)
+    sensitive, specific = operating_points(make_scores([0, 0, 1], [1.0, 1.0, 1.0]))
+    assert sensitive.threshold == specific.threshold == 1.0  # a threshold above 1 would be none
+    assert specific.specificity.value == 0.0
+
+
+@settings(deadline=None)
+@given(drawn_scores(), st.sampled_from([0.5, 0.9, 0.95, 1.0]), st.sampled_from([0.5, 0.9, 0.95, 1.0]))
+def test_operating_points_reach_their_targets_and_are_extreme(scores, sensitivity, specificity):
+    y, p = scores.labels, scores.probabilities
+    if not 0 < y.sum() < y.size:
+        return
+    p = np.minimum(p, 0.99)  # with negatives at exactly 1 no threshold need reach the target
+    scores = make_scores(y, p)
+    sensitive, specific = operating_points(scores, sensitivity, specificity)
+    assert sensitive.threshold <= specific.threshold
+    assert sensitive.sensitivity.value >= sensitivity
+    assert specific.specificity.value >= specificity
+    if sensitive.threshold < specific.threshold:
+        higher, lower = p[p > sensitive.threshold], p[p < specific.threshold]
+        assert all(np.mean(p[y == 1] >= t) < sensitivity for t in higher)
+        assert all(np.mean(p[y == 0] < t) < specificity for t in lower)
+
+
+def test_temperature_agrees_with_logistic_regression():
+    rng = np.random.default_rng(4)
+    logits = rng.normal(0, 4, 500)
+    labels = (rng.random(500) < 1 / (1 + np.exp(-logits / 2.5))).astype(int)
+    slope = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10).fit(logits[:, None], labels).coef_[0, 0]
+    temperature = fit_temperature(logits, labels)
+    assert temperature == pytest.approx(1 / slope, rel=1e-4)
+    assert fit_temperature(logits * 3, labels) == pytest.approx(3 * temperature, rel=1e-4)
+
+
+def test_temperature_at_the_ends_of_its_range():
+    low, high = metrics.TEMPERATURE_RANGE
+    assert fit_temperature(np.array([-2.0, -1.0, 1.0, 2.0]), np.array([0, 0, 1, 1])) == pytest.approx(low, rel=1e-3)
+    assert fit_temperature(np.array([2.0, 1.0, -1.0, -2.0]), np.array([0, 0, 1, 1])) == pytest.approx(high, rel=1e-3)
+    assert fit_temperature(np.array([1e6, -1e6, 1e6]), np.array([0, 1, 1])) == pytest.approx(high, rel=1e-3)
+    assert fit_temperature(np.zeros(4), np.array([0, 0, 1, 1])) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels"),
+    [([0.0, 1.0], [1, 1]), ([0.0, np.nan], [0, 1]), ([0.0, np.inf], [0, 1]), ([0.0], [0, 1]), ([], []), ([1.0], [2])],
+)
+def test_temperature_needs_finite_logits_and_both_labels(logits, labels):
+    with pytest.raises(ScoresError):
+        fit_temperature(np.array(logits), np.array(labels))
+
+
+def test_calibrate_is_stable_and_right():
+    from scipy.special import expit
+
+    z = np.array([-np.inf, -700.0, -50.0, -1.5, 0.0, 1e-9, 3.0, 800.0, np.inf])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_allclose(calibrate(z, None), expit(z), rtol=1e-13)
+        calibrated = calibrate(z, {"method": "temperature", "temperature": 2.5})
+    np.testing.assert_allclose(calibrated, expit(z / 2.5), rtol=1e-13)
+    assert isinstance(calibrate(0.3, None), float)
+    assert calibrate(2.0, {"method": "temperature", "temperature": 2}) == pytest.approx(1 / (1 + math.exp(-1)))
+    assert calibrate(np.float32(0.0), None) == 0.5
+
+
+@pytest.mark.parametrize(
+    "calibration",
+    [
+        {},
+        {"method": "isotonic"},
+        {"method": "temperature"},
+        {"method": "temperature", "temperature": 0},
+        {"method": "temperature", "temperature": math.nan},
+        {"method": "temperature", "temperature": "2"},
+    ],
+)
+def test_unknown_calibration_is_refused(calibration):
+    with pytest.raises(CheckpointError, match="temperature"):
+        calibrate(0.0, calibration)
+
+
+def test_cases_like_counts_a_window_and_widens_it():
+    scores = make_scores([0, 1, 1, 0, 1, 1], [0.05, 0.60, 0.64, 0.65, 0.70, 0.95])
+    like = cases_like(scores, 0.65, minimum=1)
+    assert (like.positives, like.n, like.low, like.high) == (3, 4, 0.60, 0.70)
+    assert (like.rate.value, like.rate.low, like.rate.high, like.rate.n) == dataclasses.astuple(wilson_interval(3, 4))
+    like = cases_like(scores, 0.65, minimum=5)
+    assert (like.positives, like.n, like.low, like.high) == (4, 5, 0.60, 0.95)
+    assert cases_like(scores, 0.65, minimum=50).n == 6
+    # Equally near: both, though one would do.
+    assert cases_like(make_scores([0, 1], [0.2, 0.6]), 0.4, minimum=1).n == 2
+
+
+def test_scores_survive_their_table(tmp_path):
+    rng = np.random.default_rng(2)
+    scores = make_scores(rng.integers(0, 2, 50), rng.random(50), studies=[f'a "b", {i}\u00e9' for i in range(50)])
+    write_scores(scores, tmp_path / "scores.csv")
+    again = read_scores(tmp_path / "scores.csv", "id", "test")
+    assert again.study_ids == scores.study_ids
+    assert again.patient_ids == scores.patient_ids
+    np.testing.assert_array_equal(again.labels, scores.labels)
+    np.testing.assert_array_equal(again.probabilities, scores.probabilities)
+    assert (again.checkpoint_id, again.split) == ("id", "test")
+
+
+def test_table_from_a_spreadsheet(tmp_path):
+    table = tmp_path / "scores.csv"
+    table.write_bytes(
+        b"\xef\xbb\xbfprobability, label ,note,study_id,patient_id\r\n0.5,1.0,x,s1,p1\r\n1e-3, 0 ,,s2,p1\r\n"
+    )
+    scores = read_scores(table)
+    assert scores.probabilities.tolist() == [0.5, 0.001]
+    assert scores.labels.tolist() == [1, 0]
+
+
+def test_table_of_several_splits(tmp_path):
+    table = tmp_path / "scores.csv"
+    rows = ["split,study_id,patient_id,label,probability", "valid,a,p,1,0.9", "test,a,p,1,0.8", "test,b,q,0,0.1"]
+    table.write_text("\n".join(rows))
+    scores = read_scores(table, split="test")
+    assert scores.probabilities.tolist() == [0.8, 0.1]
+    with pytest.raises(ScoresError, match="holds 2 splits"):
+        read_scores(table)
+    with pytest.raises(ScoresError, match="no studies of the split"):
+        read_scores(table, split="train")
+    table.write_text("\n".join(rows[:2]))
+    assert read_scores(table).split == "valid"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "it has no study_id"),
+        ("study_id,patient_id,label\na,b,1\n", "it has no probability"),
+        ("study_id;patient_id;label;probability\na;b;1;0,5\n", "it has no study_id"),
+        ("study_id,patient_id,label,probability\n", "there is none"),
+        ("study_id,patient_id,label,probability\na,b,1,high\n", "Every probability must be a number"),
+        ("study_id,patient_id,label,probability\na,b,yes,0.5\n", "Every label must be a number"),
+        ("study_id,patient_id,label,probability\na,b,0.5,0.5\n", "Labels must be 0 or 1"),
+        ("study_id,patient_id,label,probability\na,b,257,0.5\n", "Labels must be 0 or 1"),
+        ("study_id,patient_id,label,probability\na,b,1\n", "Every probability must be a number"),
+        ("study_id,patient_id,label,probability\na,b,1,nan\n", "from 0 to 1"),
+        ("study_id,patient_id,label,probability\na,b,1,0.5\na,b,1,0.6\n", "repeat a study"),
+    ],
+)
+def test_tables_that_are_not_scores(tmp_path, text, sentence):
+    (tmp_path / "scores.csv").write_text(text)
+    with pytest.raises(ScoresError, match=sentence):
+        read_scores(tmp_path / "scores.csv")
+
+
+def test_files_that_are_no_table(tmp_path):
+    (tmp_path / "film.png").write_bytes(bytes(range(256)) * 20)
+    for path in (tmp_path / "film.png", tmp_path / "missing.csv", tmp_path):
+        with pytest.raises(ScoresError, match="table of scores") as raised:
+            read_scores(path)
+        assert str(tmp_path) not in str(raised.value)
