@@ -1,0 +1,264 @@
+"""Between a checkpoint's card and its text: strict JSON in, a `Checkpoint` out, and the card's own hash.
+
+A card is read as if a stranger had written it: every entry has its kind and range checked, and an entry this version
+does not know is refused, because ignoring it could change what the checkpoint means.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from core.backbones import SMALLEST_INPUT, find_backbone
+from core.errors import CheckpointError
+from core.values import Checkpoint, Interval, OperatingPoint, TrainingSettings
+
+FORMAT = 1
+LARGEST_CARD_BYTES = 4_000_000
+LARGEST_INPUT = 4096
+TASKS = ("fracture", "wrist")
+FITS = ("pad",)
+POSITIVE_LABELS = ("fracture", "abnormal")
+OPERATING_POINTS = ("high_sensitivity", "high_specificity")
+
+_ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def check_id(checkpoint_id: Any) -> str:
+    """Return the id of a checkpoint if it can be one: lower-case letters, digits and hyphens, at most 64.
+
+    Raises
+    ------
+    CheckpointError
+        It cannot. An id is a folder's name, so nothing that could lead out of the folder of checkpoints passes.
+    """
+    if isinstance(checkpoint_id, str) and len(checkpoint_id) <= 64 and _ID.fullmatch(checkpoint_id):
+        return checkpoint_id
+    raise CheckpointError("A checkpoint's id must be up to 64 lower-case letters, digits and hyphens, but it is not.")
+
+
+def write_card(checkpoint: Checkpoint) -> tuple[str, Checkpoint]:
+    """Return the card's text and the checkpoint it stands for, its `card_sha256` filled in.
+
+    Raises
+    ------
+    CheckpointError
+        The checkpoint would be refused when it is read back.
+    """
+    try:
+        text = json.dumps({"format": FORMAT, **checkpoint.to_dict()}, default=_plain, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError("A card may hold text, numbers, lists and tables only, but it holds another.") from error
+    content = json.loads(text)
+    content["card_sha256"] = card_sha256(content)
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n", parse_card(content)
+
+
+def read_card_text(text: bytes) -> Checkpoint:
+    """Return the checkpoint whose card is `text`, its hash and every entry checked.
+
+    Raises
+    ------
+    CheckpointError
+        Not strict JSON, an entry missing, unknown or of the wrong kind, or altered after it was written.
+    """
+    try:
+        content = json.loads(text.decode("utf-8"), object_pairs_hook=_without_doubles, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError("The card must be JSON, but it cannot be read as that.") from error
+    _expect(isinstance(content, dict), "The card must be a table of entries", content)
+    form = content.get("format")
+    if form != FORMAT or isinstance(form, bool):
+        raise CheckpointError(f"The card must be of format {FORMAT}, but it is of format {_shown(form)}.")
+    checkpoint = parse_card(content)
+    if checkpoint.card_sha256 != card_sha256(content):
+        raise CheckpointError("The card must be as it was published, but it has been altered since.")
+    return checkpoint
+
+
+def card_sha256(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a card's entries but for ``card_sha256``, whatever their order and the text's layout."""
+    hashed = {key: value for key, value in content.items() if key != "card_sha256"}
+    text = json.dumps(hashed, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def parse_card(content: Mapping[str, Any]) -> Checkpoint:
+    """Return the checkpoint that a card's entries describe.
+
+    Raises
+    ------
+    CheckpointError
+        As one sentence: which entry is missing, unknown, of the wrong kind or out of range.
+    """
+    entries = {key: value for key, value in content.items() if key != "format"}
+    _check_keys("card", Checkpoint, entries)
+    check_id(entries["id"])
+    for name, (kind, check) in _ENTRIES.items():
+        _expect(check(entries[name]), f"The card's {name} must be {kind}", entries[name])
+    find_backbone(entries["backbone"])
+    points = tuple(_parse_point(point) for point in entries["operating_points"])
+    thresholds = [point.threshold for point in points]
+    _expect(thresholds == sorted(thresholds), "The card's operating points must rise in threshold", thresholds)
+    _expect(len({p.name for p in points}) == len(points), "Each operating point must be there once", len(points))
+    if entries["calibration"] is not None and entries["task"] == "fracture":
+        _check_temperature(entries["calibration"])
+    settings = entries["settings"]
+    return Checkpoint(**{**entries, "operating_points": points, "settings": settings and _parse_settings(settings)})
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 1000
+
+
+def _is_whole(value: Any, low: int, high: float = math.inf) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_number(value: Any, low: float = -math.inf, high: float = math.inf) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_sha256(value: Any) -> bool:
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
+
+
+def _is_table_of_text(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+
+
+def _one_of(choices: tuple[str, ...]) -> tuple[str, Callable[[Any], bool]]:
+    return " or ".join(choices), lambda value: isinstance(value, str) and value in choices
+
+
+# Entry of a card -> what it must be, in words and as a check. The id and what lies deeper is checked by parse_card.
+_ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "title": ("text", _is_text),
+    "task": _one_of(TASKS),
+    "backbone": ("text", _is_text),
+    "feature_layer": ("text", _is_text),
+    "input_size": (
+        f"a whole number of pixels from {SMALLEST_INPUT} to {LARGEST_INPUT}",
+        lambda value: _is_whole(value, SMALLEST_INPUT, LARGEST_INPUT),
+    ),
+    "fit": _one_of(FITS),
+    "region": (
+        "the id of a wrist finder or nothing",
+        lambda value: value is None or (isinstance(value, str) and len(value) <= 64 and bool(_ID.fullmatch(value))),
+    ),
+    "location_head": ("true or false", lambda value: isinstance(value, bool)),
+    "positive_label": _one_of(POSITIVE_LABELS),
+    "operating_points": ("a list", lambda value: isinstance(value, list)),
+    "calibration": ("a table or nothing", lambda value: value is None or isinstance(value, dict)),
+    "settings": ("a table or nothing", lambda value: value is None or isinstance(value, dict)),
+    "data": ("a table", lambda value: isinstance(value, dict)),
+    "versions": ("a table of text", _is_table_of_text),
+    "weights_sha256": ("64 hexadecimal digits", _is_sha256),
+    "card_sha256": ("64 hexadecimal digits", _is_sha256),
+}
+
+_SETTINGS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "backbone": ("text", _is_text),
+    "weights": ("text or nothing", lambda value: value is None or _is_text(value)),
+    "input_size": ("a whole number above 0", lambda value: _is_whole(value, 1)),
+    "epochs": ("a whole number, 0 or more", lambda value: _is_whole(value, 0)),
+    "batch_size": ("a whole number above 0", lambda value: _is_whole(value, 1)),
+    "learning_rate": ("a number, 0 or more", lambda value: _is_number(value, 0)),
+    "warmup_epochs": ("a number, 0 or more", lambda value: _is_number(value, 0)),
+    "weight_decay": ("a number, 0 or more", lambda value: _is_number(value, 0)),
+    "location_weight": ("a number, 0 or more", lambda value: _is_number(value, 0)),
+    "label_smoothing": ("a number from 0 to 1", lambda value: _is_number(value, 0, 1)),
+    "seed": ("a whole number, 0 or more", lambda value: _is_whole(value, 0)),
+    "preset": ("text", _is_text),
+    "extra": ("a table", lambda value: isinstance(value, dict)),
+}
+
+
+def _parse_settings(content: dict[str, Any]) -> TrainingSettings:
+    _check_keys("card's settings", TrainingSettings, content)
+    for name, (kind, check) in _SETTINGS.items():
+        _expect(check(content[name]), f"The settings' {name} must be {kind}", content[name])
+    return TrainingSettings(**content)
+
+
+def _parse_point(content: Any) -> OperatingPoint:
+    _expect(isinstance(content, dict), "An operating point must be a table", content)
+    _check_keys("operating point", OperatingPoint, content)
+    kind, check = _one_of(OPERATING_POINTS)
+    _expect(check(content["name"]), f"An operating point's name must be {kind}", content["name"])
+    threshold = content["threshold"]
+    _expect(_is_number(threshold, 0, 1), "A threshold must be a number from 0 to 1", threshold)
+    return OperatingPoint(
+        content["name"], threshold, _parse_share(content["sensitivity"]), _parse_share(content["specificity"])
+    )
+
+
+def _parse_share(content: Any) -> Interval:
+    """Return the interval of a share of cases: each of its numbers a probability."""
+    _expect(isinstance(content, dict), "An interval must be a table", content)
+    _check_keys("interval", Interval, content)
+    for name in ("value", "low", "high"):
+        _expect(_is_number(content[name], 0, 1), f"An interval's {name} must be from 0 to 1", content[name])
+    _expect(content["low"] <= content["high"], "An interval's low end must not be above its high end", content["low"])
+    _expect(_is_whole(content["n"], 0), "An interval's n must be a whole number of cases", content["n"])
+    return Interval(**content)
+
+
+def _check_temperature(calibration: dict[str, Any]) -> None:
+    sentence = "The calibration must be a method, temperature, and a temperature above 0"
+    method, temperature = calibration.get("method"), calibration.get("temperature")
+    _expect(method == "temperature", sentence, method)
+    _expect(_is_number(temperature, 0) and temperature > 0, sentence, temperature)
+    _expect(len(calibration) == 2, sentence, sorted(calibration))
+
+
+def _check_keys(what: str, kind: type, content: Mapping[str, Any]) -> None:
+    """Refuse a table that lacks an entry of the dataclass `kind`, or has one that `kind` does not know."""
+    known = [field.name for field in fields(kind)]
+    missing = [name for name in known if name not in content]
+    unknown = [name for name in content if name not in known]
+    if missing:
+        raise CheckpointError(f"The {what} must have the entry {missing[0]}, but it has not.")
+    if unknown:
+        raise CheckpointError(f"The {what} has the entry {_shown(unknown[0])}, which this version does not know.")
+
+
+def _expect(holds: bool, sentence: str, got: Any) -> None:
+    if not holds:
+        raise CheckpointError(f"{sentence}, but it is {_shown(got)}.")
+
+
+def _shown(value: Any) -> str:
+    """Return a short, harmless form of a stranger's value: numbers and plain words as they are, else only the kind."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool | int | float) and len(str(value)) <= 24:
+        return str(value).lower()
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_ .-]{1,40}", value):
+        return repr(value)
+    return {str: "another text", dict: "a table", list: "a list"}.get(type(value), "something else")
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise ValueError("an entry occurs twice")
+    return dict(pairs)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can hold of a NumPy number or array, a path or a mapping."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(type(value).__name__)

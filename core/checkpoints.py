@@ -1,0 +1,520 @@
+"""Trained models on disk: list, verify, publish and import them.
+
+A checkpoint is a folder named by its id that holds ``card.json`` (what the model is), ``model.weights.h5`` (its
+weights, float16), and, where it was trained here, ``history.csv`` (one row an epoch) and ``scores.csv`` (the
+probability of every study it was measured on). The text file ``default`` beside the folders names the one to start
+with. Listing and verifying read no weights into a network and import neither TensorFlow nor Keras.
+
+``python -m core.checkpoints list | verify [ID...] | import FILE --backbone NAME``
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.backbones import BACKBONES, build_classifier, find_backbone
+from core.cards import LARGEST_CARD_BYTES, POSITIVE_LABELS, check_id, read_card_text, write_card
+from core.errors import CheckpointError, ScaphoidError
+from core.values import Checkpoint, Scores
+from core.weights import (
+    WEIGHTS_NAME,
+    copy_float16,
+    extract_weights,
+    load_weights,
+    round_to_float16,
+    save_float16,
+)
+
+if TYPE_CHECKING:
+    import keras
+
+CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
+CARD_NAME = "card.json"
+HISTORY_NAME = "history.csv"
+SCORES_NAME = "scores.csv"
+DEFAULT_NAME = "default"
+SCORES_COLUMNS = ("split", "study_id", "patient_id", "label", "probability")
+
+SETTLED_NS = 2_000_000_000
+
+# Hash of a file by path, times of change and size, so that a listing need not read the weights again.
+_hashes: dict[tuple[str, int, int, int], str] = {}
+
+
+@dataclass(frozen=True, eq=False)
+class CheckpointEntry:
+    """One folder among the checkpoints, whole or broken.
+
+    Attributes
+    ----------
+    id : str
+        The folder's name.
+    checkpoint : Checkpoint or None
+        The card, where card and weights are whole.
+    reason : str or None
+        One sentence that says what is wrong, where they are not.
+    """
+
+    id: str
+    checkpoint: Checkpoint | None
+    reason: str | None
+
+
+def list_checkpoints(folder: Path = CHECKPOINTS) -> list[CheckpointEntry]:
+    """Return every checkpoint in `folder` by id, broken ones with their reason; hidden folders are left out."""
+    entries = []
+    for directory in sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []:
+        if directory.name.startswith((".", "_")) or not directory.is_dir():
+            continue
+        try:
+            entries.append(CheckpointEntry(directory.name, verify(directory), None))
+        except CheckpointError as error:
+            entries.append(CheckpointEntry(directory.name, None, str(error)))
+    return entries
+
+
+def find_checkpoint(checkpoint_id: str | None, folder: Path = CHECKPOINTS) -> Path:
+    """Return the folder of the checkpoint called `checkpoint_id`; None asks for the default one.
+
+    Raises
+    ------
+    CheckpointError
+        No id, one that cannot be an id, or one that is not among the checkpoints.
+    """
+    if checkpoint_id is None:
+        checkpoint_id = default_id(folder)
+    if checkpoint_id is None:
+        raise CheckpointError("A checkpoint must be named or set as the default, but none is.")
+    directory = Path(folder) / check_id(checkpoint_id)
+    if not directory.is_dir():
+        raise CheckpointError(f"The checkpoint must be one of those here, but there is none called {checkpoint_id}.")
+    return directory
+
+
+def read_card(directory: Path) -> Checkpoint:
+    """Return the card of the checkpoint in `directory`, checked by itself: the weights are not read.
+
+    Raises
+    ------
+    CheckpointError
+        The card is missing, malformed, altered, or belongs to another folder.
+    """
+    card = Path(directory) / CARD_NAME
+    try:
+        if card.stat().st_size > LARGEST_CARD_BYTES:
+            raise CheckpointError("The card must be a few kilobytes of JSON, but it is far larger.")
+        text = card.read_bytes()
+    except OSError as error:
+        raise CheckpointError("The checkpoint must have a card, but there is none that can be read.") from error
+    checkpoint = read_card_text(text)
+    if checkpoint.id != Path(directory).name:
+        raise CheckpointError("The card's id must be the name of its folder, but it is another.")
+    return checkpoint
+
+
+def verify(directory: Path) -> Checkpoint:
+    """Return the card of the checkpoint in `directory` if card and weights are what was published.
+
+    Raises
+    ------
+    CheckpointError
+        As :func:`read_card`; or the weights are missing, or their SHA-256 is not the card's.
+    """
+    checkpoint = read_card(directory)
+    try:
+        digest = _sha256_of(Path(directory) / WEIGHTS_NAME)
+    except OSError as error:
+        raise CheckpointError("The checkpoint must have weights, but there are none that can be read.") from error
+    if digest != checkpoint.weights_sha256:
+        raise CheckpointError("The weights must be as they were published, but they have been altered since.")
+    return checkpoint
+
+
+def publish(
+    folder: Path,
+    checkpoint: Checkpoint,
+    model_or_weights: keras.Model | Path,
+    history: Iterable[Mapping[str, Any]] | None = None,
+    scores: Iterable[Scores | Mapping[str, Any]] | None = None,
+) -> Checkpoint:
+    """Publish a trained model as a checkpoint, all of it or nothing.
+
+    Everything is written and flushed to the disk in a hidden folder beside its place, which is then renamed: whoever
+    lists the checkpoints sees a whole one or none, whenever the power fails.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The folder of checkpoints; made if there is none.
+    checkpoint : Checkpoint
+        The card; its two hashes are filled in here.
+    model_or_weights : keras.Model or pathlib.Path
+        The model, or a Keras weights file; stored as float16.
+    history : iterable of mapping, optional
+        One row an epoch, the same keys in each.
+    scores : iterable of Scores or mapping, optional
+        Scores of each split, or rows with split, study_id, patient_id, label and probability.
+
+    Returns
+    -------
+    Checkpoint
+        The card as published.
+
+    Raises
+    ------
+    CheckpointError
+        A checkpoint of this id exists, the card would be refused, or a weight does not fit into float16.
+    """
+    folder = Path(folder)
+    target = folder / check_id(checkpoint.id)
+    if target.exists():
+        raise CheckpointError(f"A new checkpoint must have a new id, but {checkpoint.id} exists.")
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{checkpoint.id}-", suffix=".part", dir=folder))
+    try:
+        save = copy_float16 if isinstance(model_or_weights, str | Path) else save_float16
+        save(model_or_weights, aside / WEIGHTS_NAME)
+        text, published = write_card(replace(checkpoint, weights_sha256=_sha256_of(aside / WEIGHTS_NAME)))
+        _write_text(aside / CARD_NAME, text)
+        if history is not None:
+            _write_rows(aside / HISTORY_NAME, list(history))
+        if scores is not None:
+            _write_rows(aside / SCORES_NAME, [row for each in scores for row in _score_rows(each)], SCORES_COLUMNS)
+        aside.chmod(0o755)  # a temporary folder is private
+        _flush_folder(aside)
+        aside.rename(target)
+        _flush_folder(folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    return published
+
+
+def default_id(folder: Path = CHECKPOINTS) -> str | None:
+    """Return the id of the checkpoint to start with, or None where none is set.
+
+    Raises
+    ------
+    CheckpointError
+        What is set cannot be an id.
+    """
+    try:
+        return check_id((Path(folder) / DEFAULT_NAME).read_text(encoding="utf-8").strip())
+    except OSError:
+        return None
+    except UnicodeDecodeError as error:
+        raise CheckpointError("The default must be a checkpoint's id, but it is not text.") from error
+
+
+def set_default(checkpoint_id: str, folder: Path = CHECKPOINTS) -> None:
+    """Make a checkpoint the one to start with.
+
+    Raises
+    ------
+    CheckpointError
+        It is not here, broken, or not one that reads films for fractures.
+    """
+    if verify(find_checkpoint(check_id(checkpoint_id), folder)).task != "fracture":
+        raise CheckpointError("The default checkpoint must read films for fractures, but this one finds wrists.")
+    aside = Path(folder) / f".{DEFAULT_NAME}.part"
+    _write_text(aside, f"{checkpoint_id}\n")
+    aside.replace(Path(folder) / DEFAULT_NAME)
+    _flush_folder(Path(folder))
+
+
+def read_history(directory: Path) -> list[dict[str, float]]:
+    """Return a checkpoint's training history, one row an epoch; empty where it has none.
+
+    Raises
+    ------
+    CheckpointError
+        The table holds anything but numbers.
+    """
+    try:
+        return [{name: float(value) for name, value in row.items()} for row in _read_rows(directory, HISTORY_NAME)]
+    except (TypeError, ValueError) as error:
+        raise CheckpointError("A training history must hold numbers only, but it holds something else.") from error
+
+
+def read_scores(directory: Path) -> tuple[Scores, ...]:
+    """Return the scores a checkpoint was published with, one value for each split; empty where it has none.
+
+    Raises
+    ------
+    CheckpointError
+        The card is broken, a column is missing, or a label or probability is not one.
+    """
+    rows = _read_rows(directory, SCORES_NAME)
+    if not rows:
+        return ()
+    card = read_card(directory)
+    if not set(SCORES_COLUMNS) <= set(rows[0]):
+        raise CheckpointError(f"Scores must have the columns {', '.join(SCORES_COLUMNS)}, but one is missing.")
+    try:
+        for row in rows:
+            row["label"], row["probability"] = int(row["label"]), float(row["probability"])
+            if row["label"] not in (0, 1) or not 0 <= row["probability"] <= 1:
+                raise ValueError("out of range")
+    except (TypeError, ValueError) as error:
+        raise CheckpointError("Scores must be labels 0 or 1 and probabilities, but a row holds another.") from error
+    splits = dict.fromkeys(row["split"] for row in rows)
+    return tuple(_scores_of(card, split, [row for row in rows if row["split"] == split]) for split in splits)
+
+
+def _scores_of(card: Checkpoint, split: str, rows: Sequence[Mapping[str, Any]]) -> Scores:
+    columns = {name: tuple(row[name] for row in rows) for name in SCORES_COLUMNS}
+    return Scores(
+        checkpoint_id=card.id,
+        split=split,
+        study_ids=columns["study_id"],
+        patient_ids=columns["patient_id"],
+        labels=columns["label"],
+        probabilities=columns["probability"],
+        weights_sha256=card.weights_sha256,
+    )
+
+
+def _score_rows(scores: Scores | Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    if not isinstance(scores, Scores):
+        return [scores]
+    columns = (scores.study_ids, scores.patient_ids, scores.labels.tolist(), scores.probabilities.tolist())
+    return [dict(zip(SCORES_COLUMNS, (scores.split, *row), strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+    columns = columns or (tuple(rows[0]) if rows else ())
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, columns, lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+        _flush(file)
+
+
+def _read_rows(directory: Path, name: str) -> list[dict[str, Any]]:
+    try:
+        with open(Path(directory) / name, encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CheckpointError("A table in CSV was expected beside the card, but it cannot be read as one.") from error
+
+
+def _write_text(path: Path, text: str) -> None:
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        _flush(file)
+
+
+def _flush(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a folder's entries survive a power failure; Windows has no such call."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sha256_of(path: Path) -> str:
+    with open(path, "rb") as file:
+        state = os.fstat(file.fileno())
+        key = (str(path), state.st_mtime_ns, state.st_ctime_ns, state.st_size)
+        if key in _hashes:
+            return _hashes[key]
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    # A file changed twice within one tick of the clock looks unchanged, so only a settled one is remembered.
+    if time.time_ns() - max(state.st_mtime_ns, state.st_ctime_ns) > SETTLED_NS:
+        _hashes[key] = digest
+    return digest
+
+
+# --- Import -----------------------------------------------------------------------------------------------------------
+
+
+def import_checkpoint(
+    source: Path,
+    backbone: str,
+    *,
+    checkpoint_id: str | None = None,
+    title: str | None = None,
+    input_size: int = 224,
+    positive_label: str = "fracture",
+    folder: Path = CHECKPOINTS,
+) -> Checkpoint:
+    """Publish a model trained elsewhere, if its weights fit the graph of `backbone`.
+
+    Nothing in the file decides what code runs: the network is built here and only numbers are taken from the file.
+
+    Parameters
+    ----------
+    source : pathlib.Path
+        A Keras weights file (.weights.h5) or a Keras 3 archive (.keras).
+    backbone : str
+        A key of ``core.backbones.BACKBONES``.
+    checkpoint_id, title : str, optional
+        Made from the backbone's name where not given.
+    input_size : int
+        Pixels a side of the films the model was trained on.
+    positive_label : str
+        What its training data called positive: ``"fracture"`` or ``"abnormal"``.
+    folder : pathlib.Path
+        The folder of checkpoints.
+
+    Raises
+    ------
+    CheckpointError
+        An unknown backbone, a file that is neither of the two kinds, carries code, or does not fit.
+    """
+    import keras
+
+    known = find_backbone(backbone)
+    source = Path(source)
+    if not source.is_file():
+        raise CheckpointError("A file to import was expected, but there is none.")
+    with tempfile.TemporaryDirectory() as aside:
+        weights = extract_weights(source, Path(aside))
+        location_head = _fit_weights(weights, backbone, input_size)
+        card = Checkpoint(
+            id=checkpoint_id or _free_id(f"{backbone}-imported", Path(folder)),
+            title=title or f"{known.title} (imported)",
+            task="fracture",
+            backbone=backbone,
+            feature_layer=known.feature_layer,
+            input_size=input_size,
+            location_head=location_head,
+            positive_label=positive_label,
+            data={
+                "trained_on": "Imported: what it was trained on is not known here.",
+                "tested_on": "Not tested here; without operating points it gives no more than a probability.",
+            },
+            versions={"keras": keras.__version__},
+        )
+        return publish(Path(folder), card, weights)
+
+
+def _fit_weights(weights: Path, backbone: str, input_size: int) -> bool:
+    """Return whether the weights have a location head; refuse weights that fit the graph neither with nor without."""
+    refusal = None
+    for location_head in (False, True):
+        try:
+            load_weights(build_classifier(backbone, input_size=input_size, location_head=location_head), weights)
+        except CheckpointError as error:
+            refusal = refusal or error
+        else:
+            return location_head
+    raise refusal
+
+
+def _free_id(stem: str, folder: Path) -> str:
+    number = 1
+    while (folder / f"{stem}-{number}").exists():
+        number += 1
+    return f"{stem}-{number}"
+
+
+# --- Command line -----------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m core.checkpoints", description="List, verify and import models.")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--folder", type=Path, default=CHECKPOINTS, help="folder of checkpoints (default: Scaphoid's)")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("list", parents=[shared], help="list all checkpoints; broken ones with their reason")
+    check = commands.add_parser("verify", parents=[shared], help="check cards and weights; exit status 1 if any broke")
+    check.add_argument("ids", nargs="*", metavar="ID", help="checkpoints to verify (default: all)")
+    add = commands.add_parser("import", parents=[shared], help="publish a model that was trained elsewhere")
+    add.add_argument(
+        "file", type=Path, metavar="FILE", help="Keras weights (.weights.h5) or a Keras 3 archive (.keras)"
+    )
+    add.add_argument("--backbone", required=True, metavar="NAME", help=", ".join(BACKBONES))
+    add.add_argument("--id", metavar="ID", help="lower-case letters, digits and hyphens")
+    add.add_argument("--title", help="name for people")
+    add.add_argument("--input-size", type=int, default=224, metavar="PIXELS", help="pixels a side (default: 224)")
+    add.add_argument("--positive-label", choices=POSITIVE_LABELS, default="fracture", help="what it calls positive")
+    return parser
+
+
+def _entries(ids: Sequence[str], folder: Path) -> list[CheckpointEntry]:
+    """Return the entries of `ids`, or all; an id that is not there is a broken entry."""
+    entries = list_checkpoints(folder)
+    if not ids:
+        return entries
+    by_id = {entry.id: entry for entry in entries}
+    absent = "There is no checkpoint of this id."
+    return [by_id.get(each) or CheckpointEntry(each, None, absent) for each in ids]
+
+
+def _print_entries(entries: Sequence[CheckpointEntry], default: str | None) -> None:
+    for entry in entries:
+        card = entry.checkpoint
+        mark = "*" if entry.id == default else " "
+        if card is None:
+            print(f"{mark} {entry.id}  BROKEN: {entry.reason}")
+        else:
+            print(f"{mark} {card.id}  {card.title}  ({card.task}, {card.backbone}, {card.input_size} px)  whole")
+    if not entries:
+        print("There are no checkpoints.")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "import":
+            card = import_checkpoint(
+                options.file,
+                options.backbone,
+                checkpoint_id=options.id,
+                title=options.title,
+                input_size=options.input_size,
+                positive_label=options.positive_label,
+                folder=options.folder,
+            )
+            print(f"Published {card.id}.")
+            return 0
+        entries = _entries(getattr(options, "ids", ()), options.folder)
+        _print_entries(entries, default_id(options.folder))
+    except ScaphoidError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return int(options.command == "verify" and any(entry.checkpoint is None for entry in entries))
+
+
+__all__ = [
+    "CHECKPOINTS",
+    "CheckpointEntry",
+    "default_id",
+    "find_checkpoint",
+    "import_checkpoint",
+    "list_checkpoints",
+    "load_weights",
+    "publish",
+    "read_card",
+    "read_history",
+    "read_scores",
+    "round_to_float16",
+    "set_default",
+    "verify",
+]
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""From films to probabilities: a checkpoint loaded, frozen and warmed once, then asked film by film or in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from core.backbones import build_classifier, freeze
+from core.checkpoints import CHECKPOINTS, find_checkpoint, verify
+from core.errors import CheckpointError, RadiographError
+from core.metrics import calibrate
+from core.radiographs import fit_square
+from core.values import Checkpoint, Prediction, Radiograph, WristRegion
+from core.weights import WEIGHTS_NAME, load_weights
+
+if TYPE_CHECKING:
+    import keras
+
+# Films a batch holds at most: more at once is no faster on a processor and costs memory.
+BATCH_SIZE = 16
+
+_FINDINGS = {"fracture": ("Fracture", "fracture"), "abnormal": ("Abnormality", "abnormality")}
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """A probability put into words by a checkpoint's operating points.
+
+    Attributes
+    ----------
+    label : str
+        ``"suspected"``, ``"uncertain"`` or ``"not seen"``.
+    text : str
+        The same for people: ``"Fracture suspected"``, ``"Uncertain"``, ``"No fracture seen"``.
+    probability : float
+        What was decided on, [0, 1].
+    thresholds : Mapping
+        Name -> threshold of the operating points used; empty where the card has none.
+    """
+
+    label: str
+    text: str
+    probability: float
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+
+
+class Classifier:
+    """A checkpoint ready to read films. It may be used by several threads at once.
+
+    Attributes
+    ----------
+    checkpoint : Checkpoint
+    model : keras.Model
+        The flat graph with its weights, float32: what explanations read. Nothing here changes it.
+    run : callable
+        The frozen graph: float32 (n, size, size, 1) in [0, 1] -> ``{"logit", "probability"[, "location"]}``, where
+        ``probability`` is the logistic function of the logit, before calibration.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        model: keras.Model,
+        run: Callable[[np.ndarray], dict[str, np.ndarray]],
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.model = model
+        self.run = run
+
+    def square(self, radiograph: Radiograph, region: WristRegion | None = None) -> np.ndarray:
+        """Return what the network sees of a film: float32, (size, size), range [0, 1].
+
+        Parameters
+        ----------
+        radiograph : Radiograph
+        region : WristRegion or None
+            The square to read, turned so that the fingers point up; None reads the whole film, its proportions kept.
+        """
+        fit = fit_square(radiograph.height, radiograph.width, self.checkpoint.input_size, region)
+        return np.asarray(fit.apply(radiograph.pixels), dtype=np.float32)
+
+    def predict(
+        self, radiographs: Sequence[Radiograph], regions: Sequence[WristRegion | None] | None = None
+    ) -> list[Prediction]:
+        """Read films.
+
+        Parameters
+        ----------
+        radiographs : sequence of Radiograph
+        regions : sequence of WristRegion or None, optional
+            One for each film, see :meth:`square`.
+
+        Returns
+        -------
+        list of Prediction
+            One for each film, in their order. A film's prediction does not depend on the films beside it (to 1e-5).
+        """
+        regions = [None] * len(radiographs) if regions is None else regions
+        pairs = list(zip(radiographs, regions, strict=True))
+        predictions = []
+        for start in range(0, len(pairs), BATCH_SIZE):
+            batch = pairs[start : start + BATCH_SIZE]
+            squares = np.stack([self.square(film, region) for film, region in batch])[..., None]
+            logits = self.run(squares)["logit"][:, 0]
+            predictions += [
+                self._prediction(film, float(logit)) for (film, _), logit in zip(batch, logits, strict=True)
+            ]
+        return predictions
+
+    def location(self, radiograph: Radiograph, region: WristRegion | None = None) -> np.ndarray:
+        """Return where the location head sees a break: float32, raw logits, one for each cell of 16 x 16 pixels.
+
+        Raises
+        ------
+        CheckpointError
+            The checkpoint has no location head.
+        """
+        if not self.checkpoint.location_head:
+            raise CheckpointError("A checkpoint with a location head was expected, but this one has none.")
+        return self.run(self.square(radiograph, region)[None, ..., None])["location"][0, ..., 0]
+
+    def _prediction(self, radiograph: Radiograph, logit: float) -> Prediction:
+        probability = calibrate(logit, self.checkpoint.calibration)
+        return Prediction(radiograph.id, self.checkpoint.id, logit, float(probability))
+
+
+def load_classifier(checkpoint_id: str | None = None, folder: Path = CHECKPOINTS) -> Classifier:
+    """Verify a checkpoint, build its network in code, load its weights, freeze and warm it.
+
+    Parameters
+    ----------
+    checkpoint_id : str or None
+        None loads the default one.
+    folder : pathlib.Path
+        The folder of checkpoints.
+
+    Raises
+    ------
+    CheckpointError
+        It is not here, broken, altered, made for something else, or its weights do not fit its network.
+    """
+    directory = find_checkpoint(checkpoint_id, folder)
+    checkpoint = verify(directory)
+    if checkpoint.task != "fracture":
+        raise CheckpointError("A checkpoint that reads films for fractures was expected, but this one finds wrists.")
+    calibrate(0.0, checkpoint.calibration)  # refuses a calibration it does not know before any film is read
+    model = build_classifier(
+        checkpoint.backbone, input_size=checkpoint.input_size, location_head=checkpoint.location_head
+    )
+    if checkpoint.feature_layer not in {layer.name for layer in model.layers}:
+        raise CheckpointError("The card's feature layer must be a layer of its network, but it is not.")
+    load_weights(model, directory / WEIGHTS_NAME)
+    outputs = ("logit", "probability", "location") if checkpoint.location_head else ("logit", "probability")
+    return Classifier(checkpoint, model, freeze(model, outputs))
+
+
+def study_probability(predictions: Sequence[Prediction]) -> float:
+    """Return a study's probability: the mean of its films' calibrated probabilities.
+
+    Raises
+    ------
+    RadiographError
+        There is no film.
+    """
+    if not predictions:
+        raise RadiographError("A study needs at least one film that was read, but it has none.")
+    return float(np.mean([prediction.probability for prediction in predictions]))
+
+
+def ensemble_probability(probabilities: Sequence[float]) -> float:
+    """Return the mean of several checkpoints' probabilities of the same study.
+
+    Raises
+    ------
+    CheckpointError
+        There is no checkpoint.
+    """
+    if len(probabilities) == 0:
+        raise CheckpointError("An ensemble needs at least one checkpoint, but it has none.")
+    return float(np.mean(probabilities))
+
+
+def decide(probability: float, checkpoint: Checkpoint) -> Decision:
+    """Put a study's probability into words by the card's operating points.
+
+    From the point of high specificity on, the finding is suspected; otherwise, below the point of high sensitivity,
+    it is not seen; between the two the answer is uncertain. Where the points cross, as those of a very good
+    checkpoint may, nothing is uncertain. A card with one point only calls everything from it on suspected and
+    everything below it not seen. A card without any gives no verdict: the answer is always uncertain, and its text says
+    why.
+
+    Parameters
+    ----------
+    probability : float
+        Calibrated, [0, 1].
+    checkpoint : Checkpoint
+
+    Returns
+    -------
+    Decision
+    """
+    thresholds = {point.name: point.threshold for point in checkpoint.operating_points}
+    if not thresholds:
+        return Decision("uncertain", "Uncertain (no operating point)", probability)
+    title, name = _FINDINGS[checkpoint.positive_label]
+    only = next(iter(thresholds.values()))
+    if probability >= thresholds.get("high_specificity", only):
+        return Decision("suspected", f"{title} suspected", probability, thresholds)
+    if probability < thresholds.get("high_sensitivity", only):
+        return Decision("not seen", f"No {name} seen", probability, thresholds)
+    return Decision("uncertain", "Uncertain", probability, thresholds)

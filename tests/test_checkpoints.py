@@ -1,0 +1,534 @@
+"""Checkpoints on disk: published whole or not at all, verified byte by byte, imported without running anything."""
+
+import csv
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core import checkpoints
+from core.backbones import build_classifier
+from core.cards import card_sha256, read_card_text, write_card
+from core.checkpoints import (
+    default_id,
+    import_checkpoint,
+    list_checkpoints,
+    main,
+    publish,
+    read_card,
+    read_history,
+    read_scores,
+    set_default,
+    verify,
+)
+from core.errors import CheckpointError
+from core.values import Checkpoint, Interval, OperatingPoint, Scores, TrainingSettings
+from core.weights import WEIGHTS_NAME, load_weights, round_to_float16, save_float16, to_float16
+
+h5py = pytest.importorskip("h5py")
+
+SHARE = Interval(0.9, 0.8, 0.95, 120)
+CARD = Checkpoint(
+    id="lite0-test",
+    title="A test",
+    task="fracture",
+    backbone="efficientnetlite0",
+    feature_layer="top_activation",
+    input_size=32,
+    operating_points=(
+        OperatingPoint("high_sensitivity", 0.25, SHARE, SHARE),
+        OperatingPoint("high_specificity", 0.75, SHARE, SHARE),
+    ),
+    calibration={"method": "temperature", "temperature": 1.5},
+    settings=TrainingSettings("efficientnetlite0", extra={"mixup": False}),
+    data={"trained_on": "Simulated films.", "simulated": True, "results": {"auc": np.float64(0.5)}},
+    versions={"keras": "3"},
+)
+SCORES = (
+    Scores("lite0-test", "valid", ("a", "b"), ("p", "q"), [0, 1], [0.25, 1 / 3]),
+    Scores("lite0-test", "test", ("c",), ("r",), [1], [0.875]),
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    import keras
+
+    keras.utils.set_random_seed(3)
+    return build_classifier("efficientnetlite0", input_size=32)
+
+
+@pytest.fixture(scope="module")
+def weights(model, tmp_path_factory):
+    """The model's weights in a plain Keras file, float32, as training elsewhere would leave them."""
+    path = tmp_path_factory.mktemp("weights") / "elsewhere.weights.h5"
+    model.save_weights(path)
+    return path
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A tiny weights file: enough wherever no network is built."""
+    path = tmp_path / "small.weights.h5"
+    with h5py.File(path, "w") as file:
+        file["layers/dense/vars/0"] = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)
+        file["layers/normalization/vars/2"] = np.array(7, np.int32)
+        file["optimizer/vars/0"] = np.zeros(1000, np.float32)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path, small):
+    folder = tmp_path / "checkpoints"
+    publish(folder, CARD, small, history=[{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}], scores=SCORES)
+    return folder
+
+
+def rewrite_card(folder, change, rehash=True):
+    """Alter a published card; with `rehash` as somebody would who knows how cards are hashed."""
+    path = folder / CARD.id / "card.json"
+    content = json.loads(path.read_text("utf-8"))
+    change(content)
+    if rehash:
+        content["card_sha256"] = card_sha256(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def reason(folder):
+    (entry,) = list_checkpoints(folder)
+    assert entry.checkpoint is None
+    assert str(folder) not in entry.reason
+    assert entry.reason.endswith(".")
+    return entry.reason
+
+
+# --- Publishing -------------------------------------------------------------------------------------------------------
+
+
+def test_published_checkpoint_comes_back_as_it_went(folder):
+    (entry,) = list_checkpoints(folder)
+    assert (entry.id, entry.reason) == ("lite0-test", None)
+    card = entry.checkpoint
+    expected = json.loads(json.dumps(CARD.to_dict(), default=float))
+    got = json.loads(json.dumps(card.to_dict()))
+    for key in ("weights_sha256", "card_sha256"):
+        expected.pop(key), got.pop(key)
+    assert got == expected
+    assert card.operating_point("high_specificity").sensitivity.low == 0.8
+    assert isinstance(card.settings, TrainingSettings)
+    content = (folder / CARD.id / WEIGHTS_NAME).read_bytes()
+    assert card.weights_sha256 == hashlib.sha256(content).hexdigest()
+    written = json.loads((folder / CARD.id / "card.json").read_text("utf-8"))
+    digest = written.pop("card_sha256")
+    text = json.dumps(written, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert digest == card.card_sha256 == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_weights_are_stored_in_half_precision_without_the_optimizer(folder, small):
+    with h5py.File(folder / CARD.id / WEIGHTS_NAME) as half, h5py.File(small) as full:
+        stored = half["layers/dense/vars/0"]
+        assert stored.dtype == np.float16
+        np.testing.assert_array_equal(stored[()], full["layers/dense/vars/0"][()].astype(np.float16))
+        assert half["layers/normalization/vars/2"].dtype == np.int32
+        assert half["layers/normalization/vars/2"][()] == 7
+        assert set(half) == {"layers"}
+
+
+def test_history_and_scores_come_back(folder):
+    directory = folder / CARD.id
+    assert read_history(directory) == [{"epoch": 1.0, "loss": 0.5}, {"epoch": 2.0, "loss": 0.25}]
+    valid, test = read_scores(directory)
+    assert (valid.split, valid.study_ids, valid.patient_ids) == ("valid", ("a", "b"), ("p", "q"))
+    np.testing.assert_array_equal(valid.labels, [0, 1])
+    np.testing.assert_array_equal(valid.probabilities, [0.25, 1 / 3])
+    assert (test.split, test.probabilities.tolist()) == ("test", [0.875])
+    assert test.weights_sha256 == read_card(directory).weights_sha256
+    with open(directory / "scores.csv", encoding="utf-8", newline="") as file:
+        assert next(csv.reader(file)) == ["split", "study_id", "patient_id", "label", "probability"]
+
+
+def test_scores_that_cannot_be_are_refused(folder):
+    path = folder / CARD.id / "scores.csv"
+    good = path.read_text("utf-8")
+    for bad in (good.replace("0.875", "1.5"), good.replace("0.875", "x"), good.replace("patient_id", "name")):
+        path.write_text(bad, encoding="utf-8")
+        with pytest.raises(CheckpointError, match=r"Scores must"):
+            read_scores(folder / CARD.id)
+    path.unlink()
+    assert read_scores(folder / CARD.id) == ()
+
+
+@pytest.mark.parametrize("failing", ["_flush_folder", "write_card", "_write_rows"])
+def test_a_crash_while_publishing_leaves_nothing_visible(tmp_path, small, monkeypatch, failing):
+    folder = tmp_path / "checkpoints"
+
+    def crash(*_):
+        seen.append([entry.id for entry in list_checkpoints(folder)])
+        raise OSError("no space left")
+
+    seen = []
+    monkeypatch.setattr(checkpoints, failing, crash)
+    with pytest.raises(OSError, match="no space"):
+        publish(folder, CARD, small, history=[{"epoch": 1}])
+    assert seen == [[]]  # nothing was visible at that moment either
+    assert list_checkpoints(folder) == []
+    assert list(folder.iterdir()) == []
+
+
+def test_a_killed_publication_is_not_listed(folder):
+    (folder / CARD.id).rename(folder / f".{CARD.id}-abc.part")
+    assert list_checkpoints(folder) == []
+
+
+def test_a_checkpoint_is_never_overwritten(folder, small):
+    before = (folder / CARD.id / "card.json").read_bytes()
+    with pytest.raises(CheckpointError, match="new id"):
+        publish(folder, replace(CARD, title="Another"), small)
+    assert (folder / CARD.id / "card.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("value", [70_000.0, -70_000.0, math.inf, math.nan])
+def test_a_weight_that_half_precision_cannot_hold_is_refused(tmp_path, value):
+    path = tmp_path / "w.weights.h5"
+    with h5py.File(path, "w") as file:
+        file["layers/dense/vars/0"] = np.array([1.0, value], np.float32)
+    with pytest.raises(CheckpointError, match="65,504"):
+        publish(tmp_path / "checkpoints", CARD, path)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+    assert to_float16(np.array([65_504.0, 1e-9])).tolist() == [65_504.0, 0.0]
+
+
+@pytest.mark.parametrize("card", [{"data": {"x": math.nan}}, {"data": {"x": object()}}, {"input_size": 16}])
+def test_a_card_that_would_be_refused_is_not_published(tmp_path, small, card):
+    with pytest.raises(CheckpointError):
+        publish(tmp_path / "checkpoints", replace(CARD, **card), small)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+# --- Verifying --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", [0, 0.5, -1])
+def test_one_flipped_byte_in_the_weights_is_found(folder, where):
+    path = folder / CARD.id / WEIGHTS_NAME
+    assert verify(folder / CARD.id)
+    content = bytearray(path.read_bytes())
+    content[int(where * len(content)) if where != -1 else -1] ^= 1
+    path.write_bytes(content)
+    assert "weights must be as they were published" in reason(folder)
+    content[int(where * len(content)) if where != -1 else -1] ^= 1
+    path.write_bytes(content)
+    assert verify(folder / CARD.id)
+
+
+def test_a_settled_file_is_hashed_once_and_a_changed_one_again(folder, monkeypatch):
+    path = folder / CARD.id / WEIGHTS_NAME
+    monkeypatch.setattr(checkpoints, "SETTLED_NS", -1)
+    counted = []
+    digest = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda *a: counted.append(1) or digest(*a))
+    verify(folder / CARD.id)
+    verify(folder / CARD.id)
+    assert len(counted) == 1
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(1, 10**18))
+    with pytest.raises(CheckpointError):
+        verify(folder / CARD.id)
+
+
+def test_layout_of_the_text_does_not_matter_but_every_entry_does(folder):
+    rewrite_card(folder, lambda card: None, rehash=False)
+    assert verify(folder / CARD.id).title == "A test"
+    rewrite_card(folder, lambda card: card["operating_points"][0].update(threshold=0.26), rehash=False)
+    assert "altered" in reason(folder)
+
+
+BROKEN = {
+    "unknown backbone": (lambda c: c.update(backbone="vgg16"), "backbone must be one of resnet50.*'vgg16'"),
+    "newer format": (lambda c: c.update(format=2), "format 1, but it is of format 2"),
+    "no format": (lambda c: c.pop("format"), "format 1, but it is of format nothing"),
+    "unknown entry": (lambda c: c.update(plugin="x"), "'plugin', which this version does not know"),
+    "missing entry": (lambda c: c.pop("fit"), "must have the entry fit"),
+    "another id": (lambda c: c.update(id="other"), "name of its folder"),
+    "path in id": (lambda c: c.update(id="../../etc"), "lower-case letters, digits and hyphens"),
+    "absolute id": (lambda c: c.update(id="/etc"), "lower-case letters, digits and hyphens"),
+    "id not text": (lambda c: c.update(id=7), "lower-case letters, digits and hyphens"),
+    "text for a number": (lambda c: c.update(input_size="224"), "input_size must be a whole number .* '224'"),
+    "huge input": (lambda c: c.update(input_size=10**9), "from 32 to 4096"),
+    "true for a number": (lambda c: c.update(input_size=True), "input_size"),
+    "unknown task": (lambda c: c.update(task="knee"), "task must be fracture or wrist"),
+    "unknown fit": (lambda c: c.update(fit="stretch"), "fit must be pad"),
+    "unknown label": (lambda c: c.update(positive_label="broken"), "fracture or abnormal"),
+    "region a path": (lambda c: c.update(region="../x"), "id of a wrist finder"),
+    "flag as text": (lambda c: c.update(location_head="no"), "true or false"),
+    "points a table": (lambda c: c.update(operating_points={}), "operating_points must be a list"),
+    "threshold above 1": (lambda c: c["operating_points"][1].update(threshold=1.5), "from 0 to 1, but it is 1.5"),
+    "threshold below 0": (lambda c: c["operating_points"][0].update(threshold=-0.1), "from 0 to 1"),
+    "falling points": (lambda c: c["operating_points"].reverse(), "rise in threshold"),
+    "one point twice": (lambda c: c["operating_points"][1].update(name="high_sensitivity"), "once"),
+    "unknown point": (lambda c: c["operating_points"][0].update(name="best"), "high_sensitivity or high_specificity"),
+    "share above 1": (lambda c: c["operating_points"][0]["sensitivity"].update(high=2), "high must be from 0 to 1"),
+    "crossed interval": (lambda c: c["operating_points"][0]["sensitivity"].update(low=0.96), "low end"),
+    "half a case": (lambda c: c["operating_points"][0]["sensitivity"].update(n=1.5), "whole number of cases"),
+    "other calibration": (lambda c: c.update(calibration={"method": "isotonic"}), "temperature"),
+    "no temperature": (lambda c: c["calibration"].update(temperature=0), "temperature above 0"),
+    "more calibration": (lambda c: c["calibration"].update(bias=1), "temperature"),
+    "settings' epochs": (lambda c: c["settings"].update(epochs=-1), "epochs must be a whole number"),
+    "unknown setting": (lambda c: c["settings"].update(run="x"), "card's settings has the entry 'run'"),
+    "smoothing": (lambda c: c["settings"].update(label_smoothing=2), "label_smoothing"),
+    "versions": (lambda c: c.update(versions={"keras": 3}), "versions must be a table of text"),
+    "data": (lambda c: c.update(data=[]), "data must be a table"),
+    "hash": (lambda c: c.update(weights_sha256="abc"), "64 hexadecimal digits"),
+    "title": (lambda c: c.update(title=""), "title must be text"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_card_that_makes_no_sense_is_refused_with_its_reason(folder, case):
+    change, sentence = BROKEN[case]
+    rewrite_card(folder, change)
+    with pytest.raises(CheckpointError, match=sentence) as refusal:
+        verify(folder / CARD.id)
+    assert reason(folder) == str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"\xff\xfe", b"[]", b"{", b'{"format": NaN}', b'{"format": 1, "format": 1}', b"[" * 100_000, b"null"],
+)
+def test_a_card_that_is_no_card_is_refused(folder, text):
+    (folder / CARD.id / "card.json").write_bytes(text)
+    assert "card must be" in reason(folder)
+
+
+def test_missing_files_are_told_apart(folder):
+    weights, card = folder / CARD.id / WEIGHTS_NAME, folder / CARD.id / "card.json"
+    weights.unlink()
+    assert "must have weights" in reason(folder)
+    card.unlink()
+    assert "must have a card" in reason(folder)
+
+
+def test_a_whole_checkpoint_is_listed_beside_a_broken_one(folder, small):
+    publish(folder, replace(CARD, id="another"), small)
+    (folder / CARD.id / WEIGHTS_NAME).unlink()
+    (folder / "README.md").write_text("about", encoding="utf-8")
+    first, second = list_checkpoints(folder)
+    assert (first.id, first.reason) == ("another", None)
+    assert (second.id, second.checkpoint) == ("lite0-test", None)
+    assert list_checkpoints(folder / "nowhere") == []
+
+
+def test_the_default_is_a_whole_checkpoint_that_reads_films(folder, small):
+    assert default_id(folder) is None
+    set_default("lite0-test", folder)
+    assert default_id(folder) == "lite0-test"
+    publish(folder, replace(CARD, id="finder", task="wrist", calibration={"method": "logistic", "bias": 1}), small)
+    for bad, sentence in (("finder", "finds wrists"), ("absent", "none called"), ("../x", "lower-case")):
+        with pytest.raises(CheckpointError, match=sentence):
+            set_default(bad, folder)
+    assert default_id(folder) == "lite0-test"
+    assert {path.name for path in folder.iterdir()} == {"default", "finder", "lite0-test"}
+    (folder / "default").write_text("../lite0-test", encoding="utf-8")
+    with pytest.raises(CheckpointError):
+        default_id(folder)
+
+
+def test_card_text_is_stable():
+    text, card = write_card(replace(CARD, weights_sha256="0" * 64))
+    again, _ = write_card(card)
+    assert json.loads(text) == json.loads(again)
+    assert read_card_text(text.encode()).card_sha256 == card.card_sha256
+
+
+# --- Weights ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_published_is_the_rounded_model(model, tmp_path):
+    path = tmp_path / WEIGHTS_NAME
+    save_float16(model, path)
+    twin = build_classifier("efficientnetlite0", input_size=32)
+    load_weights(twin, path)
+    differ = 0
+    for original, loaded in zip(model.get_weights(), twin.get_weights(), strict=True):
+        assert loaded.dtype == original.dtype
+        np.testing.assert_array_equal(loaded, original.astype(np.float16).astype(np.float32))
+        differ += not np.array_equal(original, loaded)
+    assert differ > 50
+    first = [weight.copy() for weight in twin.get_weights()]
+    round_to_float16(twin)  # rounding twice changes nothing
+    assert all(np.array_equal(a, b) for a, b in zip(first, twin.get_weights(), strict=True))
+    hidden = twin.get_layer("hidden")
+    hidden.set_weights([np.full((1280, 64), 0.1), np.full(64, 1e6)])
+    with pytest.raises(CheckpointError, match="65,504"):
+        round_to_float16(twin)
+    assert hidden.get_weights()[0][0, 0] == np.float32(0.1)  # unchanged
+    hidden.set_weights([np.full((1280, 64), 0.1), np.zeros(64)])
+    round_to_float16(twin)
+    assert hidden.get_weights()[0][0, 0] == np.float32(np.float16(0.1))
+
+
+def hostile_files(folder):
+    """Weights files that hold something else than plain numbers."""
+    (folder / "secret.h5").write_bytes(b"")
+    with h5py.File(folder / "secret.h5", "w") as file:
+        file["x"] = np.ones(3, np.float32)
+    (folder / "raw").write_bytes(b"\0" * 12)
+
+    def make(name, fill):
+        with h5py.File(folder / name, "w") as file:
+            fill(file)
+        return folder / name
+
+    def virtual(file):
+        layout = h5py.VirtualLayout((3,), "f4")
+        layout[:] = h5py.VirtualSource(str(folder / "secret.h5"), "x", (3,))
+        file.create_virtual_dataset("layers/dense/vars/0", layout)
+
+    def deep(file):
+        file["/".join(["g"] * 40)] = np.ones(1, np.float32)
+
+    yield make("link.h5", lambda file: file.__setitem__("layers", h5py.ExternalLink("secret.h5", "/")))
+    yield make("soft.h5", lambda file: file.__setitem__("layers", h5py.SoftLink("/elsewhere")))
+    yield make("virtual.h5", virtual)
+    yield make(
+        "outside.h5",
+        lambda file: file.create_dataset("layers/a", (3,), "f4", external=[(str(folder / "raw"), 0, 12)]),
+    )
+    yield make("text.h5", lambda file: file.__setitem__("layers/a", "words"))
+    yield make("type.h5", lambda file: file.__setitem__("layers", np.dtype("f4")))
+    yield make("deep.h5", deep)
+
+
+def test_anything_but_numbers_in_a_weights_file_is_refused(tmp_path, model):
+    for path in hostile_files(tmp_path):
+        with pytest.raises(CheckpointError, match="plain arrays of numbers only"):
+            publish(tmp_path / "checkpoints", CARD, path)
+        with pytest.raises(CheckpointError, match="plain arrays of numbers only"):
+            load_weights(model, path)
+    (tmp_path / "no.h5").write_bytes(b"words")
+    with pytest.raises(CheckpointError, match="HDF5"):
+        load_weights(model, tmp_path / "no.h5")
+
+
+# --- Import -----------------------------------------------------------------------------------------------------------
+
+
+def test_weights_trained_elsewhere_are_imported(model, weights, tmp_path, capsys):
+    folder = tmp_path / "checkpoints"
+    arguments = ["import", str(weights), "--backbone", "efficientnetlite0", "--input-size", "32"]
+    assert main([*arguments, "--positive-label", "abnormal", "--folder", str(folder)]) == 0
+    assert capsys.readouterr().out == "Published efficientnetlite0-imported-1.\n"
+    card = verify(folder / "efficientnetlite0-imported-1")
+    assert (card.task, card.location_head, card.positive_label) == ("fracture", False, "abnormal")
+    assert (card.feature_layer, card.input_size, card.settings) == ("top_activation", 32, None)
+    twin = build_classifier("efficientnetlite0", input_size=32)
+    load_weights(twin, folder / card.id / WEIGHTS_NAME)
+    np.testing.assert_array_equal(
+        twin.get_layer("logit").get_weights()[0],
+        model.get_layer("logit").get_weights()[0].astype(np.float16).astype(np.float32),
+    )
+
+
+def test_a_location_head_is_recognised_in_a_keras_archive(tmp_path):
+    located = build_classifier("efficientnetlite0", input_size=32, location_head=True)
+    located.save(tmp_path / "model.keras")
+    card = import_checkpoint(
+        tmp_path / "model.keras",
+        "efficientnetlite0",
+        checkpoint_id="mine",
+        title="Mine",
+        input_size=32,
+        folder=tmp_path,
+    )
+    assert (card.id, card.title, card.location_head) == ("mine", "Mine", True)
+
+
+def test_what_does_not_fit_is_refused_in_one_sentence(weights, small, tmp_path, capsys):
+    folder = tmp_path / "checkpoints"
+    text = tmp_path / "text.keras"
+    text.write_text("not a model", encoding="utf-8")
+    for path, backbone, sentence in (
+        (small, "efficientnetlite0", "numbers for this network, but they hold 7."),
+        (weights, "vgg16", "backbone must be one of"),
+        (text, "efficientnetlite0", "HDF5"),
+        (tmp_path / "absent", "efficientnetlite0", "there is none"),
+    ):
+        assert main(["import", str(path), "--backbone", backbone, "--folder", str(folder)]) == 1
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert sentence in printed.err
+        assert printed.err.count("\n") == 1
+    assert list_checkpoints(folder) == []
+
+
+def test_the_right_count_in_the_wrong_shape_is_refused(weights, tmp_path):
+    turned = tmp_path / "turned.weights.h5"
+    turned.write_bytes(weights.read_bytes())
+    with h5py.File(turned, "r+") as file:
+        kernel = file["layers/conv2d/vars/0"][()]
+        del file["layers/conv2d/vars/0"]
+        file["layers/conv2d/vars/0"] = kernel.reshape(-1)
+    with pytest.raises(CheckpointError, match="must fit the network"):
+        load_weights(build_classifier("efficientnetlite0", input_size=32), turned)
+
+
+@pytest.mark.parametrize("config", [{"class_name": "Lambda"}, {"class_name": "__lambda__"}, {"class_name": "x>Lambda"}])
+def test_an_archive_with_a_lambda_layer_is_refused(tmp_path, config):
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", json.dumps({"config": {"layers": [{"class_name": "Dense"}, {"a": [config]}]}}))
+        archive.writestr("model.weights.h5", b"")
+    with pytest.raises(CheckpointError, match="Lambda layer"):
+        import_checkpoint(path, "efficientnetlite0", folder=tmp_path / "checkpoints")
+
+
+@pytest.mark.parametrize("member", ["config.json", "model.weights.h5", None])
+def test_an_archive_that_is_no_model_is_refused(tmp_path, member):
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("other", b"")
+        if member:
+            archive.writestr(member, b"{}")
+    with pytest.raises(CheckpointError, match="neither"):
+        import_checkpoint(path, "efficientnetlite0", folder=tmp_path / "checkpoints")
+
+
+# --- Command line -----------------------------------------------------------------------------------------------------
+
+
+def test_list_and_verify_say_which_are_broken(folder, small, capsys):
+    publish(folder, replace(CARD, id="another"), small)
+    set_default("another", folder)
+    assert main(["verify", "--folder", str(folder)]) == 0
+    (folder / CARD.id / WEIGHTS_NAME).unlink()
+    assert main(["list", "--folder", str(folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()[-2:]
+    assert lines[0].startswith("* another  A test")
+    assert lines[1].startswith("  lite0-test  BROKEN: The checkpoint must have weights")
+    assert main(["verify", "--folder", str(folder)]) == 1
+    assert main(["verify", "another", "--folder", str(folder)]) == 0
+    assert main(["verify", "lite0-test", "--folder", str(folder)]) == 1
+    assert main(["verify", "absent", "--folder", str(folder)]) == 1
+    assert "no checkpoint of this id" in capsys.readouterr().out
+
+
+def test_listing_loads_no_tensorflow(folder):
+    script = (
+        "import sys\nfrom core.checkpoints import main\n"
+        f"status = main(['verify', '--folder', {str(folder)!r}])\n"
+        "print(status, sorted({'tensorflow', 'keras', 'h5py'} & set(sys.modules)))"
+    )
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, check=True)
+    assert done.stdout.splitlines()[-1] == "0 []"
