@@ -1,0 +1,336 @@
+"""``python -m core.benchmark``: how long the parts take here, each beside the plain way to do the same, in one run.
+
+The two ways take turns on the same network and the same film, so that whatever else the machine does hits both; what
+is reported is the median of each. The film is simulated, and with no checkpoint at hand the network has random weights:
+neither changes the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from core.errors import ScaphoidError
+from core.values import Checkpoint, Radiograph, WristRegion
+
+if TYPE_CHECKING:
+    from core.classifier import Classifier
+    from core.wrist import WristFinder
+
+FILM_SIZE = 1024
+SMOOTHGRAD_SAMPLES = 20
+RANDOM_BACKBONE = "efficientnetlite0"
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One line of the table.
+
+    Attributes
+    ----------
+    name : str
+    ours, rival : float
+        Median times in `unit`.
+    rival_name : str
+    ratio : float
+        rival / ours: how many times as fast ours is.
+    unit : str
+    n : int
+        How often ours was timed.
+    checkpoint : str
+        Id of what was timed.
+    """
+
+    name: str
+    ours: float
+    rival: float
+    rival_name: str
+    ratio: float
+    unit: str
+    n: int
+    checkpoint: str
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What all rows are timed on: one classifier and one film, as a file and read."""
+
+    classifier: Classifier
+    finder: WristFinder | None
+    film: bytes
+    radiograph: Radiograph
+    region: WristRegion | None
+
+    @property
+    def square(self) -> np.ndarray:
+        """What the network reads of the film, float32, shape (1, size, size, 1)."""
+        return self.classifier.square(self.radiograph, self.region)[None, ..., None]
+
+
+def measure(
+    ours: Callable[[], Any],
+    rival: Callable[[], Any],
+    repeat: int,
+    *,
+    rival_repeat: int | None = None,
+    warm: bool = True,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[float, float]:
+    """Time two ways of doing the same, taking turns.
+
+    Parameters
+    ----------
+    ours, rival : callable
+    repeat : int
+        How often ours is timed.
+    rival_repeat : int, optional
+        How often the rival is timed, at most `repeat`; default as often.
+    warm : bool
+        Whether the rival has one turn that is not timed; ours always has one.
+    clock : callable
+        Seconds.
+
+    Returns
+    -------
+    ours, rival : float
+        Medians in seconds.
+    """
+    ours()
+    if warm:
+        rival()
+    times: tuple[list[float], list[float]] = ([], [])
+    for turn in range(repeat):
+        for way, taken in zip((ours, rival), times, strict=True):
+            if way is rival and rival_repeat is not None and turn >= rival_repeat:
+                continue
+            start = clock()
+            way()
+            taken.append(clock() - start)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def time_predict(subject: Subject, repeat: int) -> Row:
+    """Time the way from a film in memory to its probability."""
+    classifier, model = subject.classifier, subject.classifier.model
+    times = measure(
+        lambda: classifier.predict([subject.radiograph], [subject.region]),
+        lambda: model.predict(subject.square, verbose=0),
+        repeat,
+    )
+    return _row("film to probability", times, "keras.Model.predict", repeat, subject)
+
+
+def time_film(subject: Subject, repeat: int) -> Row:
+    """Time the way from a file's bytes to probability and heat map on the film, the wrist found in between."""
+    from core.explain import explain
+    from core.radiographs import read_radiograph
+
+    classifier, rival_heat = subject.classifier, _library_gradcam(subject)
+
+    def read() -> tuple[Radiograph, WristRegion | None]:
+        radiograph = read_radiograph(subject.film)
+        return radiograph, subject.finder.find(radiograph) if subject.finder else None
+
+    def ours() -> None:
+        radiograph, region = read()
+        classifier.predict([radiograph], [region])
+        explain(classifier, radiograph, region=region)
+
+    def rival() -> None:
+        square = classifier.square(*read())[None, ..., None]
+        classifier.model.predict(square, verbose=0)
+        rival_heat(square)
+
+    times = measure(ours, rival, repeat)
+    return _row("file to probability and Grad-CAM", times, "keras.Model.predict, tf-keras-vis", repeat, subject)
+
+
+def time_gradcam(subject: Subject, repeat: int) -> Row:
+    """Time Grad-CAM of a film in memory."""
+    rival_heat = _library_gradcam(subject)
+    times = measure(lambda: _explain(subject, "gradcam"), lambda: rival_heat(subject.square), repeat)
+    return _row("Grad-CAM", times, "tf-keras-vis", repeat, subject)
+
+
+def time_smoothgrad(subject: Subject, repeat: int) -> Row:
+    """Time SmoothGrad of a film in memory."""
+    from tf_keras_vis.saliency import Saliency
+
+    samples, saliency = SMOOTHGRAD_SAMPLES, Saliency(_logit_model(subject))
+    times = measure(
+        lambda: _explain(subject, "smoothgrad", samples=samples),
+        lambda: saliency(_score, subject.square, smooth_samples=samples),
+        repeat,
+        rival_repeat=2,
+        warm=False,
+    )
+    return _row(f"SmoothGrad, {samples} samples", times, "tf-keras-vis", repeat, subject)
+
+
+def time_scorecam(subject: Subject, repeat: int) -> Row:
+    """Time Score-CAM of a film in memory over all channels; takes minutes."""
+    from tf_keras_vis.scorecam import Scorecam
+
+    scorecam, layer = Scorecam(_logit_model(subject)), subject.classifier.checkpoint.feature_layer
+    repeat = min(repeat, 2)
+    times = measure(
+        lambda: _explain(subject, "scorecam"),
+        lambda: scorecam(_score, subject.square, penultimate_layer=layer, seek_penultimate_conv_layer=False),
+        repeat,
+        rival_repeat=1,
+        warm=False,
+    )
+    return _row("Score-CAM, all channels", times, "tf-keras-vis", repeat, subject)
+
+
+ROWS: Mapping[str, Callable[[Subject, int], Row]] = MappingProxyType(
+    {
+        "predict": time_predict,
+        "film": time_film,
+        "gradcam": time_gradcam,
+        "smoothgrad": time_smoothgrad,
+        "scorecam": time_scorecam,
+    }
+)
+SLOW_ROWS = ("scorecam",)
+
+
+def _row(name: str, times: tuple[float, float], rival_name: str, n: int, subject: Subject) -> Row:
+    ours, rival = times
+    return Row(name, ours, rival, rival_name, rival / ours, "s", n, subject.classifier.checkpoint.id)
+
+
+def _explain(subject: Subject, method: str, **settings: Any) -> None:
+    from core.explain import explain
+
+    explain(subject.classifier, subject.radiograph, method=method, region=subject.region, **settings)
+
+
+def _score(logit: Any) -> Any:
+    return logit
+
+
+def _logit_model(subject: Subject) -> Any:
+    from core.passes import passes_of
+
+    return passes_of(subject.classifier).logit_model()
+
+
+def _library_gradcam(subject: Subject) -> Callable[[np.ndarray], np.ndarray]:
+    from tf_keras_vis.gradcam import Gradcam
+
+    gradcam, layer = Gradcam(_logit_model(subject)), subject.classifier.checkpoint.feature_layer
+    return lambda square: gradcam(_score, square, penultimate_layer=layer, seek_penultimate_conv_layer=False)
+
+
+def load_subject(checkpoint_id: str | None = None) -> Subject:
+    """Load a checkpoint, the default one if no id is given, or random weights where there is none; simulate a film.
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint is missing or broken.
+    """
+    from core.checkpoints import default_id
+    from core.radiographs import read_radiograph
+    from core.reading import open_reader
+
+    if checkpoint_id is None and default_id() is None:
+        _tell(f"No checkpoint is set as the default: timing {RANDOM_BACKBONE} with random weights.")
+        classifier, finder = random_classifier(), None
+    else:
+        reader = open_reader(checkpoint_id)
+        classifier, finder = reader.classifier, reader.finder
+    film = simulate_png(FILM_SIZE)
+    radiograph = read_radiograph(film)
+    return Subject(classifier, finder, film, radiograph, finder.find(radiograph) if finder else None)
+
+
+def random_classifier(input_size: int = 224) -> Classifier:
+    """Return an untrained classifier of the default backbone: as fast as a trained one, and as good as a coin."""
+    from core.backbones import build_classifier, find_backbone, freeze
+    from core.classifier import Classifier
+
+    card = Checkpoint(
+        id="random-weights",
+        title="Random weights",
+        task="fracture",
+        backbone=RANDOM_BACKBONE,
+        feature_layer=find_backbone(RANDOM_BACKBONE).feature_layer,
+        input_size=input_size,
+    )
+    model = build_classifier(RANDOM_BACKBONE, input_size=input_size)
+    return Classifier(card, model, freeze(model))
+
+
+def simulate_png(size: int) -> bytes:
+    """Return a simulated film as a 16-bit PNG, its longer side `size` pixels."""
+    import cv2
+
+    from core.phantoms import simulate_film
+
+    pixels = np.rint(simulate_film(1, size=size).pixels * 65535).astype(np.uint16)
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the rows as lines of text."""
+    lines = [f"{'':34}{'ours':>10}{'rival':>10}{'ratio':>8}   rival"]
+    lines += [f"{r.name:34}{r.ours:8.3f} {r.unit}{r.rival:8.3f} {r.unit}{r.ratio:7.1f}x   {r.rival_name}" for r in rows]
+    return "\n".join(lines)
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m core.benchmark",
+        description="Time the parts on this machine, each beside the plain way to do the same; ratio = rival / ours.",
+    )
+    parser.add_argument("--json", action="store_true", help="a JSON list of rows instead of a table")
+    parser.add_argument("--repeat", type=_count, default=15, metavar="N", help="how often each is timed (default: 15)")
+    parser.add_argument("--checkpoint", metavar="ID", help="checkpoint to time (default: the embedded one)")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, help="rows to time (default: all but the slow ones)")
+    parser.add_argument("--slow", action="store_true", help=f"time the slow rows too: {', '.join(SLOW_ROWS)}; minutes")
+    return parser
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise ValueError
+    return count
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    options = _parser().parse_args(arguments)
+    names = options.rows or [name for name in ROWS if options.slow or name not in SLOW_ROWS]
+    rows = []
+    try:
+        subject = load_subject(options.checkpoint)
+        for number, name in enumerate(names, start=1):
+            _tell(f"{number}/{len(names)} {name} ...")
+            with contextlib.redirect_stdout(sys.stderr):  # a rival's own progress bar must not land in the table
+                rows.append(ROWS[name](subject, options.repeat))
+    except ScaphoidError as error:
+        _tell(str(error))
+        return 1
+    print(json.dumps([asdict(row) for row in rows], indent=1) if options.json else table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

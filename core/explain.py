@@ -1,0 +1,304 @@
+"""Where on a film a classifier saw evidence: one classifier and one radiograph to an :class:`Explanation`.
+
+A method asks the network for passes (:mod:`core.passes`) and makes a map of them (:mod:`core.heatmaps`); scaling and
+the way back to the film's own geometry are the same for all and stand in :func:`explain`. All methods explain the
+logit, never the probability: the gradient of the logistic function vanishes as the network grows sure, and a map made
+from it would be faintest where the answer is strongest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from core.errors import ExplanationError
+from core.heatmaps import channel_masks, grad_cam, scaled, score_cam, smooth_grad, upsample
+from core.passes import Passes, passes_of
+from core.radiographs import fit_square
+from core.values import Checkpoint, Explanation, Radiograph, WristRegion
+
+Progress = Callable[[int, int], None]
+TARGETS = ("for", "against")
+MOST_SAMPLES = 500
+# Squares that go through the network together: more are no faster on a processor and only take memory.
+_FORWARD_BATCH = 8
+_BACKWARD_BATCH = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What a method is asked: one square, one side, and how.
+
+    Attributes
+    ----------
+    passes : core.passes.Passes
+    run : Callable
+        The classifier's own forward pass: squares (n, size, size, 1) to a dict of outputs with n rows each.
+    square : numpy.ndarray
+        float32, shape (size, size), range [0, 1]: what the network reads.
+    sign : int
+        1 for the positive label, -1 against it; the score is sign x logit.
+    settings : Mapping
+        The method's settings, all present.
+    progress : Callable
+        Told (done, total) as the work goes on.
+    """
+
+    passes: Passes
+    run: Callable[[np.ndarray], Mapping[str, np.ndarray]]
+    square: np.ndarray
+    sign: int
+    settings: Mapping[str, Any]
+    progress: Progress
+
+
+def _ask_grad_cam(question: Question) -> np.ndarray:
+    features, gradients, _ = question.passes.features(question.square, question.settings["layer"])
+    return grad_cam(features, question.sign * gradients)
+
+
+def _ask_score_cam(question: Question) -> np.ndarray:
+    features, _, _ = question.passes.features(question.square, question.settings["layer"])
+    features = features[..., np.ptp(features, axis=(0, 1)) > 0]
+    scores = []
+    total = features.shape[-1]
+    for start in range(0, total, _FORWARD_BATCH):
+        masks = channel_masks(features[..., start : start + _FORWARD_BATCH], question.square.shape[0])
+        answers = question.run((masks * question.square)[..., None])
+        scores.extend(question.sign * answers["logit"].ravel())
+        question.progress(len(scores), total)
+    return score_cam(features, np.array(scores, np.float32))
+
+
+def _ask_smooth_grad(question: Question) -> np.ndarray:
+    samples = question.settings["samples"]
+    deviation = question.settings["noise"] * np.ptp(question.square)
+    random = np.random.default_rng(question.settings["seed"])
+    gradients = []
+    for start in range(0, samples, _BACKWARD_BATCH):
+        shape = (min(_BACKWARD_BATCH, samples - start), *question.square.shape)
+        noisy = question.square + deviation * random.standard_normal(shape)
+        gradients.extend(question.passes.input_gradients(noisy.astype(np.float32)))
+        question.progress(len(gradients), samples)
+    return smooth_grad(np.stack(gradients))
+
+
+def _ask_grad_cam_plus_plus(question: Question) -> np.ndarray:
+    import tensorflow as tf
+    from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
+
+    # The method differentiates exp(score). Taking the film's own logit away as a constant leaves every derivative in
+    # proportion and keeps exp(score) at 1, where it can neither overflow nor vanish.
+    def score(logit):
+        return question.sign * (logit - tf.stop_gradient(logit))
+
+    question.passes.feature_map(question.settings["layer"])  # a layer without one is refused in our own words
+    return GradcamPlusPlus(question.passes.logit_model())(
+        score,
+        question.square[None, ..., None],
+        penultimate_layer=question.settings["layer"],
+        seek_penultimate_conv_layer=False,
+        expand_cam=False,
+        normalize_cam=False,
+    ).numpy()[0]
+
+
+def _ask_location(question: Question) -> np.ndarray:
+    logits = question.run(question.square[None, ..., None])["location"][0, ..., 0]
+    return 1 / (1 + np.exp(-logits.astype(np.float64)))
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """One way to explain.
+
+    Attributes
+    ----------
+    title : str
+        The paper's name.
+    description : str
+        What it shows, in one plain line.
+    citation : str
+    ask : Callable
+        `Question` -> raw map, shape (h, w), nowhere negative.
+    defaults : Mapping
+        Its settings; a layer of None stands for the checkpoint's own feature layer.
+    directed : bool
+        False where the map for and the map against the positive label are the same.
+    evidence : bool
+        True where a peak of 0 is common and means that nothing on the film speaks for the target; False where the
+        method draws something on every film.
+    corners : bool
+        True for maps drawn, by tradition, from corner to corner of the square; False where each value stands for its
+        own cell.
+    """
+
+    title: str
+    description: str
+    citation: str
+    ask: Callable[[Question], np.ndarray]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    directed: bool = True
+    evidence: bool = True
+    corners: bool = True
+
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        "gradcam": Method(
+            "Grad-CAM",
+            "Regions whose features push the answer towards the target.",
+            "Selvaraju et al., ICCV 2017, arXiv:1610.02391",
+            _ask_grad_cam,
+            {"layer": None},
+        ),
+        "scorecam": Method(
+            "Score-CAM",
+            "Regions that give the strongest answer when the network sees little else of the film.",
+            "Wang et al., CVPRW 2020, arXiv:1910.01279",
+            _ask_score_cam,
+            {"layer": None},
+            evidence=False,
+        ),
+        "smoothgrad": Method(
+            "SmoothGrad",
+            "Pixels to which the answer is most sensitive, in either direction.",
+            "Smilkov et al., 2017, arXiv:1706.03825",
+            _ask_smooth_grad,
+            {"samples": 20, "noise": 0.2, "seed": 0},
+            directed=False,
+            evidence=False,
+        ),
+        "gradcampp": Method(
+            "Grad-CAM++",
+            "Like Grad-CAM, with more weight on small and on several separate regions.",
+            "Chattopadhyay et al., WACV 2018, arXiv:1710.11063; drawn by tf-keras-vis",
+            _ask_grad_cam_plus_plus,
+            {"layer": None},
+        ),
+        "location": Method(
+            "Location head",
+            "Where the network's own location output, taught with outlined breaks, expects a break.",
+            "A 1x1 convolution on the stride-16 features, trained beside the label",
+            _ask_location,
+            corners=False,
+        ),
+    }
+)
+
+
+def canonical_method(text: str) -> str:
+    """Return the key in `METHODS` of a method as people write it: ``"Grad-CAM"``, ``"gradcam++"``, ``"Score CAM"``.
+
+    Raises
+    ------
+    ExplanationError
+        If no method is called that.
+    """
+    plain = _plain(text)
+    for key, method in METHODS.items():
+        if plain in (key, _plain(method.title)):
+            return key
+    known = ", ".join(METHODS)
+    raise ExplanationError(f"Expected one of the methods {known}, but the one asked for is {str(text)[:40]!r}.")
+
+
+def _plain(text: str) -> str:
+    return re.sub("[^a-z0-9+]", "", str(text).lower()).replace("++", "pp").replace("plusplus", "pp")
+
+
+def available_methods(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return the keys of the methods that `checkpoint` offers; the location head only where it has one."""
+    return tuple(key for key in METHODS if key != "location" or checkpoint.location_head)
+
+
+def explain(
+    classifier: Any,
+    radiograph: Radiograph,
+    *,
+    method: str = "gradcam",
+    target: str = "for",
+    region: WristRegion | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Explanation:
+    """Show where on `radiograph` the classifier saw evidence for or against its positive label.
+
+    The score explained is the logit (for) or the negative logit (against). The classifier is not changed.
+
+    Parameters
+    ----------
+    classifier : core.classifier.Classifier
+    radiograph : Radiograph
+    method : str
+        A key or title of `METHODS`.
+    target : str
+        ``"for"`` or ``"against"``. SmoothGrad has no direction: both give the same map. The location head has no map
+        against.
+    region : WristRegion, optional
+        The square that the classifier reads; without it the whole film.
+    progress : callable, optional
+        Told (done, total) as the work goes on, in channels (Score-CAM) or samples (SmoothGrad).
+    **settings
+        gradcam, gradcampp, scorecam: `layer`, name of the feature map to read (default: the checkpoint's).
+        smoothgrad: `samples`, 1 to 500 noisy copies; `noise`, their standard deviation as a share of the square's own
+        range of brightness, 0 to 1; `seed`.
+
+    Returns
+    -------
+    Explanation
+        Its heatmap covers the film; outside the region it is 0. It is scaled by the maximum over the square, so it
+        stays below 1 where the strongest evidence lies in the margin around the film.
+
+    Raises
+    ------
+    ExplanationError
+        If the method, target or a setting is unknown, or the checkpoint does not offer the method.
+    """
+    key = canonical_method(method)
+    card = classifier.checkpoint
+    used = _settings_of(key, card, target, settings)
+    square = np.asarray(classifier.square(radiograph, region), np.float32)
+    size, sign = square.shape[0], 1 if target == "for" else -1
+    question = Question(
+        passes_of(classifier), classifier.run, square, sign, used, progress or (lambda done, total: None)
+    )
+    raw = METHODS[key].ask(question)
+    heat, _ = scaled(upsample(raw, size) if METHODS[key].corners else raw)
+    film_heat = fit_square(radiograph.height, radiograph.width, size, region).invert(heat)
+    used |= {"input_size": size, "region": asdict(region) if region else None}
+    return Explanation(radiograph.id, card.id, key, target, np.clip(film_heat, 0, 1), scaled(raw)[1], used)
+
+
+def _settings_of(key: str, card: Checkpoint, target: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all settings of the method `key`, the given ones checked."""
+    method = METHODS[key]
+    if target not in TARGETS:
+        raise ExplanationError(f"Expected the target 'for' or 'against', but it is {str(target)[:40]!r}.")
+    if key == "location" and not card.location_head:
+        raise ExplanationError("Expected a checkpoint with a location head, but this one has none.")
+    if key == "location" and target == "against":
+        raise ExplanationError("The location head shows what speaks for a break, and has no map against one.")
+    unknown = sorted(set(given) - set(method.defaults))
+    if unknown:
+        known = ", ".join(method.defaults) or "none"
+        raise ExplanationError(f"{method.title} has the settings {known}, but {unknown[0][:40]!r} was given.")
+    used = {**method.defaults, **given}
+    if "layer" in used:
+        used["layer"] = used["layer"] or card.feature_layer
+    if key == "smoothgrad":
+        _check_range("number of samples", used["samples"], 1, MOST_SAMPLES, int)
+        _check_range("noise", used["noise"], 0, 1, (int, float))
+        _check_range("seed", used["seed"], 0, 2**63 - 1, int)
+    return used
+
+
+def _check_range(name: str, value: Any, low: float, high: float, kind: type | tuple[type, ...]) -> None:
+    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+        whole = "a whole number" if kind is int else "a number"
+        raise ExplanationError(f"Expected as {name} {whole} from {low} to {high}, but it is {str(value)[:40]!r}.")

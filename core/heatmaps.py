@@ -1,0 +1,125 @@
+"""Class activation maps and their kin as plain arithmetic: arrays in, a map out; no network and no film.
+
+Each method is one short function from what a network's passes gave to a map that is nowhere negative; the functions
+after them bring such a map to the size of the square and to the range [0, 1].
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from core.errors import ExplanationError
+
+
+def grad_cam(features: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+    """Weigh each channel with the mean of its gradient, add up, keep what is positive.
+
+    Parameters
+    ----------
+    features, gradients : numpy.ndarray
+        Shape (h, w, channels): the feature map, and the score's derivative with respect to it.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (h, w), not negative, in logits.
+
+    References
+    ----------
+    Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, ICCV 2017.
+    """
+    return np.maximum(features @ gradients.mean(axis=(0, 1)), 0)
+
+
+def score_cam(features: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Weigh each channel with the softmax, over the channels, of the score it gets alone; keep what is positive.
+
+    The softmax is the paper's (its algorithm 1). It makes the weights add up to 1, and the score of the baseline
+    film that the paper takes away from every channel's score drops out of it, so no baseline is computed. As no weight
+    is negative, the map is hardly ever empty: its peak tells how active the chosen channels are, not whether anything
+    speaks for the target.
+
+    Parameters
+    ----------
+    features : numpy.ndarray
+        Shape (h, w, channels).
+    scores : numpy.ndarray
+        Shape (channels,): the score of the film seen through each channel's mask, in logits.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (h, w), not negative, in units of the feature map.
+
+    References
+    ----------
+    Wang et al., Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural Networks, CVPRW 2020.
+    """
+    if scores.size == 0:
+        return np.zeros(features.shape[:2], np.float32)
+    weights = np.exp(scores - scores.max())
+    return np.maximum(features @ (weights / weights.sum()), 0)
+
+
+def smooth_grad(gradients: np.ndarray) -> np.ndarray:
+    """Average the magnitude of the gradient over noisy copies of the film.
+
+    The paper leaves open whether to take magnitudes; with them, opposite signs on the two sides of an edge do not
+    cancel, and the map tells where the answer is sensitive, not in which direction.
+
+    Parameters
+    ----------
+    gradients : numpy.ndarray
+        Shape (samples, size, size): the score's derivative with respect to each pixel of each noisy copy.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (size, size), not negative, in logits per unit of brightness.
+
+    References
+    ----------
+    Smilkov et al., SmoothGrad: removing noise by adding noise, 2017.
+    """
+    return np.abs(gradients).mean(axis=0)
+
+
+def channel_masks(features: np.ndarray, size: int) -> np.ndarray:
+    """Upsample each channel of a feature map (h, w, channels) and stretch it to [0, 1]: (channels, size, size).
+
+    A constant channel has nothing to stretch and becomes a mask of zeros.
+    """
+    maps = upsample(np.moveaxis(features, -1, 0), size)
+    maps -= maps.min(axis=(1, 2), keepdims=True)
+    span = maps.max(axis=(1, 2), keepdims=True)
+    return np.divide(maps, span, out=np.zeros_like(maps), where=span > 0)
+
+
+def upsample(maps: np.ndarray, size: int) -> np.ndarray:
+    """Interpolate maps of shape (..., h, w) linearly to (..., size, size), corner values on the square's corners."""
+    rows, columns = (_interpolation(count, size) for count in maps.shape[-2:])
+    return (rows @ maps @ columns.T).astype(np.float32)
+
+
+def _interpolation(count: int, size: int) -> np.ndarray:
+    """Return the (size, count) matrix that interpolates `count` values linearly to `size`."""
+    position = np.linspace(0, count - 1, size)
+    return np.maximum(1 - np.abs(position[:, None] - np.arange(count)), 0).astype(np.float32)
+
+
+def scaled(square_map: np.ndarray) -> tuple[np.ndarray, float]:
+    """Scale a map that is nowhere negative by its own maximum; return it, range [0, 1], and that maximum, the peak.
+
+    A map of zeros stays zero and its peak is 0.
+
+    Raises
+    ------
+    ExplanationError
+        If the map holds a value that is not a number.
+    """
+    if not np.isfinite(square_map).all():
+        raise ExplanationError("Expected a map of numbers, but the network's answer to this film overflowed.")
+    peak = float(square_map.max())
+    # Divided in double precision: the reciprocal of the faintest single-precision peaks overflows.
+    heat = square_map.astype(np.float64) / peak if peak > 0 else np.zeros_like(square_map)
+    return heat.astype(np.float32), max(peak, 0.0)

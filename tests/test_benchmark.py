@@ -1,0 +1,160 @@
+"""core.benchmark: medians of taken turns by a clock of our own, the rows' arithmetic, the command line."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from core import benchmark
+from core.benchmark import ROWS, Row, Subject, main, measure, random_classifier, simulate_png, table
+from core.radiographs import read_radiograph
+from core.values import WristRegion
+
+
+class Turns:
+    """Two ways whose every turn takes a time known beforehand, on a clock that only they move."""
+
+    def __init__(self, ours, rival):
+        self.now, self.log = 0.0, []
+        self.ours, self.rival = self._way("ours", ours), self._way("rival", rival)
+
+    def _way(self, name, seconds):
+        left = iter(seconds)
+
+        def turn():
+            self.log.append(name)
+            self.now += next(left)
+
+        return turn
+
+    def clock(self):
+        return self.now
+
+
+def test_medians_leave_out_the_first_turn_of_each():
+    turns = Turns(ours=[100, 1, 9, 2], rival=[100, 30, 10, 20])
+    assert measure(turns.ours, turns.rival, 3, clock=turns.clock) == (2, 20)
+    assert turns.log == ["ours", "rival"] * 4
+
+
+def test_a_slow_rival_is_timed_less_often_and_not_warmed():
+    turns = Turns(ours=[100, 1, 3, 8], rival=[50])
+    assert measure(turns.ours, turns.rival, 3, rival_repeat=1, warm=False, clock=turns.clock) == (3, 50)
+    assert turns.log == ["ours", "ours", "rival", "ours", "ours"]
+
+
+def test_the_table_shows_each_row_once():
+    rows = [
+        Row("Grad-CAM", 0.02, 0.5, "tf-keras-vis", 25.0, "s", 9, "some-id"),
+        Row("Other", 1.0, 0.5, "x", 0.5, "s", 9, "some-id"),
+    ]
+    header, first, second = table(rows).splitlines()
+    assert header.split() == ["ours", "rival", "ratio", "rival"]
+    assert first.split() == ["Grad-CAM", "0.020", "s", "0.500", "s", "25.0x", "tf-keras-vis"]
+    assert second.split()[-2:] == ["0.5x", "x"]
+
+
+def test_the_simulated_film_is_a_16_bit_film():
+    film = read_radiograph(simulate_png(160))
+    assert film.source == "PNG, 16 bit"
+    assert max(film.height, film.width) == 160
+    assert film.pixels.std() > 0.05
+
+
+@pytest.fixture(scope="module")
+def subject():
+    film = simulate_png(200)
+    radiograph = read_radiograph(film)
+    region = WristRegion(radiograph.width / 2, radiograph.height / 2, 120)
+
+    class Finder:
+        found = 0
+
+        def find(self, radiograph):
+            self.found += 1
+            return region
+
+    return Subject(random_classifier(input_size=32), Finder(), film, radiograph, region)
+
+
+def test_rows_time_what_they_say(subject, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "load_subject", lambda checkpoint_id: subject)
+    monkeypatch.setattr(benchmark, "SMOOTHGRAD_SAMPLES", 2)
+    assert main(["--json", "--repeat", "2"]) == 0
+    output = capsys.readouterr()
+    rows = json.loads(output.out)
+    assert len(rows) == len(output.err.splitlines()) == 4
+    for row in rows:
+        assert set(row) == {"name", "ours", "rival", "rival_name", "ratio", "unit", "n", "checkpoint"}
+        assert row["ratio"] == pytest.approx(row["rival"] / row["ours"])
+        assert min(row["ours"], row["rival"]) > 0
+        assert (row["unit"], row["n"], row["checkpoint"]) == ("s", 2, "random-weights")
+    assert subject.finder.found == 2 * (1 + 2)  # both ways of the "film" row: one turn to warm up, two timed
+    assert subject.square.shape == (1, 32, 32, 1)
+
+
+def test_a_chosen_row_is_timed_alone(subject, monkeypatch, capsys):
+    asked = []
+
+    def load(checkpoint_id):
+        asked.append(checkpoint_id)
+        return subject
+
+    monkeypatch.setattr(benchmark, "load_subject", load)
+    assert main(["--rows", "predict", "--repeat", "1", "--checkpoint", "some-id"]) == 0
+    assert asked == ["some-id"]
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[1].startswith("film to probability")
+
+
+def test_what_a_rival_prints_does_not_land_in_the_table(subject, monkeypatch, capsys):
+    def chatty(subject, repeat):
+        print("40/40 [====]")
+        return Row("chatty", 1.0, 2.0, "x", 2.0, "s", repeat, "some-id")
+
+    monkeypatch.setattr(benchmark, "load_subject", lambda checkpoint_id: subject)
+    monkeypatch.setattr(benchmark, "ROWS", {"chatty": chatty})
+    assert main(["--json", "--rows", "chatty", "--repeat", "3"]) == 0
+    output = capsys.readouterr()
+    assert [row["n"] for row in json.loads(output.out)] == [3]
+    assert "40/40" in output.err
+
+
+def test_without_a_checkpoint_random_weights_are_timed_and_said_to_be(subject, monkeypatch, capsys):
+    small = subject.classifier
+    monkeypatch.setattr("core.checkpoints.default_id", lambda *_: None)
+    monkeypatch.setattr(benchmark, "random_classifier", lambda: small)
+    monkeypatch.setattr(benchmark, "FILM_SIZE", 120)
+    loaded = benchmark.load_subject()
+    assert "random weights" in capsys.readouterr().err
+    assert (loaded.classifier, loaded.finder, loaded.region) == (small, None, None)
+    np.testing.assert_array_equal(loaded.radiograph.pixels, read_radiograph(loaded.film).pixels)
+
+
+def test_an_unknown_checkpoint_is_one_line_and_status_1(capsys):
+    assert main(["--checkpoint", "no-such-checkpoint"]) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert len(output.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("wrong", [["--repeat", "0"], ["--rows", "everything"]])
+def test_wrong_options_are_refused(wrong, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(wrong)
+    assert "usage" in capsys.readouterr().err
+
+
+def test_help_imports_no_tensorflow():
+    code = (
+        "import sys; from core.benchmark import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: print(sorted({'tensorflow', 'keras', 'tf_keras_vis', 'cv2'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    for row in ROWS:
+        assert row in done.stdout

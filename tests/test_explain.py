@@ -1,0 +1,544 @@
+"""core.explain, core.heatmaps and core.passes, against hand-worked maps, plain loops and tf-keras-vis."""
+
+import gc
+import weakref
+from unittest import mock
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.ndimage import zoom
+
+from core.errors import ExplanationError
+from core.explain import METHODS, available_methods, canonical_method, explain
+from core.heatmaps import channel_masks, grad_cam, scaled, score_cam, smooth_grad, upsample
+from core.passes import passes_of
+from core.radiographs import fit_square
+from core.values import Checkpoint, Radiograph, WristRegion
+
+
+class StandIn:
+    """A classifier reduced to what explanations ask of one."""
+
+    def __init__(self, model, feature_layer, location_head=False):
+        self.model = model
+        self.checkpoint = Checkpoint(
+            id="stand-in",
+            title="Stand-in",
+            task="fracture",
+            backbone="none",
+            feature_layer=feature_layer,
+            input_size=model.input.shape[1],
+            location_head=location_head,
+        )
+
+    def square(self, radiograph, region=None):
+        fit = fit_square(radiograph.height, radiograph.width, self.checkpoint.input_size, region)
+        return fit.apply(radiograph.pixels)
+
+    def run(self, squares):
+        return {name: answer.numpy() for name, answer in self.model(squares, training=False).items()}
+
+
+def small_classifier(seed=0, size=32, bias=0.0, location_head=False):
+    """Two convolutions and the head every classifier has; random weights, fixed by `seed`."""
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(seed)
+    film = keras.Input((size, size, 1))
+    x = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(film)
+    x = layers.Conv2D(12, 3, strides=2, padding="same", activation="relu", name="features")(x)
+    hidden = layers.Dense(16, activation="relu", name="hidden")(layers.GlobalAveragePooling2D()(x))
+    logit = layers.Dense(1, bias_initializer=keras.initializers.Constant(bias), name="logit")(hidden)
+    outputs = {"logit": logit, "probability": layers.Activation("sigmoid", name="probability")(logit)}
+    if location_head:
+        outputs["location"] = layers.Conv2D(1, 1, name="location")(layers.AveragePooling2D(4)(x))
+    return StandIn(keras.Model(film, outputs), "features", location_head)
+
+
+def brightness_classifier(size=64):
+    """A network that is as sure as the film is bright: where its evidence lies is known."""
+    import keras
+    from keras import layers
+
+    film = keras.Input((size, size, 1))
+    ones = {"kernel_initializer": "ones"}
+    x = layers.AveragePooling2D(4, name="features")(film)
+    logit = layers.Dense(1, name="logit", **ones)(layers.GlobalAveragePooling2D()(x))
+    location = layers.Conv2D(1, 1, name="location", bias_initializer=keras.initializers.Constant(-3), **ones)(x)
+    outputs = {"logit": logit, "probability": layers.Activation("sigmoid")(logit), "location": location}
+    return StandIn(keras.Model(film, outputs), "features", location_head=True)
+
+
+def film_of(pixels):
+    return Radiograph("0" * 64, pixels, "PNG, 8 bit")
+
+
+@pytest.fixture(scope="module")
+def film():
+    rng = np.random.default_rng(5)
+    return film_of(zoom(rng.random((8, 8)), 4, order=1).clip(0, 1))
+
+
+@pytest.fixture(scope="module")
+def small():
+    return small_classifier()
+
+
+# --- the methods as arithmetic --------------------------------------------------------------------------------------
+
+
+def test_grad_cam_of_a_hand_worked_map():
+    ramp = np.tile(np.array([0.0, 1.0, 2.0, 3.0]), (4, 1))
+    features = np.stack([ramp, np.ones((4, 4))], axis=-1)
+    gradients = np.zeros((4, 4, 2))
+    gradients[0, :, 0] = 2.0  # mean 0.5
+    gradients[:, :, 1] = [[-1.0, -0.5, -0.5, -1.0]] * 4  # mean -0.75
+    # 0.5 * ramp - 0.75 = -0.75, -0.25, 0.25, 0.75
+    np.testing.assert_allclose(grad_cam(features, gradients), np.tile([0, 0, 0.25, 0.75], (4, 1)))
+
+
+def test_score_cam_of_a_hand_worked_map():
+    first, second = np.zeros((4, 4)), np.zeros((4, 4))
+    first[0, 0], second[3, 3], second[0, 0] = 4.0, 8.0, -20.0
+    expected = np.zeros((4, 4))
+    expected[3, 3] = 6.0  # weights 1/4 and 3/4; at the other corner 4/4 - 60/4 is negative and cut
+    features = np.stack([first, second], axis=-1)
+    np.testing.assert_allclose(score_cam(features, np.log([1.0, 3.0])), expected)
+    np.testing.assert_allclose(score_cam(features, np.log([1.0, 3.0]) + 500), expected)  # as from any baseline
+
+
+def test_score_cam_without_a_channel_is_empty():
+    assert not score_cam(np.zeros((4, 4, 0)), np.zeros(0)).any()
+
+
+def test_smooth_grad_does_not_let_signs_cancel():
+    gradients = np.zeros((2, 4, 4))
+    gradients[:, 1, 2] = -3.0, 5.0
+    expected = np.zeros((4, 4))
+    expected[1, 2] = 4.0
+    np.testing.assert_array_equal(smooth_grad(gradients), expected)
+
+
+def test_channel_masks_reach_from_0_to_1():
+    features = np.zeros((2, 2, 3), np.float32)
+    features[..., 0] = [[-4, 0], [0, 4]]
+    features[..., 1] = 7
+    features[..., 2] = [[0, 1e-44], [0, 0]]
+    masks = channel_masks(features, 3)
+    np.testing.assert_allclose(masks[0], [[0, 0.25, 0.5], [0.25, 0.5, 0.75], [0.5, 0.75, 1]])
+    assert not masks[1].any()
+    assert np.isfinite(masks).all()
+
+
+def test_upsample_is_linear_interpolation_from_corner_to_corner():
+    maps = np.random.default_rng(0).random((3, 5, 7), dtype=np.float32)
+    expected = np.stack([zoom(each, (40 / 5, 40 / 7), order=1) for each in maps])
+    np.testing.assert_allclose(upsample(maps, 40), expected, atol=1e-6)
+
+
+positive = st.floats(0, 1e6, width=32)
+
+
+@settings(deadline=None)
+@given(arrays(np.float32, (4, 4), elements=positive), st.sampled_from([1e-3, 0.5, 2, 1024]))
+def test_scaling_a_map_scales_its_peak_and_leaves_its_heat(raw, factor):
+    heat, peak = scaled(raw)
+    assert peak == raw.max()
+    assert heat.max() == (1 if peak > 0 else 0)
+    assert heat.min() >= 0
+    larger_heat, larger_peak = scaled(raw.astype(np.float64) * factor)
+    assert larger_peak == pytest.approx(peak * factor)
+    np.testing.assert_allclose(larger_heat, heat, atol=1e-6)
+
+
+@settings(deadline=None)
+@given(
+    arrays(np.float64, (3, 3, 4), elements=st.floats(0, 100)),
+    arrays(np.float64, (3, 3, 4), elements=st.floats(-100, 100)),
+)
+def test_a_place_is_evidence_for_or_against_but_never_both(features, gradients):
+    speaks_for, speaks_against = grad_cam(features, gradients), grad_cam(features, -gradients)
+    assert not np.any((speaks_for > 0) & (speaks_against > 0))
+    np.testing.assert_allclose(speaks_for - speaks_against, features @ gradients.mean((0, 1)), atol=1e-9)
+
+
+@settings(deadline=None)
+@given(arrays(np.float64, (3, 3, 4), elements=st.floats(0, 100)), arrays(np.float64, 4, elements=st.floats(-50, 50)))
+def test_score_cam_lies_between_the_channels(features, scores):
+    blend = score_cam(features, scores)
+    assert np.all(blend <= features.max(axis=-1) + 1e-9)
+    assert np.all(blend >= features.min(axis=-1) - 1e-9)
+
+
+def test_a_map_of_nothing_stays_nothing():
+    heat, peak = scaled(np.zeros((4, 4), np.float32))
+    assert peak == 0
+    assert not heat.any()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_map_that_overflowed_is_refused(bad):
+    with pytest.raises(ExplanationError, match="overflowed"):
+        scaled(np.array([[0.0, bad]]))
+
+
+# --- against tf-keras-vis -------------------------------------------------------------------------------------------
+
+
+def correlation(first, second):
+    return np.corrcoef(np.ravel(first), np.ravel(second))[0, 1]
+
+
+@pytest.fixture(scope="module", params=["resnet50", "efficientnetb0", "densenet169"])
+def classic(request):
+    """A classic backbone whose features neither vanish nor explode, and a film."""
+    import keras
+
+    from core.backbones import BACKBONES, build_classifier
+
+    keras.utils.set_random_seed(11)
+    model = build_classifier(request.param, input_size=64)
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for norm in norms:
+        norm.momentum = 0.0
+    rng = np.random.default_rng(2)
+    films = zoom(rng.random((8, 8, 8, 1)), (1, 8, 8, 1), order=1) * np.linspace(0.2, 1, 8)[:, None, None, None]
+    films = np.clip(films + rng.normal(0, 0.05, films.shape), 0, 1).astype(np.float32)
+    model(films, training=True)  # the layers take their statistics from these films
+    for norm in norms:
+        variance = norm.moving_variance.numpy()
+        norm.moving_variance.assign(np.maximum(variance, np.median(variance)))
+    return StandIn(model, BACKBONES[request.param].feature_layer), film_of(films[5, ..., 0])
+
+
+def test_agrees_with_tf_keras_vis_on_every_classic_backbone(classic):
+    from tf_keras_vis.gradcam import Gradcam
+    from tf_keras_vis.saliency import Saliency
+
+    classifier, film = classic
+    layer, view = classifier.checkpoint.feature_layer, passes_of(classifier).logit_model()
+    square = film.pixels[..., None]
+
+    options = {"penultimate_layer": layer, "seek_penultimate_conv_layer": False, "normalize_cam": False}
+    compared = 0
+    for target, sign in (("for", 1), ("against", -1)):
+        theirs = Gradcam(view)(lambda logit, sign=sign: sign * logit, square, **options)[0]
+        ours = explain(classifier, film, target=target)
+        assert ours.peak == pytest.approx(theirs.max(), rel=1e-3)
+        if theirs.std() > 0.05 * theirs.max() > 0:  # a map worth comparing
+            assert correlation(ours.heatmap, theirs) >= 0.999, target
+            compared += 1
+    assert compared
+
+    samples, noise = 2, 0.15
+    deviates = np.random.default_rng(7).standard_normal((samples, *film.pixels.shape))
+
+    def same_noise(mean, deviation, shape):
+        return mean + np.asarray(deviation) * deviates.reshape(shape)
+
+    with mock.patch("numpy.random.normal", same_noise):
+        theirs = Saliency(view)(
+            lambda logit: logit, square, smooth_samples=samples, smooth_noise=noise, normalize_map=False
+        )[0]
+    ours = explain(classifier, film, method="smoothgrad", samples=samples, noise=noise, seed=7)
+    assert correlation(ours.heatmap, theirs) >= 0.999
+    assert ours.peak == pytest.approx(theirs.max(), rel=1e-2)
+
+
+def test_grad_cam_plus_plus_is_the_library_s_own(small, film):
+    from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
+
+    options = {"penultimate_layer": "features", "seek_penultimate_conv_layer": False, "normalize_cam": False}
+    theirs = GradcamPlusPlus(passes_of(small).logit_model())(lambda logit: logit, film.pixels[..., None], **options)[0]
+    ours = explain(small, film, method="gradcam++")
+    assert theirs.std() > 0.05 * theirs.max()
+    assert correlation(ours.heatmap, theirs) >= 0.999
+
+
+@pytest.mark.parametrize("bias", [-200, 200])
+def test_being_sure_neither_blinds_nor_blinds_out(film, bias):
+    """At such logits the probability's gradient is 0 and exp(logit), which Grad-CAM++ differentiates, overflows."""
+    for method in ("gradcam", "gradcampp", "smoothgrad", "scorecam"):
+        calm, sure = (
+            explain(small_classifier(), film, method=method),
+            explain(small_classifier(bias=bias), film, method=method),
+        )
+        np.testing.assert_allclose(sure.heatmap, calm.heatmap, atol=2e-3, err_msg=method)
+        assert sure.peak == pytest.approx(calm.peak, rel=1e-3)
+
+
+# --- Score-CAM ------------------------------------------------------------------------------------------------------
+
+
+def plain_score_cam(classifier, square, sign=1):
+    """Score-CAM as the paper's algorithm 1 tells it, one channel at a time, the baseline's score taken away."""
+    import keras
+
+    model = classifier.model
+    features = keras.Model(model.input, model.get_layer("features").output)(square[None, ..., None]).numpy()[0]
+    baseline = float(model(np.zeros((1, *square.shape, 1)))["logit"][0, 0])
+    increases, kept = [], []
+    for channel in np.moveaxis(features, -1, 0):
+        if channel.max() == channel.min():
+            continue
+        mask = zoom(channel, square.shape[0] / channel.shape[0], order=1)
+        mask = (mask - mask.min()) / (mask.max() - mask.min())
+        increases.append(sign * (float(model((square * mask)[None, ..., None])["logit"][0, 0]) - baseline))
+        kept.append(channel)
+    weights = np.exp(increases) / np.sum(np.exp(increases))
+    return np.maximum(sum(weight * channel for weight, channel in zip(weights, kept, strict=True)), 0)
+
+
+@pytest.mark.parametrize("target", ["for", "against"])
+def test_score_cam_equals_a_plain_loop(film, target):
+    classifier = small_classifier(seed=4)
+    kernel, bias = classifier.model.get_layer("logit").get_weights()
+    classifier.model.get_layer("logit").set_weights([30 * kernel, bias])  # scores apart, so that the weights differ
+    kernel, bias = classifier.model.get_layer("features").get_weights()
+    classifier.model.get_layer("features").set_weights([kernel, bias - 100 * (np.arange(12) == 3)])  # one dead channel
+    expected = plain_score_cam(classifier, film.pixels, 1 if target == "for" else -1)
+    ours = explain(classifier, film, method="scorecam", target=target)
+    assert ours.peak == pytest.approx(expected.max(), abs=1e-4)
+    heat = zoom(expected, 4, order=1)
+    np.testing.assert_allclose(ours.heatmap, heat / heat.max(), atol=1e-4)
+
+
+def test_score_cam_listens_to_the_head_where_the_library_s_does_not(film):
+    import keras
+    from tf_keras_vis.scorecam import Scorecam
+
+    classifier = small_classifier()
+    probability = keras.Model(classifier.model.input, classifier.model.output["probability"])
+
+    def both():
+        theirs = Scorecam(probability)(
+            lambda p: p[:, 0], film.pixels[..., None], penultimate_layer="features", seek_penultimate_conv_layer=False
+        )
+        return explain(classifier, film, method="scorecam").heatmap, theirs
+
+    ours_before, theirs_before = both()
+    rng = np.random.default_rng(1)
+    for layer in ("hidden", "logit"):
+        weights = [rng.normal(0, 3, each.shape) for each in classifier.model.get_layer(layer).get_weights()]
+        classifier.model.get_layer(layer).set_weights(weights)
+    ours_after, theirs_after = both()
+    assert theirs_before.std() > 0
+    np.testing.assert_array_equal(theirs_after, theirs_before)  # softmax over one unit is 1, whatever the head says
+    assert np.abs(ours_after - ours_before).max() > 0.05
+
+
+def test_progress_is_told_to_the_end(small, film):
+    for method, options, total in (("scorecam", {}, None), ("smoothgrad", {"samples": 6}, 6)):
+        told = []
+        explain(small, film, method=method, progress=lambda done, all_, told=told: told.append((done, all_)), **options)
+        counts = [done for done, _ in told]
+        assert counts == sorted(set(counts))
+        assert told[-1][0] == told[-1][1] == (total or told[-1][1])
+        assert len(told) > 1
+
+
+# --- what all methods share -----------------------------------------------------------------------------------------
+
+
+def test_the_model_is_untouched(film):
+    classifier = small_classifier(location_head=True)
+    model = classifier.model
+    model.get_layer("features").trainable = False
+
+    def state():
+        answers = {name: answer.numpy().tobytes() for name, answer in model(film.pixels[None, ..., None]).items()}
+        flags = [(layer.name, layer.trainable, getattr(layer, "activation", None)) for layer in model.layers]
+        nodes = [(len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in model.layers]
+        return answers, flags, [weight.tobytes() for weight in model.get_weights()], nodes
+
+    before = state()
+    for method in METHODS:
+        assert explain(classifier, film, method=method).peak > 0
+    assert state() == before
+
+
+def test_a_network_whose_weights_are_not_trained_is_explained_too(film):
+    classifier, frozen = small_classifier(), small_classifier()
+    frozen.model.trainable = False
+    for method in ("gradcam", "smoothgrad"):
+        expected = explain(classifier, film, method=method)
+        assert expected.peak > 0
+        np.testing.assert_array_equal(explain(frozen, film, method=method).heatmap, expected.heatmap)
+
+
+@pytest.mark.parametrize("method", ["gradcam", "gradcampp", "scorecam", "smoothgrad"])
+def test_against_is_for_with_the_head_negated(film, method):
+    classifier, negated = small_classifier(), small_classifier()
+    head = negated.model.get_layer("logit")
+    head.set_weights([-weight for weight in head.get_weights()])
+    against = explain(classifier, film, method=method, target="against")
+    mirrored = explain(negated, film, method=method, target="for")
+    assert against.peak == pytest.approx(mirrored.peak, rel=1e-6)
+    np.testing.assert_allclose(against.heatmap, mirrored.heatmap, atol=1e-6)
+    speaks_for = explain(classifier, film, method=method, target="for")
+    assert np.array_equal(speaks_for.heatmap, against.heatmap) is not METHODS[method].directed
+
+
+def test_no_evidence_is_an_empty_map_with_peak_0():
+    classifier = brightness_classifier()
+    film = film_of(np.full((64, 64), 0.5))
+    for method in ("gradcam", "gradcampp"):
+        explanation = explain(classifier, film, method=method, target="against")  # brightness speaks only for
+        assert explanation.peak == 0
+        assert not explanation.heatmap.any()
+    black = film_of(np.zeros((64, 64)))
+    for method in available_methods(classifier.checkpoint):
+        explanation = explain(classifier, black, method=method)
+        assert np.isfinite(explanation.heatmap).all()
+        assert explanation.peak > 0 or not explanation.heatmap.any()
+
+
+@pytest.mark.parametrize("method", ["gradcam", "gradcampp", "scorecam", "location"])
+@pytest.mark.parametrize("angle", [0, 90, -30])
+def test_heat_lies_where_the_evidence_is_on_the_film(method, angle):
+    pixels = np.zeros((300, 420))
+    pixels[196:208, 316:328] = 1  # centre (322, 202), right of and below the region's centre
+    pixels[20:60, 20:60] = 1  # brighter, but outside the region
+    region = WristRegion(x=300, y=180, side=120, angle=angle)
+    explanation = explain(brightness_classifier(), film_of(pixels), method=method, region=region)
+    heat = explanation.heatmap
+    assert heat.shape == (300, 420)
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    assert abs(row - 202) <= 10
+    assert abs(column - 322) <= 10
+    y, x = np.mgrid[:300, :420] + 0.5
+    turn = np.deg2rad(angle)
+    across = (x - 300) * np.cos(turn) + (y - 180) * np.sin(turn)
+    down = -(x - 300) * np.sin(turn) + (y - 180) * np.cos(turn)
+    outside = np.maximum(abs(across), abs(down)) > 62
+    assert not heat[outside].any()
+    assert heat.max() == pytest.approx(1, abs=0.1)
+
+
+def test_smooth_grad_on_a_whole_film_covers_it_and_nothing_else():
+    explanation = explain(
+        brightness_classifier(), film_of(np.random.default_rng(0).random((90, 45))), method="smoothgrad"
+    )
+    # The gradient of a mean is the same for every pixel.
+    np.testing.assert_allclose(explanation.heatmap, np.ones((90, 45)), atol=1e-5)
+    assert explanation.peak == pytest.approx(1 / 64**2, rel=1e-5)
+
+
+def test_location_is_the_head_s_own_probability(film):
+    classifier = small_classifier(location_head=True)
+    kernel, bias = classifier.model.get_layer("location").get_weights()
+    classifier.model.get_layer("location").set_weights([100 * kernel, bias])
+    logits = classifier.run(film.pixels[None, ..., None])["location"][0, ..., 0]
+    probabilities = 1 / (1 + np.exp(-logits))
+    explanation = explain(classifier, film, method="Location head")
+    assert explanation.peak == pytest.approx(probabilities.max(), rel=1e-6)
+    assert np.ptp(probabilities) > 0.3
+    cells = cv2.resize(probabilities / probabilities.max(), (32, 32), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_allclose(explanation.heatmap, cells, atol=0.03)  # each value in the middle of its cell
+
+
+def test_noise_is_seeded_whatever_the_batches(small, film):
+    maps = {seed: explain(small, film, method="smoothgrad", seed=seed, samples=5).heatmap for seed in (0, 1)}
+    np.testing.assert_array_equal(maps[0], explain(small, film, method="smoothgrad", seed=0, samples=5).heatmap)
+    assert np.abs(maps[0] - maps[1]).max() > 1e-3
+    with mock.patch("core.explain._BACKWARD_BATCH", 2):
+        np.testing.assert_allclose(maps[0], explain(small, film, method="smoothgrad", samples=5).heatmap, atol=1e-5)
+
+
+def test_settings_say_how_to_make_the_map_again(small, film):
+    region = WristRegion(16, 16, 20, angle=10)
+    first = explain(small, film, method="smoothgrad", samples=3, region=region)
+    assert first.settings == {
+        "samples": 3,
+        "noise": 0.2,
+        "seed": 0,
+        "input_size": 32,
+        "region": {"x": 16, "y": 16, "side": 20, "angle": 10, "confidence": 1.0, "set_by_reader": False},
+    }
+    assert explain(small, film).settings["layer"] == "features"
+    assert (first.method, first.target, first.checkpoint_id) == ("smoothgrad", "for", "stand-in")
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 80), st.integers(1, 80), st.sampled_from(["gradcam", "smoothgrad"]))
+def test_any_film_s_heat_has_its_shape_and_lies_between_0_and_1(small, height, width, method):
+    pixels = np.random.default_rng(height * 100 + width).random((height, width))
+    explanation = explain(small, film_of(pixels), method=method, **({"samples": 2} if method == "smoothgrad" else {}))
+    assert explanation.heatmap.shape == (height, width)
+    assert explanation.heatmap.min() >= 0
+    assert explanation.heatmap.max() <= 1
+    assert explanation.peak >= 0
+
+
+def test_passes_are_kept_as_long_as_the_classifier(film):
+    classifier = small_classifier()
+    explain(classifier, film)
+    assert passes_of(classifier) is passes_of(classifier)
+    gone = weakref.ref(classifier)
+    del classifier
+    gc.collect()
+    assert gone() is None
+
+
+# --- what can be asked ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("gradcam", "gradcam"),
+        ("Grad-CAM", "gradcam"),
+        ("grad-cam", "gradcam"),
+        ("Grad-CAM++", "gradcampp"),
+        ("gradcam++", "gradcampp"),
+        ("GradCAM Plus Plus", "gradcampp"),
+        ("Score-CAM", "scorecam"),
+        ("score cam", "scorecam"),
+        ("SmoothGrad", "smoothgrad"),
+        ("location head", "location"),
+    ],
+)
+def test_methods_go_by_the_names_people_write(text, key):
+    assert canonical_method(text) == key
+
+
+@pytest.mark.parametrize("text", ["", "grad", "lime", "../../etc"])
+def test_an_unknown_method_is_refused_with_the_known_ones(text):
+    with pytest.raises(ExplanationError, match=r"gradcam, scorecam, smoothgrad, gradcampp, location"):
+        canonical_method(text)
+
+
+def test_the_location_head_is_offered_only_where_there_is_one(small):
+    assert list(METHODS) == ["gradcam", "scorecam", "smoothgrad", "gradcampp", "location"]
+    assert available_methods(small.checkpoint) == ("gradcam", "scorecam", "smoothgrad", "gradcampp")
+    assert available_methods(brightness_classifier().checkpoint) == tuple(METHODS)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"target": "sideways"}, "'for' or 'against'"),
+        ({"method": "location"}, "this one has none"),
+        ({"layer": "logit"}, "none called 'logit'"),
+        ({"method": "gradcam++", "layer": "nowhere"}, "none called 'nowhere'"),
+        ({"samples": 5}, "Grad-CAM has the settings layer"),
+        ({"method": "smoothgrad", "samples": 0}, "number of samples a whole number from 1 to 500"),
+        ({"method": "smoothgrad", "samples": 2.5}, "'2.5'"),
+        ({"method": "smoothgrad", "noise": float("nan")}, "noise a number from 0 to 1"),
+        ({"method": "smoothgrad", "noise": "much"}, "'much'"),
+        ({"method": "smoothgrad", "seed": -1}, "seed"),
+    ],
+)
+def test_what_cannot_be_explained_is_refused_in_a_sentence(small, film, asked, message):
+    with pytest.raises(ExplanationError, match=message):
+        explain(small, film, **asked)
+
+
+def test_the_location_head_has_nothing_against(film):
+    with pytest.raises(ExplanationError, match="no map against"):
+        explain(small_classifier(location_head=True), film, method="location", target="against")
