@@ -221,7 +221,7 @@ def _score(logit: Any) -> Any:
 
 
 def _logit_model(subject: Subject) -> Any:
-    from core.passes import passes_of
+    from core.explain.passes import passes_of
 
     return passes_of(subject.classifier).logit_model()
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from core.backbones import build_classifier, freeze
 from core.checkpoints import CHECKPOINTS, find_checkpoint, verify
+from core.checkpoints.weights import WEIGHTS_NAME, load_weights
 from core.errors import CheckpointError, RadiographError
 from core.metrics import calibrate
 from core.radiographs import fit_square
 from core.values import Checkpoint, Prediction, Radiograph, WristRegion
-from core.weights import WEIGHTS_NAME, load_weights
 
 if TYPE_CHECKING:
     import keras

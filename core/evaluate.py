@@ -253,7 +253,9 @@ def _scores_from_films(
     studies = select_split(index, options.split)
     _tell_about(index)
     if open_reader is None:
-        from core.reading import open_reader
+        from core.reading import import_tensorflow_quietly, open_reader
+
+        import_tensorflow_quietly()
     place = [options.checkpoints] if options.checkpoints else []
     reader = open_reader(options.checkpoint, *place)
     progress = Progress(len(studies), sys.stderr)

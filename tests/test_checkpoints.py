@@ -16,12 +16,10 @@ import pytest
 
 from core import checkpoints
 from core.backbones import build_classifier
-from core.cards import card_sha256, read_card_text, write_card
 from core.checkpoints import (
     default_id,
     import_checkpoint,
     list_checkpoints,
-    main,
     publish,
     read_card,
     read_history,
@@ -29,9 +27,11 @@ from core.checkpoints import (
     set_default,
     verify,
 )
+from core.checkpoints.__main__ import main
+from core.checkpoints.cards import card_sha256, read_card_text, write_card
+from core.checkpoints.weights import WEIGHTS_NAME, load_weights, round_to_float16, save_float16, to_float16
 from core.errors import CheckpointError
 from core.values import Checkpoint, Interval, OperatingPoint, Scores, TrainingSettings
-from core.weights import WEIGHTS_NAME, load_weights, round_to_float16, save_float16, to_float16
 
 h5py = pytest.importorskip("h5py")
 
@@ -525,7 +525,7 @@ def test_list_and_verify_say_which_are_broken(folder, small, capsys):
 
 def test_listing_loads_no_tensorflow(folder):
     script = (
-        "import sys\nfrom core.checkpoints import main\n"
+        "import sys\nfrom core.checkpoints.__main__ import main\n"
         f"status = main(['verify', '--folder', {str(folder)!r}])\n"
         "print(status, sorted({'tensorflow', 'keras', 'h5py'} & set(sys.modules)))"
     )

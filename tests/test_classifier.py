@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from core.backbones import build_classifier
 from core.checkpoints import publish, set_default
+from core.checkpoints.weights import WEIGHTS_NAME, round_to_float16
 from core.classifier import (
     BATCH_SIZE,
     Classifier,
@@ -22,7 +23,6 @@ from core.classifier import (
 from core.errors import CheckpointError, RadiographError
 from core.radiographs import fit_square
 from core.values import Checkpoint, Interval, OperatingPoint, Prediction, Radiograph, WristRegion
-from core.weights import WEIGHTS_NAME, round_to_float16
 
 SIZE = 64
 SHARE = Interval(0.9, 0.8, 0.95, 120)

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import layouts
-from core.datasets import DatasetIndex, describe, detect_format, find_studies, index_dataset, split_by_patient
+from core.datasets import DatasetIndex, describe, detect_format, find_studies, index_dataset, layouts, split_by_patient
 from core.errors import DatasetError
 from core.values import Study
 

@@ -1,4 +1,4 @@
-"""core.explain, core.heatmaps and core.passes, against hand-worked maps, plain loops and tf-keras-vis."""
+"""core.explain and its heat maps and passes, against hand-worked maps, plain loops and tf-keras-vis."""
 
 import gc
 import weakref
@@ -14,8 +14,8 @@ from scipy.ndimage import zoom
 
 from core.errors import ExplanationError
 from core.explain import METHODS, available_methods, canonical_method, explain
-from core.heatmaps import channel_masks, grad_cam, scaled, score_cam, smooth_grad, upsample
-from core.passes import passes_of
+from core.explain.heatmaps import channel_masks, grad_cam, scaled, score_cam, smooth_grad, upsample
+from core.explain.passes import passes_of
 from core.radiographs import fit_square
 from core.values import Checkpoint, Radiograph, WristRegion
 

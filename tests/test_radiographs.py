@@ -25,9 +25,9 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, apply_windowing
 
-from core import pixels as pixel_rules
 from core.errors import RadiographError
 from core.radiographs import fit_square, read_radiograph
+from core.radiographs import pixels as pixel_rules
 from core.values import Radiograph, WristRegion
 from tests import films
 
@@ -498,7 +498,7 @@ def test_png_with_one_altered_byte_is_refused():
 
 
 def test_deflated_bomb_is_not_inflated(monkeypatch):
-    from core import dicom
+    from core.radiographs import dicom
 
     monkeypatch.setattr(dicom, "MAX_PIXELS", 1_000_000)
     packer = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)

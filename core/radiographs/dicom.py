@@ -21,7 +21,7 @@ from pydicom.pixels import apply_color_lut, get_decoder
 from pydicom.uid import UID
 
 from core.errors import RadiographError
-from core.pixels import (
+from core.radiographs.pixels import (
     MAX_PIXELS,
     ImageHeader,
     check_size,

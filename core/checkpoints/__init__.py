@@ -10,12 +10,10 @@ with. Listing and verifying read no weights into a network and import neither Te
 
 from __future__ import annotations
 
-import argparse
 import csv
 import hashlib
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,11 +21,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.backbones import BACKBONES, build_classifier, find_backbone
-from core.cards import LARGEST_CARD_BYTES, POSITIVE_LABELS, check_id, read_card_text, write_card
-from core.errors import CheckpointError, ScaphoidError
-from core.values import Checkpoint, Scores
-from core.weights import (
+from core.backbones import build_classifier, find_backbone
+from core.checkpoints.cards import LARGEST_CARD_BYTES, check_id, read_card_text, write_card
+from core.checkpoints.weights import (
     WEIGHTS_NAME,
     copy_float16,
     extract_weights,
@@ -35,11 +31,13 @@ from core.weights import (
     round_to_float16,
     save_float16,
 )
+from core.errors import CheckpointError
+from core.values import Checkpoint, Scores
 
 if TYPE_CHECKING:
     import keras
 
-CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
+CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
 CARD_NAME = "card.json"
 HISTORY_NAME = "history.csv"
 SCORES_NAME = "scores.csv"
@@ -433,72 +431,6 @@ def _free_id(stem: str, folder: Path) -> str:
 # --- Command line -----------------------------------------------------------------------------------------------------
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m core.checkpoints", description="List, verify and import models.")
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--folder", type=Path, default=CHECKPOINTS, help="folder of checkpoints (default: Scaphoid's)")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("list", parents=[shared], help="list all checkpoints; broken ones with their reason")
-    check = commands.add_parser("verify", parents=[shared], help="check cards and weights; exit status 1 if any broke")
-    check.add_argument("ids", nargs="*", metavar="ID", help="checkpoints to verify (default: all)")
-    add = commands.add_parser("import", parents=[shared], help="publish a model that was trained elsewhere")
-    add.add_argument(
-        "file", type=Path, metavar="FILE", help="Keras weights (.weights.h5) or a Keras 3 archive (.keras)"
-    )
-    add.add_argument("--backbone", required=True, metavar="NAME", help=", ".join(BACKBONES))
-    add.add_argument("--id", metavar="ID", help="lower-case letters, digits and hyphens")
-    add.add_argument("--title", help="name for people")
-    add.add_argument("--input-size", type=int, default=224, metavar="PIXELS", help="pixels a side (default: 224)")
-    add.add_argument("--positive-label", choices=POSITIVE_LABELS, default="fracture", help="what it calls positive")
-    return parser
-
-
-def _entries(ids: Sequence[str], folder: Path) -> list[CheckpointEntry]:
-    """Return the entries of `ids`, or all; an id that is not there is a broken entry."""
-    entries = list_checkpoints(folder)
-    if not ids:
-        return entries
-    by_id = {entry.id: entry for entry in entries}
-    absent = "There is no checkpoint of this id."
-    return [by_id.get(each) or CheckpointEntry(each, None, absent) for each in ids]
-
-
-def _print_entries(entries: Sequence[CheckpointEntry], default: str | None) -> None:
-    for entry in entries:
-        card = entry.checkpoint
-        mark = "*" if entry.id == default else " "
-        if card is None:
-            print(f"{mark} {entry.id}  BROKEN: {entry.reason}")
-        else:
-            print(f"{mark} {card.id}  {card.title}  ({card.task}, {card.backbone}, {card.input_size} px)  whole")
-    if not entries:
-        print("There are no checkpoints.")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return its exit status."""
-    options = _parser().parse_args(arguments)
-    try:
-        if options.command == "import":
-            card = import_checkpoint(
-                options.file,
-                options.backbone,
-                checkpoint_id=options.id,
-                title=options.title,
-                input_size=options.input_size,
-                positive_label=options.positive_label,
-                folder=options.folder,
-            )
-            print(f"Published {card.id}.")
-            return 0
-        entries = _entries(getattr(options, "ids", ()), options.folder)
-        _print_entries(entries, default_id(options.folder))
-    except ScaphoidError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return int(options.command == "verify" and any(entry.checkpoint is None for entry in entries))
-
-
 __all__ = [
     "CHECKPOINTS",
     "CheckpointEntry",
@@ -515,6 +447,3 @@ __all__ = [
     "set_default",
     "verify",
 ]
-
-if __name__ == "__main__":
-    sys.exit(main())

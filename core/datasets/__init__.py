@@ -1,7 +1,7 @@
 """Folders of films to studies with labels, and studies to patient-disjoint splits.
 
-The layouts that are known stand in ``core.layouts``. Nothing is left out in silence: what is listed and cannot be used
-is a `Problem` of the index.
+The layouts that are known stand in ``core.datasets.layouts``. Nothing is left out in silence: what is listed and
+cannot be used is a `Problem` of the index.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core.errors import DatasetError
-from core.layouts import (
+from core.datasets.layouts import (
     FORMATS,
     READERS,
     ListedFilm,
@@ -25,6 +24,7 @@ from core.layouts import (
     read_details,
     read_regions,
 )
+from core.errors import DatasetError
 from core.values import Study, WristRegion
 
 __all__ = [

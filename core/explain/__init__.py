@@ -1,9 +1,9 @@
 """Where on a film a classifier saw evidence: one classifier and one radiograph to an :class:`Explanation`.
 
-A method asks the network for passes (:mod:`core.passes`) and makes a map of them (:mod:`core.heatmaps`); scaling and
-the way back to the film's own geometry are the same for all and stand in :func:`explain`. All methods explain the
-logit, never the probability: the gradient of the logistic function vanishes as the network grows sure, and a map made
-from it would be faintest where the answer is strongest.
+A method asks the network for passes (:mod:`core.explain.passes`) and makes a map of them
+(:mod:`core.explain.heatmaps`); scaling and the way back to the film's own geometry are the same for all and stand in
+:func:`explain`. All methods explain the logit, never the probability: the gradient of the logistic function vanishes as
+the network grows sure, and a map made from it would be faintest where the answer is strongest.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from core.errors import ExplanationError
-from core.heatmaps import channel_masks, grad_cam, scaled, score_cam, smooth_grad, upsample
-from core.passes import Passes, passes_of
+from core.explain.heatmaps import channel_masks, grad_cam, scaled, score_cam, smooth_grad, upsample
+from core.explain.passes import Passes, passes_of
 from core.radiographs import fit_square
 from core.values import Checkpoint, Explanation, Radiograph, WristRegion
 
@@ -36,7 +36,7 @@ class Question:
 
     Attributes
     ----------
-    passes : core.passes.Passes
+    passes : core.explain.passes.Passes
     run : Callable
         The classifier's own forward pass: squares (n, size, size, 1) to a dict of outputs with n rows each.
     square : numpy.ndarray

@@ -1,0 +1,199 @@
+"""``python -m core.train.normals ID --data DIR``: set a checkpoint's caution by real films without a fracture.
+
+A threshold chosen on simulated films does not carry over to real ones: there the same network calls far more wrists
+broken. Films of real wrists without a fracture are easy to come by and hold no answer to learn from, so nothing is
+trained on them; they only say how strong evidence must be before it is called evidence. Two things are set: the
+threshold from which a fracture is suspected, so that at most 1 in 10 of these studies are, and the usual peak of each
+heat map (:mod:`core.explain.peaks`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.checkpoints import CHECKPOINTS, WEIGHTS_NAME, publish, read_history, read_scores
+from core.checkpoints.cards import check_id
+from core.datasets import index_dataset
+from core.errors import DatasetError, RadiographError, ScaphoidError
+from core.explain.peaks import usual_peaks
+from core.metrics import confusion, evaluate_scores, wilson_interval
+from core.radiographs import read_radiograph
+from core.reading import FilmReading, Reader, open_reader
+from core.values import Checkpoint, Interval, OperatingPoint, Scores
+
+FALSE_ALARMS = 0.1
+FEWEST_STUDIES = 20
+
+
+@dataclass(frozen=True, eq=False)
+class NormalStudy:
+    """A study without a fracture as the checkpoint read it."""
+
+    patient_id: str
+    probability: float
+    films: tuple[FilmReading, ...]
+
+
+def read_normals(reader: Reader, data: Path, progress: Any = None) -> list[NormalStudy]:
+    """Read every study of a dataset that is labelled 0; films that cannot be read are left out and counted.
+
+    Raises
+    ------
+    DatasetError
+        Fewer than 20 such studies can be read.
+    """
+    studies = [study for study in index_dataset(data).studies if study.label == 0]
+    read = []
+    for done, study in enumerate(studies, 1):
+        films = []
+        for path in study.paths:
+            try:
+                films.append(read_radiograph(path.read_bytes()))
+            except (RadiographError, OSError):
+                print("A film that cannot be read was left out.", file=sys.stderr)
+        reading = reader.read(films) if films else None
+        if reading and reading.probability is not None:
+            read.append(NormalStudy(study.patient_id, reading.probability, reading.films))
+        if progress:
+            progress(done, len(studies))
+    if len(read) < FEWEST_STUDIES:
+        raise DatasetError(f"At least {FEWEST_STUDIES} studies without a fracture are needed, but {len(read)} came.")
+    return read
+
+
+def cautious_threshold(probabilities: np.ndarray, false_alarms: float = FALSE_ALARMS) -> float:
+    """Return the smallest threshold at or above which at most a share `false_alarms` of `probabilities` lie.
+
+    It lies halfway between two probabilities that occurred, so that none of them stands on it.
+    """
+    falling = np.sort(np.asarray(probabilities, float))[::-1]
+    allowed = int(np.floor(false_alarms * falling.size + 1e-9))
+    below = falling[allowed]
+    above = falling[falling > below]
+    return float((below + (above.min() if above.size else 1.0)) / 2)
+
+
+def specificity_out_of_fold(patients: Sequence[str], probabilities: np.ndarray) -> Interval:
+    """Return the specificity at thresholds that were each chosen without the patient they judge, with its interval."""
+    patients, values = np.asarray(patients), np.asarray(probabilities, float)
+    right = 0
+    for patient in np.unique(patients):
+        own = patients == patient
+        right += int(np.sum(values[own] < cautious_threshold(values[~own])))
+    return wilson_interval(right, values.size)
+
+
+def set_caution(card: Checkpoint, scores: Scores, normals: Sequence[NormalStudy]) -> tuple[OperatingPoint, ...]:
+    """Return the card's operating points, the threshold of suspicion raised until normals stay below it."""
+    values = np.array([study.probability for study in normals])
+    low, high = card.operating_point("high_sensitivity"), card.operating_point("high_specificity")
+    threshold = max(high.threshold, cautious_threshold(values))
+    counts = confusion(scores, threshold)
+    cautious = OperatingPoint(
+        "high_specificity",
+        threshold,
+        wilson_interval(counts.tp, counts.tp + counts.fn),
+        specificity_out_of_fold([study.patient_id for study in normals], values),
+    )
+    return (low, cautious)
+
+
+def results_at(scores: Sequence[Scores], threshold: float) -> dict[str, dict[str, Any]]:
+    """Return sensitivity and specificity on the test studies at the raised threshold, for the card's results."""
+    test = next((each for each in scores if each.split == "test"), None)
+    if test is None:
+        return {}
+    found = evaluate_scores(test, threshold)
+    return {
+        "sensitivity_at_high_specificity": vars(found.sensitivity),
+        "specificity_at_high_specificity": vars(found.specificity),
+    }
+
+
+def describe(normals: Sequence[NormalStudy], points: Sequence[OperatingPoint], source: str) -> dict[str, Any]:
+    """Return what the card says of the normals: a sentence, and how they fared at both points."""
+    values = np.array([study.probability for study in normals])
+    low, high = (point.threshold for point in points)
+    n = values.size
+    shares = {
+        "real_normals_called_suspected": wilson_interval(int(np.sum(values >= high)), n),
+        "real_normals_called_uncertain": wilson_interval(int(np.sum((values >= low) & (values < high))), n),
+        "real_normals_called_not_seen": wilson_interval(int(np.sum(values < low)), n),
+    }
+    sentence = (
+        f"The threshold of suspicion was set on {n} real studies without a fracture of "
+        f"{len({study.patient_id for study in normals})} patients ({source}), so that at most 1 in 10 of them are "
+        "called suspected; nothing was trained on them. The sensitivity beside it was measured on simulated studies; "
+        "the specificity on these real ones, each judged by a threshold chosen without that patient."
+    )
+    return {"sentence": sentence, "results": {name: vars(share) for name, share in shares.items()}}
+
+
+def measure(
+    reader: Reader, folder: Path, data: Path, source: str, licence: str, new_id: str, progress: Any = None
+) -> Checkpoint:
+    """Read the normals and publish the checkpoint anew, under `new_id`, with what they say."""
+    card = reader.checkpoint
+    scores = read_scores(folder / card.id)
+    chosen_on = next((each for each in scores if each.split == "valid"), None)
+    if chosen_on is None or len(card.operating_points) != 2:
+        raise DatasetError("A checkpoint with validation scores and two operating points was expected, not this one.")
+    normals = read_normals(reader, data, progress)
+    points = set_caution(card, chosen_on, normals)
+    told = describe(normals, points, source)
+    negatives = [(film.radiograph, film.region) for study in normals for film in study.films if film.prediction]
+    peaks = usual_peaks(reader.classifier, negatives, progress)
+    data_entry: Mapping[str, Any] = {
+        **card.data,
+        "tested_on": f"{card.data['tested_on']} {told['sentence']}",
+        "results": {**card.data["results"], **results_at(scores, points[1].threshold), **told["results"]},
+        "peaks": {method: {**peak, "films": "real films"} for method, peak in peaks.items()},
+        "licences": [*card.data["licences"], licence],
+    }
+    changed = replace(card, id=new_id, operating_points=points, data=data_entry)
+    weights = folder / card.id / WEIGHTS_NAME
+    renamed = [replace(each, checkpoint_id=new_id) for each in scores]
+    return publish(folder, changed, weights, read_history(folder / card.id), renamed)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m core.train.normals",
+        description="Set threshold of suspicion and heat-map yardsticks on real films without a fracture.",
+    )
+    parser.add_argument("checkpoint", metavar="ID")
+    parser.add_argument("--data", type=Path, required=True, help="dataset; only studies labelled 0 are read")
+    parser.add_argument("--id", required=True, help="of the new checkpoint")
+    parser.add_argument("--source", required=True, help="what the films are, for the card")
+    parser.add_argument("--licence", required=True, help="a sentence on the films' licence, for the card")
+    parser.add_argument("--out", type=Path, default=CHECKPOINTS, help="folder of checkpoints")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        from core.train import Progress
+
+        reader = open_reader(options.checkpoint, options.out)
+        new_id = check_id(options.id)
+        card = measure(
+            reader, options.out, options.data, options.source, options.licence, new_id, Progress("reading normals")
+        )
+    except ScaphoidError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"Published {card.id}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""About this model: its card in plain words, and what was measured."""
+
+import pandas as pd
+import streamlit as st
+
+from core.checkpoints import CHECKPOINTS, default_id, list_checkpoints
+from core.errors import ScaphoidError
+from core.figures import scores_figure
+from core.results import held_out_scores, operating_point_rows, result_rows
+from pages.parts.frame import open_page
+
+open_page("About this model")
+entries = list_checkpoints(CHECKPOINTS)
+usable = {entry.id: entry.checkpoint for entry in entries if entry.checkpoint}
+for entry in entries:
+    if entry.reason:
+        st.warning(f"Checkpoint {entry.id} is not used: {entry.reason}")
+if not usable:
+    st.error("There is no checkpoint to tell about.")
+    st.stop()
+
+default = default_id(CHECKPOINTS)
+ids = sorted(usable, key=lambda key: (key != default, usable[key].task != "fracture", key))
+card = usable[st.selectbox("Model", ids, format_func=lambda key: usable[key].title, key="model")]
+
+st.markdown(f"## {card.title}")
+left, right = st.columns(2, gap="large")
+with left:
+    for heading, key in (("Trained on", "trained_on"), ("Tested on", "tested_on"), ("Not for", "not_for")):
+        sentences = card.data.get(key) or ["Not recorded."]
+        st.markdown(f"#### {heading}")
+        st.markdown(" ".join([sentences] if isinstance(sentences, str) else sentences))
+    rows = operating_point_rows(card)
+    if rows:
+        st.markdown("#### Where the words come from")
+        st.dataframe(pd.DataFrame(rows), hide_index=True)
+with right:
+    rows = result_rows(card)
+    if rows:
+        st.markdown("#### What was measured")
+        st.dataframe(pd.DataFrame(rows), hide_index=True, height="content")
+    try:
+        scores = held_out_scores(card)
+    except ScaphoidError as error:
+        scores = None
+        st.warning(str(error))
+    if scores is not None:
+        st.markdown("#### What it said of simulated studies it had never seen")
+        st.plotly_chart(scores_figure(scores, card), config={"displayModeBar": False})
+
+with st.expander("For those who check: settings, versions, licences, hashes"):
+    st.json(
+        {
+            "id": card.id,
+            "backbone": card.backbone,
+            "input_size": card.input_size,
+            "wrist_finder": card.region,
+            "calibration": card.calibration,
+            "counts": card.data.get("counts"),
+            "licences": card.data.get("licences"),
+            "settings": card.to_dict()["settings"],
+            "versions": card.versions,
+            "weights_sha256": card.weights_sha256,
+            "card_sha256": card.card_sha256,
+        }
+    )
+st.html('<span id="page-ready"></span>')

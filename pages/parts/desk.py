@@ -1,0 +1,131 @@
+"""The desk of one browser session: its films and all that was made of them, and nothing of anybody else's.
+
+Everything about a patient lies here and only here. The desk belongs to the session's own cache, which Streamlit drops
+as soon as the browser goes; dropping it also forgets the uploaded files and the downloads made from them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import streamlit as st
+from streamlit import runtime
+from streamlit.runtime.scriptrunner import get_script_run_ctx
+
+from core.errors import RadiographError
+from core.explain import explain
+from core.radiographs import read_radiograph
+from core.reading import Reader, StudyReading
+from core.values import Explanation, Radiograph, WristRegion
+from pages.parts.viewer import film_bytes
+
+_STUDY_NUMBERS = itertools.count(1)
+
+
+@dataclass(eq=False)
+class Desk:
+    """One session's study. It changes as the reader works; all it holds are values that do not."""
+
+    session: str
+    number: int = 0
+    title: str = ""
+    films: tuple[Radiograph, ...] = ()
+    problems: tuple[str, ...] = ()
+    regions: dict[str, WristRegion] = field(default_factory=dict)
+    readings: dict[str, StudyReading] = field(default_factory=dict)
+    explanations: dict[tuple, Explanation] = field(default_factory=dict)
+    packed: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def study(self) -> str:
+        """A name for the study on the desk that says nothing of the patient."""
+        return f"study-{self.number}"
+
+    def clear(self) -> None:
+        """Forget the study."""
+        self.number = next(_STUDY_NUMBERS)
+        self.title, self.films, self.problems = "", (), ()
+        for made in (self.regions, self.readings, self.explanations, self.packed):
+            made.clear()
+
+    def lay(self, films: Iterable[Radiograph], title: str, problems: Iterable[str] = ()) -> None:
+        """Put another study on the desk. PA films come before lateral ones, as on a light box; a film counts once."""
+        self.clear()
+        unique = {film.id: film for film in films}
+        self.films = tuple(sorted(unique.values(), key=lambda film: film.view == "LATERAL"))
+        self.title, self.problems = title, tuple(problems)
+
+    def mark(self, film_id: str, region: WristRegion) -> None:
+        """Take the reader's own square for a film and forget what was read without it."""
+        self.regions[film_id] = region
+        self.readings.clear()
+        self.explanations.clear()
+
+    def reading(self, reader: Reader) -> StudyReading:
+        """Return what `reader` says of the study; read once."""
+        key = reader.checkpoint.id
+        if key not in self.readings:
+            self.readings[key] = reader.read(self.films, self.regions)
+        return self.readings[key]
+
+    def explanation(self, reader: Reader, film: Radiograph, method: str, target: str, progress=None) -> Explanation:
+        """Return a heat map of a film; made once."""
+        key = (reader.checkpoint.id, film.id, method, target)
+        if key not in self.explanations:
+            region = next(read.region for read in self.reading(reader).films if read.radiograph.id == film.id)
+            self.explanations[key] = explain(
+                reader.classifier, film, method=method, target=target, region=region, progress=progress
+            )
+        return self.explanations[key]
+
+    @staticmethod
+    def explanation_key(explanation: Explanation) -> tuple:
+        """Return the key under which a heat map lies in `explanations`."""
+        return explanation.checkpoint_id, explanation.radiograph_id, explanation.method, explanation.target
+
+    def packed_film(self, film: Radiograph) -> bytes:
+        """Return the film as the viewer takes it; packed once."""
+        if film.id not in self.packed:
+            self.packed[film.id] = film_bytes(film)
+        return self.packed[film.id]
+
+
+def read_files(files: Mapping[int, bytes] | Iterable[bytes]) -> tuple[list[Radiograph], list[str]]:
+    """Read uploaded bytes; what cannot be read becomes a sentence that names the file by its place only."""
+    films, problems = [], []
+    data = list(files)
+    for number, content in enumerate(data, 1):
+        try:
+            films.append(read_radiograph(content))
+        except RadiographError as error:
+            problems.append(f"File {number} of {len(data)}: {error}" if len(data) > 1 else str(error))
+    return films, problems
+
+
+def _session_id() -> str:
+    context = get_script_run_ctx()
+    return context.session_id if context else ""
+
+
+def forget_uploads(session: str) -> None:
+    """Drop a session's uploaded files and downloads from the server's memory."""
+    if not runtime.exists():
+        return
+    server = runtime.get_instance()
+    server.uploaded_file_mgr.remove_session_files(session)
+    server.media_file_mgr.clear_session_refs(session)
+    for _ in range(2):  # A download is only marked the first time, and removed the second.
+        server.media_file_mgr.remove_orphaned_files()
+
+
+def _release(desk: Desk) -> None:
+    desk.clear()
+    forget_uploads(desk.session)
+
+
+@st.cache_resource(scope="session", on_release=_release, show_spinner=False)
+def open_desk() -> Desk:
+    """Return this session's desk."""
+    return Desk(_session_id(), next(_STUDY_NUMBERS))

@@ -1,0 +1,54 @@
+"""Checkpoints, loaded once for the whole server. Nothing of a patient is kept with them."""
+
+from __future__ import annotations
+
+import threading
+
+import streamlit as st
+
+from core.checkpoints import CHECKPOINTS, default_id, list_checkpoints
+from core.reading import Reader, open_reader
+
+
+@st.cache_resource(max_entries=6, show_spinner=False)
+def _reader(checkpoint_id: str, weights_sha256: str) -> Reader:
+    return open_reader(checkpoint_id, CHECKPOINTS)
+
+
+def reader_of(checkpoint_id: str) -> Reader:
+    """Return a checkpoint ready to read; loaded anew only if its weights have changed.
+
+    Raises
+    ------
+    CheckpointError
+        If it is missing or altered.
+    """
+    entry = next((entry for entry in list_checkpoints(CHECKPOINTS) if entry.id == checkpoint_id), None)
+    sha = entry.checkpoint.weights_sha256 if entry and entry.checkpoint else ""
+    return _reader(checkpoint_id, sha)
+
+
+@st.cache_resource(show_spinner=False)
+def warm_up() -> threading.Thread:
+    """Load the default checkpoint in the background while the reader still looks for the films; once per server."""
+    thread = threading.Thread(target=_warm, daemon=True, name="warm-up")
+    thread.start()
+    return thread
+
+
+def _warm() -> None:
+    import numpy as np
+
+    from core.errors import ScaphoidError
+    from core.explain import explain
+    from core.figures import png_bytes
+    from core.phantoms import simulate_film
+    from core.radiographs import read_radiograph
+
+    try:
+        reader = reader_of(default_id(CHECKPOINTS))
+        film = read_radiograph(png_bytes(np.rint(255 * simulate_film(1, size=224).pixels).astype(np.uint8)))
+        region = reader.read([film]).films[0].region
+        explain(reader.classifier, film, region=region)
+    except ScaphoidError:
+        return  # The page itself says what is wrong with the checkpoint when it is used.

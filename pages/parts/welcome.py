@@ -1,0 +1,93 @@
+"""Before a study: one place to drop films, and simulated examples one click away."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import streamlit as st
+
+from core.figures import png_bytes
+from core.phantoms import simulate_study
+from core.radiographs import read_radiograph
+from core.values import Radiograph
+from pages.parts.desk import Desk, forget_uploads, read_files
+
+_EXAMPLE_SIZE = 900
+_THUMBNAIL_SIDE = 300
+
+
+@dataclass(frozen=True)
+class Example:
+    """A simulated study of an adult, made on the spot from its seed."""
+
+    title: str
+    seed: int
+    kind: str | None
+    framing: str
+
+
+EXAMPLES = (
+    Example("Displaced fracture of the distal radius", 15, "displaced", "wrist"),
+    Example("Scaphoid fracture, shown by one film only", 25, "scaphoid", "wrist"),
+    Example("No fracture", 33, None, "forearm"),
+)
+
+
+@st.cache_data(show_spinner=False)
+def example_films(seed: int, kind: str | None, framing: str, size: int) -> tuple[Radiograph, ...]:
+    """Simulate an example study; shared by all sessions, since it shows nobody."""
+    films = []
+    wishes = {"positive": kind is not None, "kind": kind, "framing": framing, "child": False}
+    for film in simulate_study(seed, size=size, **wishes):
+        read = read_radiograph(png_bytes(np.rint(255 * film.pixels).astype(np.uint8)))
+        films.append(replace(read, view=film.view, laterality=film.laterality, source="simulated film"))
+    return tuple(films)
+
+
+def show_welcome(desk: Desk) -> None:
+    """Show the place to drop films and the examples."""
+    for problem in desk.problems:
+        st.error(problem)
+    st.markdown("### A second opinion on a wrist radiograph")
+    files = st.file_uploader(
+        "Drop the films of one study of one wrist: DICOM, PNG, TIFF or JPEG. They stay on this computer.",
+        accept_multiple_files=True,
+        key=f"films-{desk.number}",
+    )
+    if files:
+        _take(desk, files)
+    st.markdown("##### Or open a simulated study")
+    for column, example in zip(st.columns(len(EXAMPLES)), EXAMPLES, strict=True):
+        with column:
+            st.image(_thumbnail(example), width="stretch")
+            st.button(
+                f"{example.title} (simulated)",
+                key=f"example-{example.seed}",
+                on_click=_open_example,
+                args=(desk, example),
+                width="stretch",
+            )
+
+
+def _thumbnail(example: Example) -> np.ndarray:
+    """Return the first film on black ground; all thumbnails have one size, so that the buttons stand in a row."""
+    film = example_films(example.seed, example.kind, example.framing, _THUMBNAIL_SIDE)[0]
+    ground = np.zeros((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE * 3 // 2), np.uint8)
+    top, left = (ground.shape[0] - film.height) // 2, (ground.shape[1] - film.width) // 2
+    ground[top : top + film.height, left : left + film.width] = np.rint(255 * film.pixels)
+    return ground
+
+
+def _open_example(desk: Desk, example: Example) -> None:
+    films = example_films(example.seed, example.kind, example.framing, _EXAMPLE_SIZE)
+    desk.lay(films, f"Simulated study: {example.title.lower()}")
+
+
+def _take(desk: Desk, files: list) -> None:
+    """Read the uploads, then let go of the uploaded bytes: the desk is the only place films are kept."""
+    with st.spinner("Reading the films"):
+        films, problems = read_files([file.getvalue() for file in files])
+    desk.lay(films, "Uploaded study", problems)
+    forget_uploads(desk.session)
+    st.rerun()

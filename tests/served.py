@@ -1,0 +1,57 @@
+"""Serves the dashboard for the browser tests, with a window into what the server still holds of anyone's films.
+
+``python -m tests.served PORT PROBE_PORT``: the dashboard on PORT; ``http://localhost:PROBE_PORT`` answers with counts.
+"""
+
+import gc
+import json
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def held_films() -> dict[str, int | bool]:
+    """Count what is alive in this process: films somebody uploaded, uploaded files, downloads; is TensorFlow loaded?"""
+    from streamlit import runtime
+
+    from core.values import Explanation, Radiograph
+
+    gc.collect()
+    films = [thing for thing in gc.get_objects() if isinstance(thing, Radiograph) and thing.source != "simulated film"]
+    server = runtime.get_instance()
+    return {
+        "films": len(films),
+        "heatmaps": sum(isinstance(thing, Explanation) for thing in gc.get_objects()),
+        "uploads": sum(len(files) for files in server.uploaded_file_mgr.file_storage.values()),
+        "media": len(server.media_file_mgr._file_metadata),
+        "tensorflow": "tensorflow" in sys.modules,
+    }
+
+
+class Probe(BaseHTTPRequestHandler):
+    """Answers every GET with the counts as JSON."""
+
+    def do_GET(self):
+        """Answer."""
+        body = json.dumps(held_films()).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        """Stay quiet."""
+
+
+if __name__ == "__main__":
+    from streamlit.web import bootstrap
+
+    port, probe_port = map(int, sys.argv[1:])
+    sys.path.insert(0, str(ROOT))
+    threading.Thread(target=ThreadingHTTPServer(("localhost", probe_port), Probe).serve_forever, daemon=True).start()
+    options = {"server_port": port, "server_headless": True}
+    bootstrap.load_config_options(options)
+    bootstrap.run(str(ROOT / "streamlit_app.py"), False, [], options)

@@ -1,0 +1,315 @@
+"""The dashboard in a real Chromium, as its users see it."""
+
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.figures import png_bytes
+from core.phantoms import simulate_film
+
+ROOT = Path(__file__).parent.parent
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+ADDRESSES = {"reading room": "", **{path.stem: path.stem for path in (ROOT / "pages").glob("*.py")}}
+
+pytestmark = pytest.mark.browser
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+class Server:
+    """The dashboard in a process of its own."""
+
+    def __init__(self):
+        self.port, self.probe = free_port(), free_port()
+        command = [sys.executable, "-m", "tests.served", str(self.port), str(self.probe)]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.url = f"http://localhost:{self.port}"
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=1)
+                return
+            except OSError:
+                time.sleep(0.25)
+        raise AssertionError("the dashboard did not start")
+
+    def held(self):
+        """Return what the server still holds of uploaded films."""
+        with urllib.request.urlopen(f"http://localhost:{self.probe}", timeout=20) as answer:
+            return json.load(answer)
+
+    def stop(self):
+        """Stop it and return what it printed."""
+        self.process.terminate()
+        return self.process.communicate(timeout=20)[0].decode()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    if CHROMIUM is None:
+        if os.environ.get("SCAPHOID_BROWSER") == "required":
+            pytest.fail("The browser tests must run here, but there is no Chromium.")
+        pytest.skip("There is no Chromium on this machine.")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def page(chromium, server):
+    context = chromium.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True)
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    page.faults = []
+    page.on("pageerror", lambda error: page.faults.append(str(error)))
+    page.goto(server.url)
+    yield page
+    assert page.faults == []
+    context.close()
+
+
+def film_png(seed, bits, **wishes):
+    pixels = simulate_film(seed, size=400, framing="wrist", **wishes).pixels
+    if bits == 8:
+        return png_bytes(np.rint(255 * pixels).astype(np.uint8))
+    stream = io.BytesIO()
+    Image.fromarray(np.rint(4000 * pixels + 90).astype(np.uint16)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def as_dicom(seed):
+    from tests.films import dicom_film
+
+    return dicom_film(pixels=simulate_film(seed, size=400, framing="wrist", view="LATERAL", positive=True).pixels)
+
+
+def drop(page, *files):
+    ready(page)
+    page.locator("input[type=file]").set_input_files(
+        [{"name": n, "mimeType": "image/png", "buffer": b} for n, b in files]
+    )
+    page.wait_for_selector(".film-viewer[data-film]")
+
+
+def ready(page):
+    page.wait_for_selector("#page-ready", state="attached")
+
+
+def settled(page):
+    """Wait until the server has nothing more to say."""
+    page.wait_for_timeout(200)
+    page.wait_for_function("!document.querySelector('[data-testid=stApp][data-test-script-state=running]')")
+    page.wait_for_timeout(200)
+
+
+def viewer(page):
+    return page.locator(".film-viewer").evaluate("element => ({...element.dataset})")
+
+
+def open_heat(page):
+    page.get_by_text("Heat map", exact=True).click()
+    page.wait_for_function("!document.querySelectorAll('canvas.pane')[1].hidden")
+    settled(page)
+
+
+def choose_method(page, title):
+    page.locator("[data-testid=stSelectbox]", has_text="Method").locator("[role=combobox], input").first.click()
+    page.get_by_role("option", name=title, exact=True).click()
+    page.wait_for_timeout(300)
+    page.get_by_text("is being made").wait_for(state="detached")
+    settled(page)
+
+
+def overlay_pixels(page):
+    """Return the picture that the second pane shows."""
+    url = page.evaluate("document.querySelectorAll('canvas.pane')[1].toDataURL('image/png')")
+    with urllib.request.urlopen(url) as data:
+        return np.asarray(Image.open(data).convert("RGB")).astype(int)
+
+
+def test_a_study_is_read_explained_and_downloaded(page):
+    drop(page, ("pa.png", film_png(5, 16, view="PA", positive=True)), ("lateral.dcm", as_dicom(6)))
+    answer = page.locator(".answer")
+    assert any(words in answer.inner_text() for words in ("Fracture suspected", "Uncertain", "No fracture seen"))
+    assert "2 of 2 films read" in answer.inner_text()
+
+    pane = page.locator("canvas.pane").first
+    box = pane.bounding_box()
+    before = viewer(page)
+    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.5 * box["height"])
+    page.mouse.wheel(0, -300)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.45 * box["height"], steps=4)
+    page.mouse.up()
+    page.wait_for_timeout(200)
+    zoomed = viewer(page)
+    assert float(zoomed["zoom"]) > 1.5 * float(before["zoom"])
+
+    pictures = []
+    open_heat(page)
+    for method in ("Grad-CAM", "SmoothGrad", "Score-CAM"):
+        choose_method(page, method)
+        assert page.locator(".st-key-heat input").is_checked()
+        now = viewer(page)
+        assert (now["zoom"], now["x"], now["y"]) == (zoomed["zoom"], zoomed["x"], zoomed["y"]), method
+        pictures.append(overlay_pixels(page))
+    assert all(np.abs(pictures[a] - pictures[b]).max() > 20 for a, b in ((0, 1), (1, 2), (0, 2)))
+
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download the result (JSON)").click()
+    result = json.loads(Path(download.value.path()).read_text())
+    reading = result["checkpoints"][0]
+    films = [film["probability"] for film in reading["films"]]
+    assert reading["probability"] == pytest.approx(np.mean(films))
+    assert len(reading["weights_sha256"]) == 64
+    assert reading["thresholds"]
+    assert "tensorflow" in result["versions"]
+    assert "pa.png" not in json.dumps(result)
+
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download film with heat map (PNG)").click()
+    assert max(Image.open(download.value.path()).size) == 400
+
+
+def test_the_viewer_works_without_the_server(page, server):
+    drop(page, ("film.png", film_png(5, 8, view="PA")), ("other.png", film_png(7, 8, view="PA")))
+    settled(page)
+    page.context.set_offline(True)
+    page.locator("canvas.pane").first.focus()
+    start = viewer(page)
+    page.keyboard.press("i")
+    page.keyboard.press("3")
+    page.keyboard.press("z")
+    page.wait_for_timeout(200)
+    now = viewer(page)
+    assert now["inverted"] == "true"
+    assert float(now["width"]) < float(start["width"])
+    assert now["zoom"] != start["zoom"]
+    box = page.locator("canvas.pane").first.bounding_box()
+    page.mouse.move(box["x"] + 200, box["y"] + 200)
+    page.mouse.down(button="right")
+    page.mouse.move(box["x"] + 260, box["y"] + 240, steps=3)
+    page.mouse.up(button="right")
+    page.wait_for_timeout(200)
+    assert viewer(page)["level"] != now["level"]
+    page.keyboard.press("Space")
+    page.wait_for_timeout(200)
+    assert viewer(page) == start
+    page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(200)
+    assert viewer(page)["film"] != start["film"]
+    page.context.set_offline(False)
+
+
+def test_the_reader_can_show_where_the_wrist_is(page):
+    drop(page, ("film.png", film_png(5, 8, view="PA")))
+    settled(page)
+    first = page.locator(".answer").inner_text()
+    page.get_by_role("button", name="Mark the wrist").click()
+    box = page.locator("canvas.pane").first.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 60, y, steps=4)
+    page.mouse.up()
+    settled(page)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download the result (JSON)").click()
+    region = json.loads(Path(download.value.path()).read_text())["checkpoints"][0]["films"][0]["region"]
+    assert region["set_by_reader"]
+    assert region["angle"] == pytest.approx(90, abs=1)
+    assert region["side"] == pytest.approx(120 / float(viewer(page)["zoom"]), rel=0.02)
+    assert page.locator(".answer").inner_text() != first
+
+
+@pytest.mark.parametrize("address", ADDRESSES.values(), ids=ADDRESSES.keys())
+def test_a_deep_link_to_a_cold_server_shows_the_notice(chromium, address):
+    cold = Server()
+    try:
+        page = chromium.new_page()
+        page.goto(f"{cold.url}/{address}")
+        page.get_by_text("Not a medical device").wait_for(timeout=60_000)
+        ready(page)
+        if address == "about":
+            assert not cold.held()["tensorflow"], "a page of figures must not wait for TensorFlow"
+        page.close()
+    finally:
+        printed = cold.stop()
+    assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize("size", [(1440, 900), (1024, 768)], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_nothing_scrolls_sideways(page, server, size):
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    for address in ADDRESSES.values():
+        page.goto(f"{server.url}/{address}")
+        ready(page)
+        settled(page)
+        assert sideways(page) <= 0
+    page.goto(server.url)
+    ready(page)
+    page.get_by_role("button", name="(simulated)").first.click()
+    page.wait_for_selector(".film-viewer[data-film]")
+    assert sideways(page) <= 0
+    open_heat(page)
+    assert sideways(page) <= 0
+
+
+def sideways(page):
+    return page.evaluate(
+        "Math.max(...[document.scrollingElement, document.querySelector('[data-testid=stMain]')]"
+        ".filter(Boolean).map(e => e.scrollWidth - e.clientWidth))"
+    )
+
+
+def test_two_sessions_see_their_own_films_and_leave_nothing_behind(chromium, server):
+    films = film_png(11, 8, view="PA"), film_png(12, 8, view="PA")
+    contexts = [chromium.new_context() for _ in films]
+    shown = []
+    for context, data in zip(contexts, films, strict=True):
+        page = context.new_page()
+        page.goto(server.url)
+        drop(page, ("film.png", data))
+        open_heat(page)
+        with page.expect_download():
+            page.get_by_role("button", name="Download film with heat map (PNG)").click()
+    for context in contexts:
+        shown.append(viewer(context.pages[0])["film"])
+    from core.radiographs import read_radiograph
+
+    assert shown == [read_radiograph(data).id for data in films]
+    assert server.held()["films"] >= 2
+    for context in contexts:
+        context.close()
+    for _ in range(40):
+        held = server.held()
+        del held["tensorflow"]
+        if not any(held.values()):
+            break
+        time.sleep(0.5)
+    assert held == {"films": 0, "heatmaps": 0, "uploads": 0, "media": 0}

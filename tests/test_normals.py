@@ -1,0 +1,111 @@
+"""Thresholds set on films without a fracture, against hand-worked numbers and a stand-in for the reader."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.checkpoints import read_card, read_scores
+from core.errors import DatasetError
+from core.figures import png_bytes
+from core.quality import Quality
+from core.reading import FilmReading
+from core.train import normals
+from core.train.normals import cautious_threshold, measure, read_normals, specificity_out_of_fold
+from core.values import Checkpoint, Interval, OperatingPoint, Prediction, Scores
+
+
+def test_one_in_ten_may_be_called():
+    assert cautious_threshold(np.arange(20) / 20) == pytest.approx((0.85 + 0.9) / 2)
+    assert cautious_threshold([0.1] * 9 + [0.7]) == pytest.approx((0.1 + 0.7) / 2)
+    assert cautious_threshold([0.3, 0.6]) == pytest.approx((0.6 + 1) / 2)
+
+
+@given(st.lists(st.floats(0, 0.999), min_size=1, max_size=80))
+def test_never_more_than_one_in_ten(values):
+    assert np.mean(np.array(values) >= cautious_threshold(values)) <= 0.1 + 1e-9
+
+
+def test_out_of_fold_judges_a_patient_by_the_others():
+    # Ten patients, one film each: without the highest (0.9) the threshold is (0.8 + 1) / 2 = 0.9, and 0.9 is called.
+    values = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+    found = specificity_out_of_fold([f"p{i}" for i in range(10)], values)
+    assert (found.value, found.n) == (0.9, 10)
+
+
+class Stand:
+    """Reads the mean brightness of a film as its probability."""
+
+    def __init__(self, card):
+        self.checkpoint, self.classifier = card, SimpleNamespace(checkpoint=card)
+
+    def read(self, films):
+        found = [Prediction(film.id, "a", 0.0, float(film.pixels.mean())) for film in films]
+        read = [FilmReading(film, None, Quality("good"), each) for film, each in zip(films, found, strict=True)]
+        return SimpleNamespace(probability=float(np.mean([each.probability for each in found])), films=tuple(read))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    lines = ["path,label,patient_id"]
+    for number in range(40):
+        picture = np.full((64, 64), 5 * number, np.uint8)
+        picture[:8] = 0
+        picture[8:16] = 255
+        (tmp_path / f"{number}.png").write_bytes(png_bytes(picture))
+        lines.append(f"{number}.png,{number % 2},p{number}")
+    (tmp_path / "films.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def card():
+    rate = Interval(0.9, 0.8, 0.95, 100)
+    points = (OperatingPoint("high_sensitivity", 0.2, rate, rate), OperatingPoint("high_specificity", 0.25, rate, rate))
+    told = {"tested_on": "Simulated.", "results": {}, "licences": [], "simulated": True}
+    return Checkpoint(
+        "old", "Old", "fracture", "efficientnetlite0", "top_activation", 64, operating_points=points, data=told
+    )
+
+
+def test_only_films_without_a_fracture_are_read(folder):
+    read = read_normals(Stand(card()), folder / "films.csv")
+    assert [study.patient_id for study in read] == [f"p{number}" for number in range(0, 40, 2)]
+
+
+def test_too_few_normals_are_refused(folder):
+    lines = (folder / "films.csv").read_text().splitlines()
+    (folder / "few.csv").write_text("\n".join(lines[:20]) + "\n")
+    with pytest.raises(DatasetError, match="At least 20"):
+        read_normals(Stand(card()), folder / "few.csv")
+
+
+def test_a_checkpoint_is_published_anew_with_what_the_normals_say(folder, tmp_path, monkeypatch):
+    from core.backbones import build_classifier
+    from core.checkpoints import publish
+
+    out = tmp_path / "checkpoints"
+    labels, values = np.array([0, 1] * 30), np.linspace(0, 1, 60)
+    ids = tuple(f"s{i}" for i in range(60))
+    scores = Scores("old", "valid", ids, ids, labels, values)
+    test = replace(scores, split="test", labels=1 - labels)
+    publish(out, card(), build_classifier("efficientnetlite0", input_size=64), scores=[scores, test])
+    monkeypatch.setattr(normals, "usual_peaks", lambda _, films, __: {"gradcam": {"value": 1.5, "n": len(films)}})
+    found = measure(Stand(read_card(out / "old")), out, folder / "films.csv", "made here", "Free.", "new")
+    brightness = [(0.0 * 8 + 255 * 8 + 5 * number * 48) / 64 / 255 for number in range(0, 40, 2)]
+    expected = cautious_threshold(brightness)
+    low, high = found.operating_points
+    assert low.threshold == 0.2
+    assert high.threshold == pytest.approx(expected, abs=1e-6)
+    assert high.sensitivity.value == np.mean(values[labels == 1] >= high.threshold)
+    assert high.specificity.n == 20
+    assert found.data["peaks"] == {"gradcam": {"value": 1.5, "n": 20, "films": "real films"}}
+    assert found.data["results"]["real_normals_called_suspected"]["value"] == 0.1
+    shown = found.data["results"]["sensitivity_at_high_specificity"]
+    assert shown["value"] == np.mean(values[labels == 0] >= high.threshold)
+    assert "20 real studies without a fracture of 20 patients (made here)" in found.data["tested_on"]
+    assert found.data["licences"] == ["Free."]
+    assert read_card(out / "new").weights_sha256 == read_card(out / "old").weights_sha256
+    assert read_scores(out / "new")[0].checkpoint_id == "new"

@@ -1,0 +1,35 @@
+"""The yardstick for heat maps: which peak is usual where there is nothing to find."""
+
+import numpy as np
+import pytest
+
+from core.explain import peaks
+from core.explain.peaks import usual_peak, usual_peaks
+from core.values import Checkpoint, Explanation, Radiograph
+
+
+@pytest.mark.parametrize(
+    ("given", "usual"),
+    [([5.0], 5.0), ([0, 0, 0, 0, 0, 0, 0, 0, 0, 9], 0.0), (range(1, 11), 9.0), (range(20), 17.0)],
+)
+def test_nine_in_ten_stay_at_or_below_the_usual_peak(given, usual):
+    assert usual_peak(given) == {"value": usual, "n": len(list(given))}
+    assert np.mean(np.array(list(given)) <= usual) >= 0.9
+
+
+def test_only_methods_whose_peak_means_something_are_measured(monkeypatch):
+    asked = []
+
+    def explain(classifier, film, *, method, region):
+        asked.append((film.id, method))
+        return Explanation(film.id, "c", method, "for", np.zeros((2, 2)), float(film.id[-1]))
+
+    monkeypatch.setattr(peaks, "explain", explain)
+    card = Checkpoint("c", "C", "fracture", "efficientnetlite0", "top_activation", 224, location_head=True)
+    films = [(Radiograph(f"{i:064d}", np.zeros((2, 2)), "PNG"), None) for i in range(5)]
+    steps = []
+    found = usual_peaks(type("K", (), {"checkpoint": card}), films, lambda *step: steps.append(step))
+    assert set(found) == {"gradcam", "gradcampp", "location"}
+    assert found["gradcam"] == {"value": 4.0, "n": 5}
+    assert len(asked) == 15
+    assert steps[-1] == (5, 5)

@@ -1,0 +1,122 @@
+"""The command line of the second opinion, run as a user runs it."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.checkpoints import CHECKPOINTS, default_id
+from core.predict import main
+from tests.films import bad_files, dicom_film, png_film
+
+ROOT = Path(__file__).parent.parent
+CONTRACT = {"file", "probability", "logit", "decision", "threshold", "positive_label", "checkpoint", "quality"}
+
+
+@pytest.fixture
+def films(tmp_path):
+    (tmp_path / "a.png").write_bytes(png_film(bits=8))
+    (tmp_path / "b.dcm").write_bytes(dicom_film())
+    return tmp_path / "a.png", tmp_path / "b.dcm"
+
+
+def run(capsys, *arguments):
+    status = main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return status, out.splitlines(), err.splitlines()
+
+
+def test_help_needs_no_tensorflow():
+    code = (
+        "import sys, runpy\nsys.argv = ['predict', '--help']\n"
+        "try:\n    runpy.run_module('core.predict', run_name='__main__')\nexcept SystemExit: pass\n"
+        "assert not {'tensorflow', 'keras', 'pandas', 'plotly'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "not a medical device" in " ".join(done.stdout.split())
+
+
+def test_json_gives_one_object_a_film_and_one_for_the_study(films, capsys):
+    _, out, _ = run(capsys, *films, "--json", "--study")
+    rows = [json.loads(line) for line in out]
+    assert [row["file"] for row in rows] == [str(films[0]), str(films[1]), [str(path) for path in films]]
+    assert all(set(row) >= CONTRACT for row in rows[:2])
+    read = [row["probability"] for row in rows[:2] if row["probability"] is not None]
+    assert rows[2]["probability"] == (pytest.approx(np.mean(read)) if read else None)
+    assert rows[2]["films_read"] == len(read)
+
+
+def test_a_bad_file_is_one_line_and_the_others_are_still_read(films, tmp_path, capsys):
+    paths = []
+    for number, data in enumerate(bad_files().values()):
+        paths.append(tmp_path / f"bad{number}.png")
+        paths[-1].write_bytes(data)
+    status, out, err = run(capsys, *paths, tmp_path / "missing.png", films[0], "--json")
+    assert status == 1
+    assert [json.loads(line)["file"] for line in out] == [str(films[0])]
+    told = [line for line in err if not line.startswith(str(films[0]))]
+    assert len(told) == len(paths) + 1
+    for path, line in zip([*paths, tmp_path / "missing.png"], told, strict=True):
+        assert line.startswith(f"{path}: ")
+        assert line.endswith(".")
+
+
+def test_altered_weights_are_one_line_and_nothing_is_read(films, tmp_path, capsys):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(CHECKPOINTS, folder)
+    weights = folder / default_id(folder) / "model.weights.h5"
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 3] ^= 64
+    weights.write_bytes(data)
+    status, out, err = run(capsys, films[0], "--checkpoints", folder)
+    assert (status, out, len(err)) == (1, [], 1)
+    assert err[0].endswith(".")
+
+
+def test_nothing_but_its_own_words_comes_out(films):
+    command = [sys.executable, "-m", "core.predict", str(films[1]), str(ROOT / "README.md"), "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert [json.loads(line)["file"] for line in done.stdout.splitlines()] == [str(films[1])]
+    lines = [line for line in done.stderr.splitlines() if not line.startswith(str(films[1]))]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"{ROOT / 'README.md'}: The file is text")
+
+
+def test_explanations_are_written_at_the_films_own_size(tmp_path, capsys):
+    film = tmp_path / "wrist.png"
+    from core.figures import png_bytes
+    from core.phantoms import simulate_film
+
+    pixels = simulate_film(5, size=300, framing="wrist", view="PA", positive=True).pixels
+    film.write_bytes(png_bytes(np.rint(255 * pixels).astype(np.uint8)))
+    status, _, err = run(capsys, film, "--explain", "Grad-CAM", "--out", tmp_path / "maps")
+    assert (status, err) == (0, [])
+    heat = np.load(tmp_path / "maps" / "wrist.gradcam.npy")
+    assert heat.dtype == np.float32
+    assert heat.shape == pixels.shape
+    assert heat.min() >= 0
+    assert heat.max() <= 1
+    assert Image.open(tmp_path / "maps" / "wrist.gradcam.png").size == pixels.shape[::-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--checkpoint", "no-such-one"], "no-such-one"),
+        (["--explain", "tea-leaves", "--out", "x"], "gradcam"),
+        (["--explain", "gradcam"], "--out"),
+    ],
+)
+def test_a_wrong_wish_is_one_line(films, arguments, said, capsys):
+    status, out, err = run(capsys, films[0], *arguments)
+    assert status == 1
+    assert out == []
+    assert len(err) == 1
+    assert said in err[0]

@@ -1,0 +1,138 @@
+"""What a screen and a file say: sentences and JSON checked against numbers counted by hand."""
+
+import json
+
+import numpy as np
+import pytest
+
+from core.cards import write_card
+from core.quality import Quality
+from core.reading import FilmReading, StudyReading
+from core.results import (
+    cases_sentence,
+    evidence_sentence,
+    film_result,
+    operating_point_rows,
+    reading_result,
+    result_rows,
+    study_result,
+)
+from core.values import Checkpoint, Explanation, Interval, OperatingPoint, Prediction, Radiograph, WristRegion
+
+RATE = Interval(0.95, 0.9, 0.98, 100)
+
+
+def card(**changes):
+    given = {
+        "operating_points": (
+            OperatingPoint("high_sensitivity", 0.3, RATE, RATE),
+            OperatingPoint("high_specificity", 0.6, RATE, RATE),
+        ),
+        "region": "finder",
+        "weights_sha256": "a" * 64,
+        "data": {"simulated": True, "peaks": {"gradcam": {"value": 2.0, "n": 50}}},
+    }
+    return Checkpoint("c", "C", "fracture", "efficientnetlite0", "top_activation", 224, **(given | changes))
+
+
+def reading(probabilities, **changes):
+    films = tuple(
+        FilmReading(
+            Radiograph(f"{i:064d}", np.zeros((4, 4)), "PNG, 8 bit", warnings=("A note.",)),
+            WristRegion(2, 2, 4, 10, 0.8),
+            Quality("good") if p is not None else Quality("unfit", ("No wrist was found.",)),
+            None if p is None else Prediction(f"{i:064d}", "c", float(np.log(p / (1 - p))), p),
+        )
+        for i, p in enumerate(probabilities)
+    )
+    read = [p for p in probabilities if p is not None]
+    return StudyReading(card(**changes), films, float(np.mean(read)) if read else None, None, 0.1)
+
+
+def test_a_study_result_is_json_that_says_how_it_came_about():
+    study = reading([0.2, None, 0.8])
+    result = json.loads(json.dumps(study_result(["Film 1", "Film 2", "Film 3"], [study]), allow_nan=False))
+    (row,) = result["checkpoints"]
+    assert result["mean_probability"] == pytest.approx(0.5)
+    assert row["decision"] == "Uncertain"
+    assert row["thresholds"] == {"high_sensitivity": 0.3, "high_specificity": 0.6}
+    assert row["threshold"] == 0.6
+    assert row["weights_sha256"] == "a" * 64
+    assert row["driver"] == "Film 3"
+    assert row["films_read"] == 2
+    assert [film["decision"] for film in row["films"]] == ["No fracture seen", "not read", "Fracture suspected"]
+    assert row["films"][1]["probability"] is None
+    assert row["films"][1]["quality"] == {"level": "unfit", "reasons": ["No wrist was found."]}
+    assert row["films"][0]["region"]["angle"] == 10
+    assert {"scaphoid", "tensorflow", "keras"} <= set(result["versions"])
+
+
+def test_a_film_result_keeps_the_contract_of_the_command_line():
+    study = reading([0.25])
+    row = film_result("a.png", study.films[0], study)
+    assert row["logit"] == pytest.approx(np.log(1 / 3))
+    needed = {"file", "probability", "logit", "decision", "threshold", "positive_label", "checkpoint", "quality"}
+    assert needed <= set(row)
+
+
+def test_a_study_nobody_could_read_has_no_number():
+    row = reading_result(["a"], reading([None]))
+    assert row["probability"] is None
+    assert row["decision"] == "not read"
+    assert row["driver"] is None
+
+
+def scored(tmp_path, labels, probabilities):
+    lines = ["split,study_id,patient_id,label,probability"]
+    lines += [f"test,s{i},p{i},{y},{p}" for i, (y, p) in enumerate(zip(labels, probabilities, strict=True))]
+    lines += [f"valid,v{i},q{i},1,0.5" for i in range(50)]
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "scores.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "c" / "card.json").write_text(write_card(card())[0])
+
+
+def test_the_sentence_counts_test_studies_only(tmp_path):
+    scored(tmp_path, [1] * 15 + [0] * 10 + [0] * 30, [0.5] * 25 + [0.05] * 30)
+    words = cases_sentence(reading([0.5]), tmp_path)
+    # 15 of 25; Wilson 95%: 0.407 to 0.766, worked by hand.
+    assert words == (
+        "Of 25 simulated test studies that scored like this one (50 to 50%), 15 had a fracture "
+        "(60%, 95% interval 41 to 77%)."
+    )
+
+
+def test_a_model_tested_on_other_films_is_not_called_simulated(tmp_path):
+    scored(tmp_path, [1] * 25, [0.5] * 25)
+    words = cases_sentence(reading([0.5], data={}, positive_label="abnormal"), tmp_path)
+    assert "simulated" not in words
+    assert "had an abnormality" in words
+
+
+def test_without_scores_the_sentence_says_so(tmp_path):
+    assert "no test studies" in cases_sentence(reading([0.5]), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "peak", "positive"),
+    [
+        ("gradcam", "for", 0.0, False),
+        ("gradcam", "for", 1.9, False),
+        ("gradcam", "for", 2.1, True),
+        ("gradcam", "against", 0.1, True),
+        ("smoothgrad", "for", 0.1, True),
+        ("smoothgrad", "for", 0.0, False),
+    ],
+)
+def test_the_raw_peak_decides_what_is_called_evidence(method, target, peak, positive):
+    heat = np.ones((2, 2)) if peak else np.zeros((2, 2))
+    sentence, shown = evidence_sentence(Explanation("r", "c", method, target, heat, peak), card())
+    assert shown is positive
+    assert sentence.startswith("No positive evidence") is not positive
+
+
+def test_tables_of_the_card():
+    rows = result_rows(
+        card(data={"results": {"auc": {"value": 0.912, "low": 0.9, "high": None, "n": 40}, "note": "x"}})
+    )
+    assert rows == [{"": "auc", "value": "0.912", "95% interval": "0.900 to -", "n": "40"}]
+    assert operating_point_rows(card())[0]["sensitivity"] == "0.95 (0.90 to 0.98, n=100)"
