@@ -253,7 +253,7 @@ def test_a_deep_link_to_a_cold_server_shows_the_notice(chromium, address):
     try:
         page = chromium.new_page()
         page.goto(f"{cold.url}/{address}")
-        page.get_by_text("Not a medical device").wait_for(timeout=60_000)
+        page.locator(".scaphoid-notice", has_text="Not a medical device").wait_for(timeout=60_000)
         ready(page)
         if address == "about":
             assert not cold.held()["tensorflow"], "a page of figures must not wait for TensorFlow"

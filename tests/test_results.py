@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from core.cards import write_card
+from core.checkpoints.cards import write_card
 from core.quality import Quality
 from core.reading import FilmReading, StudyReading
 from core.results import (

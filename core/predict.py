@@ -1,0 +1,127 @@
+"""``python -m core.predict FILE...``: a second opinion on films, in a terminal or as JSON for other programs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.checkpoints import CHECKPOINTS
+from core.errors import RadiographError, ScaphoidError
+from core.reading import FilmReading, Reader
+from core.results import film_result, reading_result
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m core.predict",
+        description="Give a second opinion on wrist radiographs. For research and education; not a medical device.",
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", type=Path, help="PNG, JPEG, TIFF or DICOM films")
+    parser.add_argument("--study", action="store_true", help="treat the films as one study and add its result")
+    parser.add_argument("--checkpoint", metavar="ID", help="checkpoint to read with (default: the embedded one)")
+    parser.add_argument("--checkpoints", metavar="DIR", type=Path, default=CHECKPOINTS, help=argparse.SUPPRESS)
+    parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
+    parser.add_argument("--explain", metavar="METHOD", help="also write heat maps: gradcam, scorecam, smoothgrad, ...")
+    parser.add_argument("--target", choices=("for", "against"), default="for", help="evidence to explain")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="folder for the heat maps (with --explain)")
+    return parser
+
+
+def _read_files(paths: Sequence[Path]) -> Iterator[tuple[Path, Any]]:
+    """Yield (path, Radiograph or the error that kept it from being read)."""
+    from core.radiographs import read_radiograph
+
+    for path in paths:
+        try:
+            yield path, read_radiograph(path.read_bytes(), path.name)
+        except RadiographError as error:
+            yield path, error
+        except OSError as error:
+            yield path, RadiographError(f"Expected a file that can be read: {error.strerror or 'it cannot be opened'}.")
+
+
+def _write_explanation(reader: Reader, film: FilmReading, stem: str, options: argparse.Namespace) -> None:
+    from core.explain import explain
+    from core.figures import overlay_image, png_bytes
+
+    result = explain(
+        reader.classifier, film.radiograph, method=options.explain, target=options.target, region=film.region
+    )
+    options.out.mkdir(parents=True, exist_ok=True)
+    target = options.out / f"{stem}.{result.method}"
+    Path(f"{target}.png").write_bytes(png_bytes(overlay_image(film.radiograph.pixels, result.heatmap)))
+    np.save(f"{target}.npy", np.asarray(result.heatmap, dtype=np.float32))
+
+
+def _stems(paths: Sequence[Path]) -> list[str]:
+    """Return each file's stem, numbered where two files of one call would overwrite each other's heat maps."""
+    seen: dict[str, int] = {}
+    stems = []
+    for path in paths:
+        seen[path.stem] = seen.get(path.stem, 0) + 1
+        stems.append(path.stem if seen[path.stem] == 1 else f"{path.stem}-{seen[path.stem]}")
+    return stems
+
+
+def _table_row(row: dict[str, Any]) -> str:
+    probability = "   -  " if row["probability"] is None else f"{row['probability']:6.3f}"
+    name = "study" if row.get("study") else row["file"]
+    reasons = " ".join(row.get("quality", {}).get("reasons", []))
+    return f"{probability}  {row['decision']:<22}  {name}{'  ' + reasons if reasons else ''}"
+
+
+def run(options: argparse.Namespace) -> int:
+    """Carry out the command; return the exit status: 0, or 1 where any film was not read."""
+    if (options.explain is None) != (options.out is None):
+        raise ScaphoidError("--explain METHOD and --out DIR belong together, and one of them is missing.")
+    from core.reading import import_tensorflow_quietly, open_reader
+
+    if options.explain:
+        from core.explain import canonical_method
+
+        options.explain = canonical_method(options.explain)
+    import_tensorflow_quietly()
+    reader = open_reader(options.checkpoint, options.checkpoints)
+    show = (lambda row: json.dumps(row, allow_nan=False)) if options.json else _table_row
+    names, films, status = [], [], 0
+    for (path, film), stem in zip(_read_files(options.files), _stems(options.files), strict=True):
+        if isinstance(film, RadiographError):
+            print(f"{path}: {film}", file=sys.stderr, flush=True)
+            status = 1
+            continue
+        reading = reader.read([film])
+        names.append(str(path))
+        films.append(reading.films[0])
+        print(show(film_result(str(path), reading.films[0], reading)), flush=True)
+        if reading.films[0].prediction is None:
+            print(f"{path}: {' '.join(reading.films[0].quality.reasons)}", file=sys.stderr, flush=True)
+            status = 1
+        elif options.explain:
+            _write_explanation(reader, reading.films[0], stem, options)
+    if options.study and films:
+        regions = {film.radiograph.id: film.region for film in films if film.region}
+        study = reader.read([film.radiograph for film in films], regions)
+        print(show(reading_result(names, study)), flush=True)
+    return status
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and run; a user's mistake is one line on stderr and exit status 1."""
+    options = _parser().parse_args(arguments)
+    try:
+        return run(options)
+    except ScaphoidError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

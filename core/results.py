@@ -1,0 +1,195 @@
+"""Readings -> plain JSON values and plain sentences. What a screen says and what a file says come from here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from core import __version__
+from core.checkpoints import CHECKPOINTS, read_scores
+from core.errors import CheckpointError
+from core.explain import METHODS
+from core.metrics import cases_like
+from core.reading import FilmReading, StudyReading, mean_probability
+from core.values import Checkpoint, Explanation, Interval, Scores
+
+
+def film_result(name: str, film: FilmReading, reading: StudyReading) -> dict[str, Any]:
+    """Return one film's result as plain JSON values.
+
+    `probability` and `logit` are None and `decision` is ``"not read"`` where the film is not fit to be read;
+    `quality` says why.
+    """
+    prediction = film.prediction
+    row: dict[str, Any] = {"file": name}
+    row |= _verdict(prediction.probability if prediction else None, reading.checkpoint)
+    row["logit"] = prediction.logit if prediction else None
+    row["quality"] = {"level": film.quality.level, "reasons": list(film.quality.reasons)}
+    row["region"] = _region_values(film)
+    row["radiograph"] = film.radiograph.id
+    row["warnings"] = list(film.radiograph.warnings)
+    return row
+
+
+def reading_result(names: Sequence[str], reading: StudyReading) -> dict[str, Any]:
+    """Return what one checkpoint says of a study; `file` lists its films, `driver` the one with most evidence."""
+    card, driver = reading.checkpoint, reading.driver
+    row: dict[str, Any] = {"study": True, "file": list(names)}
+    row |= _verdict(reading.probability, card)
+    row["films_read"] = sum(film.prediction is not None for film in reading.films)
+    row["driver"] = names[reading.films.index(driver)] if driver else None
+    row["seconds"] = round(reading.seconds, 4)
+    row["weights_sha256"] = card.weights_sha256
+    row["wrist_finder"] = card.region
+    return row
+
+
+def study_result(names: Sequence[str], readings: Sequence[StudyReading]) -> dict[str, Any]:
+    """Return everything about a study that a colleague needs to check it: every checkpoint, every film, versions."""
+    checkpoints = []
+    for reading in readings:
+        films = [film_result(name, film, reading) for name, film in zip(names, reading.films, strict=True)]
+        checkpoints.append(reading_result(names, reading) | {"films": films})
+    return {
+        "notice": "For research and education; not a medical device.",
+        "mean_probability": mean_probability(readings),
+        "checkpoints": checkpoints,
+        "versions": running_versions(),
+    }
+
+
+def running_versions() -> dict[str, str]:
+    """Return the versions of Scaphoid and of the packages a result depends on, as they run now."""
+    versions = {"scaphoid": __version__}
+    for package in ("tensorflow", "keras", "numpy", "opencv-python-headless", "pydicom", "pillow"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:  # For example another build of TensorFlow or OpenCV.
+            versions[package] = "unknown"
+    return versions
+
+
+def cases_sentence(reading: StudyReading, folder: Path = CHECKPOINTS) -> str:
+    """Say in words what a study's probability means: what became of the studies that scored like it."""
+    card = reading.checkpoint
+    if reading.probability is None:
+        return "No film was read."
+    try:
+        scores = held_out_scores(card, folder)
+    except CheckpointError as error:
+        return f"What this probability means cannot be said: {error}"
+    if scores is None:
+        return "There are no test studies to compare this probability with."
+    like = cases_like(scores, reading.probability)
+    kind = "simulated test studies" if card.data.get("simulated") else "test studies"
+    label = "a fracture" if card.positive_label == "fracture" else "an abnormality"
+    interval = f"95% interval {100 * like.rate.low:.0f} to {100 * like.rate.high:.0f}%"
+    return (
+        f"Of {like.n} {kind} that scored like this one ({100 * like.low:.0f} to {100 * like.high:.0f}%), "
+        f"{like.positives} had {label} ({100 * like.rate.value:.0f}%, {interval})."
+    )
+
+
+def evidence_sentence(explanation: Explanation, card: Checkpoint) -> tuple[str, bool]:
+    """Say how a heat map may be read, and whether it is evidence at all. The raw peak decides, not the colours.
+
+    Where the card knows how strong the peak was on test films without a fracture, a peak no stronger than 9 in 10 of
+    those is not called evidence.
+
+    Returns
+    -------
+    sentence : str
+    positive : bool
+        False where the map is not to be shown as evidence.
+    """
+    label = card.positive_label
+    if not explanation.peak > 0:
+        return f"No positive evidence: nothing on the film speaks {explanation.target} {label} to this method.", False
+    if not METHODS[explanation.method].evidence:
+        return "This method draws a map on every film, also where there is nothing. A hint, not a proof.", True
+    usual = (card.data.get("peaks") or {}).get(explanation.method)
+    if usual and explanation.target == "for":
+        seen = f"on 9 in 10 {usual.get('films', 'films')} without a {label} (n={usual['n']})"
+        if explanation.peak <= usual["value"]:
+            return f"No positive evidence: the map's strongest point is no stronger than {seen}.", False
+        return f"The map's strongest point is stronger than {seen}. A heat map is a hint, not a proof.", True
+    return "A heat map shows what the model looked at. It is a hint, not a proof.", True
+
+
+def held_out_scores(card: Checkpoint, folder: Path = CHECKPOINTS) -> Scores | None:
+    """Return the checkpoint's scores on the studies kept for testing alone, or None where it has none.
+
+    Raises
+    ------
+    CheckpointError
+        If its table of scores is damaged.
+    """
+    path = folder / card.id / "scores.csv"
+    return _held_out(path.parent, path.stat().st_mtime_ns) if path.is_file() else None
+
+
+@lru_cache(maxsize=16)
+def _held_out(directory: Path, _modified: int) -> Scores | None:
+    return next((scores for scores in read_scores(directory) if scores.split == "test"), None)
+
+
+def _verdict(probability: float | None, card: Checkpoint) -> dict[str, Any]:
+    from core.classifier import decide
+
+    decision = None if probability is None else decide(probability, card)
+    thresholds = {point.name: point.threshold for point in card.operating_points}
+    return {
+        "probability": probability,
+        "decision": decision.text if decision else "not read",
+        "threshold": thresholds.get("high_specificity", next(iter(thresholds.values()), None)),
+        "thresholds": thresholds,
+        "positive_label": card.positive_label,
+        "checkpoint": card.id,
+    }
+
+
+def _region_values(film: FilmReading) -> dict[str, Any] | None:
+    region = film.region
+    if region is None:
+        return None
+    numbers = {name: round(float(getattr(region, name)), 3) for name in ("x", "y", "side", "angle", "confidence")}
+    return numbers | {"set_by_reader": region.set_by_reader}
+
+
+def result_rows(card: Checkpoint) -> list[dict[str, str]]:
+    """Return what the card says was measured, one row an estimate: name, value, 95% interval, n."""
+    rows = []
+    for name, found in (card.data.get("results") or {}).items():
+        if isinstance(found, Mapping) and {"value", "low", "high"} <= set(found):
+            rows.append({"": name.replace("_", " "), **_interval_words(found)})
+    return rows
+
+
+def operating_point_rows(card: Checkpoint) -> list[dict[str, str]]:
+    """Return the card's operating points in words, one row a point."""
+    words = {"high_sensitivity": "Below: none seen", "high_specificity": "From here on: suspected"}
+    return [
+        {
+            "": words.get(point.name, point.name),
+            "threshold": f"{100 * point.threshold:.1f}%",
+            "sensitivity": _short(point.sensitivity),
+            "specificity": _short(point.specificity),
+        }
+        for point in card.operating_points
+    ]
+
+
+def _short(interval: Interval) -> str:
+    return f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f}, n={interval.n})"
+
+
+def _interval_words(found: Mapping[str, Any]) -> dict[str, str]:
+    number = lambda value: "-" if value is None else f"{value:.3f}"  # noqa: E731
+    return {
+        "value": number(found["value"]),
+        "95% interval": f"{number(found['low'])} to {number(found['high'])}",
+        "n": str(found.get("n", "")),
+    }
