@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and run; a user's mistake is one line on stderr and exit status 1."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)
     try:
         return run(options)
     except ScaphoidError as error:

@@ -126,7 +126,9 @@ def import_tensorflow_quietly() -> None:
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
-        import tensorflow  # noqa: F401
+        import tensorflow
+
+        tensorflow.config.list_physical_devices()  # It also complains of a graphics card that is not there.
     finally:
         os.dup2(kept, 2)
         os.close(kept)
