@@ -159,12 +159,38 @@ def _region_values(film: FilmReading) -> dict[str, Any] | None:
     return numbers | {"set_by_reader": region.set_by_reader}
 
 
+_RESULT_NAMES = {
+    "auc": "AUC of the study",
+    "average_precision": "Average precision",
+    "brier": "Brier score",
+    "ece": "Expected calibration error",
+    "sensitivity_at_high_sensitivity": "Sensitivity at the lower threshold",
+    "specificity_at_high_sensitivity": "Specificity at the lower threshold",
+    "sensitivity_at_high_specificity": "Sensitivity at the upper threshold",
+    "specificity_at_high_specificity": "Specificity at the upper threshold",
+    "location_peak_in_mask": "Location head: peak inside the fracture",
+    "location_peak_within_8_pixels": "Location head: peak within 8 pixels of it",
+    "centre_of_square_in_mask": "The square's centre instead: inside",
+    "centre_of_square_within_8_pixels": "The square's centre instead: within 8 pixels",
+    "real_normals_called_suspected": "Without a fracture, called suspected",
+    "real_normals_called_uncertain": "Without a fracture, called uncertain",
+    "real_normals_called_not_seen": "Without a fracture, called not seen",
+    "centre_within_15_percent": "Centre within 15% of the square's side",
+    "side_within_a_quarter": "Side within a quarter",
+    "direction_within_15_degrees": "Direction within 15 degrees",
+    "wrists_with_confidence_of_half": "Wrists with a confidence of 0.5 or more",
+    "films_without_wrist_with_confidence_of_half": "Films without a wrist with 0.5 or more",
+}
+
+
 def result_rows(card: Checkpoint) -> list[dict[str, str]]:
-    """Return what the card says was measured, one row an estimate: name, value, 95% interval, n."""
+    """Return what the card says was measured, one row an estimate: name, value, 95% interval, n and kind of films."""
     rows = []
     for name, found in (card.data.get("results") or {}).items():
         if isinstance(found, Mapping) and {"value", "low", "high"} <= set(found):
-            rows.append({"": name.replace("_", " "), **_interval_words(found)})
+            simulated = card.data.get("simulated") and not name.startswith("real_")
+            words = _RESULT_NAMES.get(name, name.replace("_", " "))
+            rows.append({"": words, **_interval_words(found), "films": "simulated" if simulated else "real"})
     return rows
 
 

@@ -134,5 +134,11 @@ def test_tables_of_the_card():
     rows = result_rows(
         card(data={"results": {"auc": {"value": 0.912, "low": 0.9, "high": None, "n": 40}, "note": "x"}})
     )
-    assert rows == [{"": "auc", "value": "0.912", "95% interval": "0.900 to -", "n": "40"}]
+    words = {"": "AUC of the study", "value": "0.912", "95% interval": "0.900 to -", "n": "40", "films": "real"}
+    assert rows == [words]
+    told = {"value": 0.1, "low": 0.0, "high": 0.2, "n": 4}
+    both = result_rows(
+        card(data={"simulated": True, "results": {"brier": told, "real_normals_called_suspected": told}})
+    )
+    assert [row["films"] for row in both] == ["simulated", "real"]
     assert operating_point_rows(card())[0]["sensitivity"] == "0.95 (0.90 to 0.98, n=100)"

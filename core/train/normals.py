@@ -23,7 +23,7 @@ from core.checkpoints.cards import check_id
 from core.datasets import index_dataset
 from core.errors import DatasetError, RadiographError, ScaphoidError
 from core.explain.peaks import usual_peaks
-from core.metrics import confusion, evaluate_scores, wilson_interval
+from core.metrics import confusion, wilson_interval
 from core.radiographs import read_radiograph
 from core.reading import FilmReading, Reader, open_reader
 from core.values import Checkpoint, Interval, OperatingPoint, Scores
@@ -110,10 +110,10 @@ def results_at(scores: Sequence[Scores], threshold: float) -> dict[str, dict[str
     test = next((each for each in scores if each.split == "test"), None)
     if test is None:
         return {}
-    found = evaluate_scores(test, threshold)
+    counts = confusion(test, threshold)
     return {
-        "sensitivity_at_high_specificity": vars(found.sensitivity),
-        "specificity_at_high_specificity": vars(found.specificity),
+        "sensitivity_at_high_specificity": vars(wilson_interval(counts.tp, counts.tp + counts.fn)),
+        "specificity_at_high_specificity": vars(wilson_interval(counts.tn, counts.tn + counts.fp)),
     }
 
 

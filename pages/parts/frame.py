@@ -16,6 +16,7 @@ _STYLE = """
   .scaphoid-notice { color: #f2d9a0; background: #241e10; border: 1px solid #57461c; border-radius: 6px;
     padding: .2rem .8rem; font-size: .92rem; margin: 0; }
   [data-testid="stPageLink"] a[disabled] p { color: #e8ebef; font-weight: 650; border-bottom: 2px solid #5cb8ff; }
+  [data-testid="stCaptionContainer"] { opacity: 1; }
   [data-testid="stCaptionContainer"] p { color: #a3adba; }
   .answer { display: flex; flex-wrap: wrap; align-items: baseline; gap: .1rem 1.4rem;
     border-left: 8px solid var(--tone); background: #15191f; border-radius: 6px; padding: .5rem 1.1rem; }

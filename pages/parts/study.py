@@ -152,7 +152,7 @@ def _show_probabilities(desk: Desk, readings: list[StudyReading]) -> None:
         st.plotly_chart(
             probability_figure(rows, first.checkpoint), config={"displayModeBar": False}, key="probabilities"
         )
-        st.caption("Green: no fracture seen. Yellow: uncertain. Red: suspected. Limits chosen on simulated studies.")
+        st.caption("Green: none seen. Yellow: uncertain. Red: suspected. How the limits were chosen: About this model.")
 
 
 def _article(label: str) -> str:
@@ -203,7 +203,7 @@ def _show_films(desk: Desk, reading: StudyReading, explanation: Explanation | No
     if explanation:
         _, positive = evidence_sentence(explanation, reading.checkpoint)
         title = f"{METHODS[explanation.method].title}, {explanation.target} {reading.checkpoint.positive_label}"
-        overlay = ViewerOverlay(explanation, title if positive else f"{title}: no positive evidence", positive)
+        overlay = ViewerOverlay(explanation, title if positive else f"{title}: No positive evidence", positive)
     show_viewer(desk.study, films, desk.packed_film, overlay, lambda: _take_region(desk))
 
 

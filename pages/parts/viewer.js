@@ -210,7 +210,7 @@ class Viewer {
       context.fillStyle = "#e8ebef";
       context.fillText(words, x, y);
     };
-    text(title, 10, 10);
+    title.split(": ").forEach((line, number) => text(line, 10, 10 + 20 * number));
     if (entry.side) text(entry.side, pane.clientWidth - 12, 10, "right");
     if (entry.spacing_mm) this.drawScaleBar(context, pane, scale / entry.spacing_mm, text);
   }
