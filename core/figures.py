@@ -90,14 +90,21 @@ def probability_figure(rows: Sequence[ProbabilityRow], checkpoint: Checkpoint) -
             y=[row.name],
             mode="markers+text",
             marker={"size": 18 if row.main else 12, "color": INK if row.main else MUTED, "symbol": "diamond"},
-            text=[f"{100 * row.probability:.0f}%"],
-            textposition="middle right" if row.probability < 0.85 else "middle left",
+            text=[percent(row.probability)],
+            textposition="middle right" if row.probability < 0.7 else "middle left",
             textfont={"size": 16 if row.main else 14, "color": INK},
             hovertemplate=f"{row.name}: %{{x:.3f}}<extra></extra>",
         )
-    figure.update_xaxes(range=[0, 1], tickformat=".0%", tickvals=[0, 0.25, 0.5, 0.75, 1], fixedrange=True)
+    figure.update_xaxes(range=[-0.03, 1.03], tickformat=".0%", tickvals=[0, 0.25, 0.5, 0.75, 1], fixedrange=True)
     figure.update_yaxes(autorange="reversed", fixedrange=True, ticksuffix="  ")
     return figure
+
+
+def percent(probability: float) -> str:
+    """Return a probability for people: whole percent, and never "0%" or "100%", which no model can know."""
+    if probability > 0.99:
+        return "over 99%"
+    return "under 1%" if probability < 0.01 else f"{100 * probability:.0f}%"
 
 
 def zone_limits(checkpoint: Checkpoint) -> tuple[float, float]:

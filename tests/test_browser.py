@@ -273,7 +273,7 @@ def test_nothing_scrolls_sideways(page, server, size):
         assert sideways(page) <= 0
     page.goto(server.url)
     ready(page)
-    page.get_by_role("button", name="(simulated)").first.click()
+    page.get_by_role("button", name="Simulated: ").first.click()
     page.wait_for_selector(".film-viewer[data-film]")
     assert sideways(page) <= 0
     open_heat(page)

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from core.errors import ScaphoidError
-from core.figures import ProbabilityRow, heat_colours, overlay_image, png_bytes, probability_figure, zone_limits
+from core.figures import (
+    ProbabilityRow,
+    heat_colours,
+    overlay_image,
+    percent,
+    png_bytes,
+    probability_figure,
+    zone_limits,
+)
 from core.values import Checkpoint, Interval, OperatingPoint
 
 
@@ -75,3 +83,10 @@ def test_probability_figure_draws_each_row_where_it_belongs():
         ("Film 1", 0.3, "30%"),
     ]
     assert [(shape.x0, shape.x1) for shape in figure.layout.shapes] == [(0, 0.2), (0.2, 0.7), (0.7, 1)]
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"), [(0.999, "over 99%"), (0.99, "99%"), (0.505, "50%"), (0.01, "1%"), (0.0099, "under 1%")]
+)
+def test_no_probability_is_shown_as_certain(given, shown):
+    assert percent(given) == shown

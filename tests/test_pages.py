@@ -49,7 +49,7 @@ def test_every_page_opens_with_the_notice_and_without_a_fault(path):
 
 
 def test_an_example_is_one_click_away_and_called_simulated(app):
-    button = next(button for button in app.button if "(simulated)" in button.label)
+    button = next(button for button in app.button if "Simulated: " in button.label)
     button.click().run()
     assert not app.exception
     text = words(app)
@@ -85,7 +85,7 @@ def test_only_bad_files_leave_the_reader_at_the_start_with_the_reason(app):
 
 
 def test_heat_is_off_at_first_and_every_method_can_be_asked_for(app):
-    next(button for button in app.button if "Displaced" in button.label).click().run()
+    next(button for button in app.button if "displaced" in button.label).click().run()
     assert not app.selectbox
     app.toggle(key="heat").set_value(True).run()
     options = app.selectbox(key="method").options
@@ -96,7 +96,7 @@ def test_heat_is_off_at_first_and_every_method_can_be_asked_for(app):
 
 
 def test_closing_the_study_leaves_nothing_on_the_page(app):
-    next(button for button in app.button if "(simulated)" in button.label).click().run()
+    next(button for button in app.button if "Simulated: " in button.label).click().run()
     app.button(key="close").click().run()
     assert "scored like this one" not in words(app)
     assert app.get("file_uploader")
@@ -118,7 +118,7 @@ def test_a_flipped_byte_in_the_weights_is_said_and_never_loaded(elsewhere):
     data[len(data) // 2] ^= 1
     weights.write_bytes(data)
     app = open_page()
-    next(button for button in app.button if "(simulated)" in button.label).click().run()
+    next(button for button in app.button if "Simulated: " in button.label).click().run()
     assert not app.exception
     told = " ".join(thing.value for thing in (*app.warning, *app.error))
     assert "is not used" in told
@@ -130,7 +130,7 @@ def test_several_checkpoints_stand_side_by_side_with_their_mean(elsewhere):
     card = replace(checkpoints.read_card(first), id="second-one", title="The second one")
     checkpoints.publish(elsewhere, card, first / "model.weights.h5")
     app = open_page()
-    next(button for button in app.button if "(simulated)" in button.label).click().run()
+    next(button for button in app.button if "Simulated: " in button.label).click().run()
     app.multiselect(key="checkpoints").set_value([first.name, "second-one"]).run()
     assert not app.exception
     assert "mean of 2" in words(app)

@@ -17,6 +17,7 @@ from core.figures import (
     UNCERTAIN,
     ProbabilityRow,
     overlay_image,
+    percent,
     png_bytes,
     probability_figure,
 )
@@ -110,7 +111,7 @@ def _show_answer(desk: Desk, readings: list[StudyReading]) -> None:
     probability = mean_probability(readings)
     tone = _TONES[first.decision.label] if agreed else UNCERTAIN
     title = first.decision.text if agreed else "Uncertain: the models disagree"
-    share = f"{100 * probability:.0f}%" + (f" mean of {len(readings)}" if len(readings) > 1 else "")
+    share = percent(probability) + (f" mean of {len(readings)}" if len(readings) > 1 else "")
     st.html(
         f'<section class="answer" style="--tone:{tone}" aria-live="polite"><h2>{html.escape(title)}</h2>'
         f'<span class="share">{share}</span>'

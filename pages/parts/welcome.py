@@ -28,9 +28,9 @@ class Example:
 
 
 EXAMPLES = (
-    Example("Displaced fracture of the distal radius", 15, "displaced", "wrist"),
-    Example("Scaphoid fracture, shown by one film only", 25, "scaphoid", "wrist"),
-    Example("No fracture", 33, None, "forearm"),
+    Example("displaced radius fracture", 15, "displaced", "wrist"),
+    Example("scaphoid fracture", 25, "scaphoid", "wrist"),
+    Example("no fracture", 33, None, "forearm"),
 )
 
 
@@ -62,7 +62,7 @@ def show_welcome(desk: Desk) -> None:
         with column:
             st.image(_thumbnail(example), width="stretch")
             st.button(
-                f"{example.title} (simulated)",
+                f"Simulated: {example.title}",
                 key=f"example-{example.seed}",
                 on_click=_open_example,
                 args=(desk, example),
@@ -81,7 +81,7 @@ def _thumbnail(example: Example) -> np.ndarray:
 
 def _open_example(desk: Desk, example: Example) -> None:
     films = example_films(example.seed, example.kind, example.framing, _EXAMPLE_SIZE)
-    desk.lay(films, f"Simulated study: {example.title.lower()}")
+    desk.lay(films, f"Simulated study: {example.title}")
 
 
 def _take(desk: Desk, files: list) -> None:
