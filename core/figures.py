@@ -108,11 +108,11 @@ def percent(probability: float) -> str:
 
 
 def zone_limits(checkpoint: Checkpoint) -> tuple[float, float]:
-    """Return the thresholds between "not seen", "uncertain" and "suspected"; (1, 1) where the card has none."""
+    """Return the thresholds between "not seen", "uncertain" and "suspected"; (0, 1) where the card has none."""
     low = checkpoint.operating_point("high_sensitivity")
     high = checkpoint.operating_point("high_specificity")
     ends = [point.threshold for point in (low or high, high or low) if point]
-    return (min(ends), max(ends)) if ends else (1.0, 1.0)
+    return (min(ends), ends[1]) if ends else (0.0, 1.0)
 
 
 def scores_figure(scores: Scores, checkpoint: Checkpoint) -> go.Figure:

@@ -105,6 +105,9 @@ def run(options: argparse.Namespace) -> int:
         elif options.explain:
             _write_explanation(reader, reading.films[0], stem, options)
     if options.study and films:
+        # A film given twice counts once, as it does on the screen.
+        once = {film.radiograph.id: (name, film) for name, film in reversed(list(zip(names, films, strict=True)))}
+        names, films = map(list, zip(*reversed(once.values()), strict=True))
         regions = {film.radiograph.id: film.region for film in films if film.region}
         study = reader.read([film.radiograph for film in films], regions)
         print(show(reading_result(names, study)), flush=True)
@@ -120,6 +123,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except BrokenPipeError:
+        return 1
+    except OSError as error:
+        reason = error.strerror or "it cannot be written to"
+        print(f"Expected a folder that heat maps can be written to: {reason}.", file=sys.stderr)
         return 1
 
 

@@ -19,7 +19,11 @@ if not usable:
     st.error("There is no checkpoint to tell about.")
     st.stop()
 
-default = default_id(CHECKPOINTS)
+try:
+    default = default_id(CHECKPOINTS)
+except ScaphoidError as error:
+    default = None
+    st.warning(str(error))
 ids = sorted(usable, key=lambda key: (key != default, usable[key].task != "fracture", key))
 card = usable[st.selectbox("Model", ids, format_func=lambda key: usable[key].title, key="model")]
 

@@ -296,6 +296,7 @@ def test_two_sessions_see_their_own_films_and_leave_nothing_behind(chromium, ser
         page.goto(server.url)
         drop(page, ("film.png", data))
         open_heat(page)
+        choose_method(page, "SmoothGrad")
         with page.expect_download():
             page.get_by_role("button", name="Download film with heat map (PNG)").click()
     for context in contexts:

@@ -71,7 +71,8 @@ def test_png_comes_back_bit_for_bit_and_holds_no_metadata():
 def test_zones_come_from_the_card():
     assert zone_limits(card_with(0.2, 0.7)) == (0.2, 0.7)
     assert zone_limits(card_with(0.4)) == (0.4, 0.4)
-    assert zone_limits(card_with()) == (1.0, 1.0)
+    assert zone_limits(card_with(0.6, 0.4)) == (0.4, 0.4), "where the points cross, from the upper one on is suspected"
+    assert zone_limits(card_with()) == (0.0, 1.0)
 
 
 def test_probability_figure_draws_each_row_where_it_belongs():

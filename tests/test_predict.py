@@ -11,7 +11,10 @@ import pytest
 from PIL import Image
 
 from core.checkpoints import CHECKPOINTS, default_id
+from core.figures import png_bytes
+from core.phantoms import simulate_film
 from core.predict import main
+from core.radiographs import read_radiograph
 from tests.films import bad_files, dicom_film, png_film
 
 ROOT = Path(__file__).parent.parent
@@ -50,6 +53,24 @@ def test_json_gives_one_object_a_film_and_one_for_the_study(films, capsys):
     read = [row["probability"] for row in rows[:2] if row["probability"] is not None]
     assert rows[2]["probability"] == (pytest.approx(np.mean(read)) if read else None)
     assert rows[2]["films_read"] == len(read)
+
+
+def test_a_film_given_twice_counts_once(films, capsys):
+    _, out, _ = run(capsys, films[0], films[0], films[1], "--json", "--study")
+    assert json.loads(out[-1])["file"] == [str(films[0]), str(films[1])]
+
+
+def test_heat_maps_that_cannot_be_written_are_one_line(tmp_path, capsys):
+    film = tmp_path / "wrist.png"
+    film.write_bytes(wrist_png())
+    status, _, err = run(capsys, film, "--explain", "gradcam", "--out", film)
+    assert (status, len(err)) == (1, 1)
+    assert err[0].startswith("Expected a folder")
+
+
+def wrist_png():
+    pixels = simulate_film(5, size=300, framing="wrist", view="PA", positive=True).pixels
+    return png_bytes(np.rint(255 * pixels).astype(np.uint8))
 
 
 def test_a_bad_file_is_one_line_and_the_others_are_still_read(films, tmp_path, capsys):
@@ -91,11 +112,8 @@ def test_nothing_but_its_own_words_comes_out(films):
 
 def test_explanations_are_written_at_the_films_own_size(tmp_path, capsys):
     film = tmp_path / "wrist.png"
-    from core.figures import png_bytes
-    from core.phantoms import simulate_film
-
-    pixels = simulate_film(5, size=300, framing="wrist", view="PA", positive=True).pixels
-    film.write_bytes(png_bytes(np.rint(255 * pixels).astype(np.uint8)))
+    film.write_bytes(wrist_png())
+    pixels = read_radiograph(film.read_bytes()).pixels
     status, _, err = run(capsys, film, "--explain", "Grad-CAM", "--out", tmp_path / "maps")
     assert (status, err) == (0, [])
     heat = np.load(tmp_path / "maps" / "wrist.gradcam.npy")

@@ -381,12 +381,12 @@ def import_checkpoint(
     CheckpointError
         An unknown backbone, a file that is neither of the two kinds, carries code, or does not fit.
     """
-    import keras
-
     known = find_backbone(backbone)
     source = Path(source)
     if not source.is_file():
         raise CheckpointError("A file to import was expected, but there is none.")
+    import keras
+
     with tempfile.TemporaryDirectory() as aside:
         weights = extract_weights(source, Path(aside))
         location_head = _fit_weights(weights, backbone, input_size)

@@ -12,7 +12,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,9 @@ def collect_films(request: Request) -> TrainingData:
     halves = split_by_patient(held_out, {"valid": 0.5, "test": 0.5}, seed)
     print(describe({"train": train, **halves}, index.problems), file=sys.stderr)
     films = {name: _films(part, index) for name, part in {"train": train, **halves}.items()}
+    if request.task == "fracture" and not request.finder:
+        # Nothing will find the wrist when films are read, so none may be trained or measured on a wrist that is known.
+        films = {name: tuple(replace(film, region=None) for film in part) for name, part in films.items()}
     empty = [name for name, part in films.items() if not part]
     if empty:
         raise DatasetError(f"Each of train, valid and test needs films, but {empty[0]} has none.")

@@ -34,6 +34,9 @@ _VIEW_WORDS = {"LATERAL": "lateral", "OBLIQUE": "oblique"}
 
 def show_study(desk: Desk) -> None:
     """Show the study on the desk."""
+    for key in ("method", "target"):  # A choice outlives the control, so that the map can be switched off and on.
+        if key in st.session_state:
+            st.session_state[key] = st.session_state[key]
     for problem in desk.problems:
         st.error(problem)
     entries = list_checkpoints(CHECKPOINTS)
@@ -46,6 +49,11 @@ def show_study(desk: Desk) -> None:
         none_chosen = st.session_state.get("checkpoints") == []
         unusable = "No checkpoint can be used, so the films cannot be read."
         answer_place.error("Choose a checkpoint to read with." if none_chosen else unusable)
+        with viewing:  # The films stay, and with them the zoom, while another checkpoint is chosen.
+            films = [ViewerFilm(film, film_label(desk, film)) for film in desk.films]
+            show_viewer(desk.study, films, desk.packed_film, None, lambda: None)
+        with asking:
+            _offer_closing(desk)
         return
     with answer_place, st.spinner("Reading the films"):
         readings = [desk.reading(reader) for reader in readers]
@@ -57,10 +65,14 @@ def show_study(desk: Desk) -> None:
         overlay = _choose_heat(desk, readers[0])
     with asking:
         _offer_downloads(desk, readings, overlay)
-        st.button("Close this study", on_click=desk.clear, width="stretch", key="close")
+        _offer_closing(desk)
     with viewing:
         _show_films(desk, readings[0], overlay)
         _show_notes(desk, readings[0])
+
+
+def _offer_closing(desk: Desk) -> None:
+    st.button("Close this study", on_click=desk.clear, width="stretch", key="close")
 
 
 def film_label(desk: Desk, film: Radiograph) -> str:
@@ -73,7 +85,11 @@ def _choose_readers(entries: list[CheckpointEntry]) -> list[Reader]:
     usable = {
         entry.id: entry.checkpoint for entry in entries if entry.checkpoint and entry.checkpoint.task == "fracture"
     }
-    default = default_id(CHECKPOINTS)
+    try:
+        default = default_id(CHECKPOINTS)
+    except ScaphoidError as error:
+        default = None
+        st.warning(str(error))
     chosen = list(usable)[:1] if default not in usable else [default]
     if len(usable) > 1:
         chosen = st.multiselect(
@@ -111,11 +127,12 @@ def _show_answer(desk: Desk, readings: list[StudyReading]) -> None:
     probability = mean_probability(readings)
     tone = _TONES[first.decision.label] if agreed else UNCERTAIN
     title = first.decision.text if agreed else "Uncertain: the models disagree"
+    alone = f"{first.checkpoint.title} alone: " if len(readings) > 1 else ""
     share = percent(probability) + (f" mean of {len(readings)}" if len(readings) > 1 else "")
     st.html(
         f'<section class="answer" style="--tone:{tone}" aria-live="polite"><h2>{html.escape(title)}</h2>'
         f'<span class="share">{share}</span>'
-        f"<p>{html.escape(cases_sentence(first))}</p>"
+        f"<p>{html.escape(alone + cases_sentence(first))}</p>"
         f'<p class="small">{html.escape(_how(desk, readings))}</p></section>'
     )
 
@@ -168,6 +185,8 @@ def _choose_heat(desk: Desk, reader: Reader) -> Explanation | None:
     if not st.toggle("Heat map", key="heat", disabled=film.prediction is None) or film.prediction is None:
         return None
     keys = available_methods(reader.checkpoint)
+    if st.session_state.get("method") not in keys:
+        st.session_state.pop("method", None)
     method = st.selectbox("Method", keys, format_func=lambda key: METHODS[key].title, key="method")
     st.caption(METHODS[method].description)
     target = "for"
@@ -203,7 +222,9 @@ def _show_films(desk: Desk, reading: StudyReading, explanation: Explanation | No
     overlay = None
     if explanation:
         _, positive = evidence_sentence(explanation, reading.checkpoint)
-        title = f"{METHODS[explanation.method].title}, {explanation.target} {reading.checkpoint.positive_label}"
+        method = METHODS[explanation.method]
+        side = f", {explanation.target} {reading.checkpoint.positive_label}" if method.directed else ""
+        title = f"{method.title}{side}"
         overlay = ViewerOverlay(explanation, title if positive else f"{title}: No positive evidence", positive)
     show_viewer(desk.study, films, desk.packed_film, overlay, lambda: _take_region(desk))
 
@@ -234,7 +255,8 @@ def _offer_downloads(desk: Desk, readings: list[StudyReading], explanation: Expl
         key="download-result",
         on_click="ignore",
     )
-    if explanation:
+    # A map that is not shown as evidence is not handed out either: scaled to its own maximum it would look like some.
+    if explanation and evidence_sentence(explanation, readings[0].checkpoint)[1]:
         st.download_button(
             "Download film with heat map (PNG)",
             partial(_overlay_png, desk, desk.explanation_key(explanation)),

@@ -73,8 +73,10 @@ class Viewer {
     const heat = data.overlay?.heat;
     if (heat !== this.heatKey) {
       this.heatKey = heat;
-      this.heat = heat ? await this.paintHeat(heat) : null;
-      if (heat !== this.heatKey) return;
+      this.heat = null;
+      const painted = heat ? await this.paintHeat(heat) : null;
+      if (heat !== this.heatKey) return; // Another answer has come meanwhile.
+      this.heat = painted;
     }
     this.root.querySelector(".opacity").hidden = !data.overlay;
     this.drawStrip();
@@ -175,7 +177,9 @@ class Viewer {
       const region = this.draft ?? entry.region;
       if (region && (isOverlay || this.showSquare || this.draft)) this.drawSquare(context, region, 1 / s);
       context.setTransform(ratio, 0, 0, ratio, 0, 0);
-      this.drawLabels(context, pane, isOverlay ? overlay.label : entry.label, scale);
+      const making = "The heat map of this film: being made";
+      const label = overlay?.film === entry.id ? overlay.label : making;
+      this.drawLabels(context, pane, isOverlay ? label : entry.label, scale);
     }
     if (film) this.report(film);
   }
@@ -225,15 +229,22 @@ class Viewer {
 
   drawStrip() {
     this.strip.hidden = this.data.films.length < 2;
-    this.strip.replaceChildren(
-      ...this.data.films.map((entry, index) => {
-        const button = document.createElement("button");
-        button.type = "button";
-        button.textContent = entry.label;
-        button.setAttribute("aria-pressed", String(index === this.selected));
-        button.onclick = () => this.select(index);
-        return button;
-      })
+    // The buttons are made once a study, so that the keyboard's place among them is kept.
+    const key = this.data.study + this.data.films.map((entry) => entry.label).join("|");
+    if (key !== this.stripKey) {
+      this.stripKey = key;
+      this.strip.replaceChildren(
+        ...this.data.films.map((entry, index) => {
+          const button = document.createElement("button");
+          button.type = "button";
+          button.textContent = entry.label;
+          button.onclick = () => this.select(index);
+          return button;
+        })
+      );
+    }
+    [...this.strip.children].forEach((button, index) =>
+      button.setAttribute("aria-pressed", String(index === this.selected))
     );
   }
 
@@ -243,6 +254,8 @@ class Viewer {
     const { width, level } = this.window;
     const state = { film: film.id, zoom: scale.toFixed(4), x: x.toFixed(1), y: y.toFixed(1), width: width.toFixed(3) };
     Object.assign(this.root.dataset, state, { level: level.toFixed(3), inverted: this.inverted, opacity: this.opacity });
+    const preset = Object.entries(PRESETS).find(([, each]) => each.width === width && each.level === level);
+    this.root.querySelector("select").value = preset ? preset[0] : "";
     const fitted = this.fit(film, this.panes[0]).scale;
     this.root.querySelector(".readout").textContent =
       `${Math.round((100 * scale) / fitted)}%  W ${Math.round(100 * width)}  L ${Math.round(100 * level)}`;
@@ -412,13 +425,14 @@ class Viewer {
 
   key(event) {
     const target = event.composedPath()[0];
-    const typing = target.closest?.("textarea, select, [contenteditable=true], input:not([type=radio], [type=checkbox])");
+    const typing = target.closest?.("textarea, [contenteditable=true], input:not([type=radio], [type=checkbox], [type=range])");
     if (event.ctrlKey || event.metaKey || event.altKey || typing || !this.film) return;
     const actions = { i: "invert", z: "zoom", " ": "reset", w: "window" };
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     // Space and the arrows belong to whatever control has the focus; letters and digits do not.
-    const control = target.closest?.("button, a, summary, input, [role]:not([role=img], [role=group], [role=main])");
+    const control = target.closest?.("button, a, summary, input, select, [role]:not([role=img], [role=group], [role=main])");
     if (control && (key === " " || key.startsWith("Arrow"))) return;
+    if (key.startsWith("Arrow") && this.data.films.length < 2) return;
     if (key in actions) this.act(actions[key]);
     else if (key in PRESETS) this.preset(key);
     else if (key === "ArrowRight" || key === "ArrowDown") this.select(this.selected + 1);
