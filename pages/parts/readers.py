@@ -52,3 +52,7 @@ def _warm() -> None:
         explain(reader.classifier, film, region=region)
     except ScaphoidError:
         return  # The page itself says what is wrong with the checkpoint when it is used.
+    except Exception:
+        if threading.main_thread().is_alive():
+            raise
+        # The server was stopped while it warmed up: nothing is lost, and nobody needs to read about it.
