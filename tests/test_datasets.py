@@ -1,14 +1,27 @@
 """core.datasets on folders made by hand in the layouts that real datasets have."""
 
+import builtins
+import io
 import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.datasets import DatasetIndex, describe, detect_format, find_studies, index_dataset, layouts, split_by_patient
+from core.datasets import (
+    DatasetIndex,
+    describe,
+    detect_format,
+    find_studies,
+    index_dataset,
+    split_by_patient,
+    split_dataset,
+)
+from core.datasets.__main__ import main
 from core.errors import DatasetError
 from core.values import Study
 
@@ -335,14 +348,16 @@ def test_links_are_followed_and_a_broken_one_is_told(mura):
 
 def test_indexing_opens_no_film(mura, monkeypatch):
     opened = []
+    really_open = builtins.open
 
     def spy(path, *arguments, **named):
         opened.append(path)
-        return open(path, *arguments, **named)
+        return really_open(path, *arguments, **named)
 
-    monkeypatch.setattr(layouts, "open", spy, raising=False)
+    monkeypatch.setattr(builtins, "open", spy)
+    monkeypatch.setattr(io, "open", spy)
     index_dataset(mura)
-    assert {Path(path).suffix for path in opened} <= {".csv"}
+    assert {Path(path).suffix for path in opened} == {".csv"}
 
 
 def make_studies(pairs):
@@ -395,3 +410,229 @@ def test_describe_counts(mura):
     assert lines[1].split() == ["train", "3", "5", "1", "1", "(33.3%)"]
     assert lines[2].split() == ["valid", "1", "1", "1", "0", "(0.0%)"]
     assert lines[3] == "left out: 2 x a file is empty"
+
+
+# --- MURA's lists and parts of the body ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def seven(tmp_path):
+    """Return a folder with MURA-v1.1's own names: seven parts of the body, the four lists without headings."""
+    root = tmp_path / "MURA-v1.1"
+    for split, patients in (("train", (1, 2)), ("valid", (11185,))):
+        films, studies = [], []
+        for part in ("ELBOW", "FINGER", "FOREARM", "HAND", "HUMERUS", "SHOULDER", "WRIST"):
+            for patient in patients:
+                label = "positive" if patient == 2 else "negative"
+                study = f"MURA-v1.1/{split}/XR_{part}/patient{patient:05d}/study1_{label}/"
+                studies.append(f"{study},{int(label == 'positive')}")
+                films += [f"{study}image{i}.png" for i in (1, 2)]
+        touch(tmp_path, *films)
+        table(root / f"{split}_image_paths.csv", *films)
+        table(root / f"{split}_labeled_studies.csv", *studies)
+    return root
+
+
+def test_mura_as_it_is_passed_on(seven):
+    index = index_dataset(seven)
+    assert (index.format, index.problems, index.notes, index.table) == ("mura", (), (), None)
+    assert {name: len(studies) for name, studies in index.splits.items()} == {"train": 14, "valid": 7}
+    assert sum(study.label for study in index.studies) == 7
+    assert len(index.paths) == len(set(index.paths)) == 42
+    assert not index.has_masks
+
+
+@pytest.mark.parametrize("region", ["XR_WRIST", "wrist", "Wrist", "xr_wrist"])
+def test_one_part_of_the_body(seven, region):
+    index = index_dataset(seven, region=region)
+    assert {study.id for study in index.studies} == {
+        "train/XR_WRIST/patient00001/study1",
+        "train/XR_WRIST/patient00002/study1",
+        "valid/XR_WRIST/patient11185/study1",
+    }
+    assert index.notes == ("Studies of other parts of the body than wrist, left out: 18.",)
+    assert len(index_dataset(seven, region="all").studies) == 21
+    assert find_studies(seven / "train/XR_WRIST", region=region)
+    with pytest.raises(DatasetError, match="no study of the part"):
+        index_dataset(seven / "train/XR_HAND", region=region)
+
+
+def test_films_that_the_lists_name_and_that_are_gone(seven):
+    (seven / "train/XR_WRIST/patient00002/study1_positive/image2.png").unlink()
+    for file in (seven / "valid/XR_HAND/patient11185/study1_negative").iterdir():
+        file.unlink()
+    index = index_dataset(seven)
+    assert reasons(index) == {
+        "train/XR_WRIST/patient00002/study1_positive/image2.png": "a film is missing",
+        "valid/XR_HAND/patient11185/study1_negative": "the study has no film that can be used",
+        "valid/XR_HAND/patient11185/study1_negative/image1.png": "a film is missing",
+        "valid/XR_HAND/patient11185/study1_negative/image2.png": "a film is missing",
+    }
+    within = index_dataset(seven / "train/XR_WRIST")
+    assert [problem.path.name for problem in within.problems] == ["image2.png"]
+    for folder in ("train", "valid"):
+        os.rename(seven / folder / "XR_ELBOW", seven.parent / f"{folder}_elbow")
+    assert "absent: 6." in index_dataset(seven).notes[0]
+
+
+def test_better_mura_lists_count_more_than_the_names_of_folders(seven):
+    file = seven / "train_labeled_studies.csv"
+    text = file.read_text(encoding="utf-8")
+    old = "XR_WRIST/patient00001/study1_negative/,0"
+    assert old in text
+    file.write_text(text.replace(old, "XR_WRIST/patient00001/study1_positive/,1"), encoding="utf-8")
+    for place in (seven, seven.parent, seven / "train", seven / "train/XR_WRIST/patient00001"):
+        index = index_dataset(place)
+        study = next(s for s in index.studies if s.patient_id == "patient00001" and "XR_WRIST" in s.paths[0].parts)
+        assert (study.label, index.film_labels[study.paths[0]]) == (1, 1)
+        assert index.notes == ("Studies whose label follows the folder's list and not their own name: 1.",)
+    # Where the folders were renamed as well, the lists of films may still have the old names.
+    wrist = seven / "train/XR_WRIST/patient00001"
+    os.rename(wrist / "study1_negative", wrist / "study1_positive")
+    index = index_dataset(seven)
+    assert (index.notes, index.problems) == ((), ())
+    assert sum(study.label for study in index.studies) == 8
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["file,label,group", "Image_Path,Fracture,Subject", "filename,target,patient", "filepath,class,PatientID"],
+)
+def test_headings_of_tables(tmp_path, header):
+    table(tmp_path / "list.csv", header, "a.png,1,p", "b.png,0,p", "c.png,normal,q")
+    touch(tmp_path, "a.png", "b.png", "c.png")
+    index = index_dataset(tmp_path)
+    assert [(study.patient_id, study.label) for study in index.studies] == [("p", 1), ("p", 0), ("q", 0)]
+    assert index.notes == ()
+
+
+def test_a_table_of_wrists_marked_by_hand(tmp_path):
+    rows = ["a.png,1,g1,10.5,20,30,up,1", "b.png,0,g1,1,2,3,down,0", "c.png,0,g2,1,2,3,Left,0", "d.png,0,g2,,,,up,0"]
+    table(tmp_path / "wrists.csv", "file,label,group,x,y,side,fingers,obvious", *rows, "e.png,0,g3,1,2,3,?,0")
+    touch(tmp_path, *(f"{name}.png" for name in "abcde"))
+    index = index_dataset(tmp_path / "wrists.csv")
+    assert [(study.id, study.patient_id) for study in index.studies][:2] == [("a.png", "g1"), ("b.png", "g1")]
+    angles = {path.name: (wrist.x, wrist.angle) for path, wrist in index.regions.items()}
+    assert angles == {"a.png": (10.5, 0.0), "b.png": (1.0, 180.0), "c.png": (1.0, -90.0)}
+    assert [index.details()[path]["obvious"] for path in index.paths] == ["1", "0", "0", "0", "0"]
+
+
+def test_a_table_without_patients_says_so(tmp_path):
+    table(tmp_path / "list.csv", "file,label", "a.png,1", "b.png,0")
+    touch(tmp_path, "a.png", "b.png")
+    (note,) = index_dataset(tmp_path).notes
+    assert "each study counts as one patient" in note
+    assert "flatter" in note
+    with pytest.raises(DatasetError, match="not say which part of the body"):
+        index_dataset(tmp_path, region="wrist")
+
+
+def test_a_table_with_parts_of_the_body(tmp_path):
+    table(tmp_path / "list.csv", "file,label,patient,body_part", "a.png,1,p,WRIST", "b.png,0,p,hand")
+    touch(tmp_path, "a.png", "b.png")
+    index = index_dataset(tmp_path, region="XR_WRIST")
+    assert [study.id for study in index.studies] == ["a.png"]
+    assert index.notes == ("Films of other parts of the body than wrist, left out: 1.",)
+
+
+def test_of_two_columns_with_one_name_the_first_counts(tmp_path):
+    table(tmp_path / "list.csv", "file,label,x,y,side,angle,angle", "a.png,1,1,2,3,45,90", "b.png,0,1,2,3,7")
+    touch(tmp_path, "a.png", "b.png")
+    assert [wrist.angle for wrist in index_dataset(tmp_path).regions.values()] == [45, 7]
+
+
+def test_a_table_of_boxes_is_no_list_of_films(tmp_path):
+    table(tmp_path / "boxes.csv", "filename,class,xmin,ymin,xmax,ymax", "a.png,fracture,1,2,3,4")
+    touch(tmp_path, "Fracture/a.png", "Normal/b.png")
+    assert index_dataset(tmp_path).format == "folders"
+
+
+# --- parts and the command -------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 1)), max_size=80),
+    st.sampled_from([("all",), ("train", "valid"), ("train", "test"), ("train", "valid", "test"), ("valid",)]),
+    st.integers(0, 5),
+)
+def test_parts_of_a_dataset_share_no_patient_and_lose_nothing(pairs, names, seed):
+    splits = {name: [] for name in names}
+    for number, (patient, label) in enumerate(pairs):
+        splits[names[patient % len(names)]].append(Study(f"s{number}", f"p{patient}", label=label))
+    parts = split_dataset(splits, seed)
+    assert list(parts) == ["train", "valid", "test"]
+    everything = [study.id for part in parts.values() for study in part]
+    assert sorted(everything) == sorted(f"s{number}" for number in range(len(pairs)))
+    people = [{study.patient_id for study in part} for part in parts.values()]
+    assert sum(map(len, people)) == len(set.union(*people))
+    if splits.get("train") and any(splits[name] for name in names if name != "train"):
+        assert {study.id for study in parts["train"]} == {study.id for study in splits["train"]}
+    if len(names) == 3 and all(splits.values()):
+        assert all({s.id for s in parts[name]} == {s.id for s in splits[name]} for name in names)
+    shuffled = {name: random.Random(2).sample(part, len(part)) for name, part in splits.items()}
+    again = split_dataset(shuffled, seed)
+    assert {name: {s.id for s in part} for name, part in again.items()} == {
+        name: {s.id for s in part} for name, part in parts.items()
+    }
+
+
+def test_a_patient_in_two_parts_of_a_dataset_is_refused():
+    studies = make_studies([(1, 1), (1, 0)])
+    with pytest.raises(DatasetError, match="1 are in more than one"):
+        split_dataset({"train": studies[:1], "valid": studies[1:]}, 0)
+
+
+def test_duplicates(seven):
+    wrist = seven / "train/XR_WRIST"
+    for number, path in enumerate(sorted(seven.rglob("*.png"))):
+        path.write_bytes(f"film {number:03d}".encode())
+    same = [wrist / "patient00001/study1_negative/image1.png", wrist / "patient00002/study1_positive/image2.png"]
+    for path in same:
+        path.write_bytes(b"film twice")
+    assert index_dataset(seven).duplicates() == (tuple(same),)
+    same[0].write_bytes(b"film twicE")
+    assert index_dataset(seven).duplicates() == ()
+
+
+def test_the_command(seven, capsys):
+    touch(seven, "train/XR_HAND/patient00001/study1_negative/image1.png", content=b"")
+    assert main([str(seven), "--region", "XR_HAND", "--seed", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "format: mura; the dataset's own parts: train, valid" in said
+    assert "left out: 1 x a file is empty" in said
+    assert "films of each part of the body: XR_HAND 5" in said
+    assert "cannot be read: 5" in said  # they are no pictures
+    assert "groups in more than one part: 1; with more than one patient: 1" in said
+    assert f"image1.png: {'a file is empty'}" in said
+    train = next(line for line in said.splitlines() if line.startswith("train "))
+    assert train.split()[1:5] == ["2", "3", "2", "1"]
+    assert main([str(seven / "nowhere")]) == 1
+    assert (
+        capsys.readouterr().err
+        == "error: A folder of films or a table that lists them was expected, but there is none.\n"
+    )
+
+
+def test_the_command_names_twenty_problems_and_counts_the_rest(tmp_path, capsys):
+    touch(tmp_path, "0/a.png", "1/b.png", *(f"1/{i}.webp" for i in range(25)))
+    assert main([str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert said.count(".webp: a file is no PNG") == 20
+    assert "files that cannot be used: 25" in said
+    assert "  and 5 more" in said
+
+
+def test_help_loads_nothing_slow():
+    script = (
+        "import sys, runpy; sys.argv = ['x', '--help']\ntry: runpy.run_module('core.datasets', run_name='__main__')\n"
+    )
+    script += (
+        "except SystemExit: print(sorted({'tensorflow', 'keras', 'scipy', 'pandas', 'PIL', 'cv2'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "--region" in done.stdout
+    assert done.stdout.endswith("[]\n")

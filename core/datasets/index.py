@@ -1,0 +1,251 @@
+"""A folder of films to its studies, and all that is known of each film."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from core.datasets.annotations import Annotations, read_mask
+from core.datasets.boxes import Box
+from core.datasets.files import ListedFilm, Listing, Problem, body_part_of, natural_order
+from core.datasets.layouts import FORMATS, READERS, detect_format
+from core.datasets.tables import find_table, read_details, read_regions
+from core.errors import DatasetError
+from core.values import Study, WristRegion
+
+_BY_STEM = ("graz", "fracatlas")
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetIndex:
+    """Every study of a folder, and everything about it that a reader of results should know.
+
+    Attributes
+    ----------
+    root : pathlib.Path
+    format : str
+        One of `FORMATS`.
+    splits : Mapping of str to tuple of Study
+        The dataset's own splits by name (``"train"``, ``"valid"``, ``"test"``); ``"all"`` where it has none. Studies
+        are in natural order of their ids; a study's label is positive where any of its films is.
+    problems : tuple of Problem
+        Files that are missing, empty, no films, or not labelled. They are in no study.
+    notes : tuple of str
+        Sentences on what the layout does not tell, such as which films are of one patient.
+    table : pathlib.Path or None
+        The CSV file that says more of the films, where there is one.
+    regions : Mapping of pathlib.Path to WristRegion
+        Where the wrist is, for films whose table says so; keys are paths of the studies.
+    film_labels : Mapping of pathlib.Path to int
+        What the dataset says of each film by itself; where it labels studies only, the study's label.
+    """
+
+    root: Path
+    format: str
+    splits: Mapping[str, tuple[Study, ...]]
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+    table: Path | None = None
+    regions: Mapping[Path, WristRegion] = field(default_factory=dict)
+    film_labels: Mapping[Path, int] = field(default_factory=dict)
+
+    @property
+    def studies(self) -> tuple[Study, ...]:
+        """The studies of all splits."""
+        return tuple(study for studies in self.splits.values() for study in studies)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The films of all studies."""
+        return tuple(path for study in self.studies for path in study.paths)
+
+    def details(self) -> dict[Path, dict[str, str]]:
+        """Read what `table` says of each film (kind of fracture, view, ...): path -> column -> text; may be empty."""
+        stems = {path.stem: path for path in self.paths} if self.format in _BY_STEM else None
+        return read_details(self.table, stems) if self.table else {}
+
+    @cached_property
+    def _annotations(self) -> Annotations:
+        return Annotations(self.root, self.format, self.paths)
+
+    @cached_property
+    def has_masks(self) -> bool:
+        """Whether the dataset says of any film where its fracture is: by masks, outlines or boxes."""
+        return (self.root / "masks").is_dir() or bool(self._annotations)
+
+    def boxes(self, path: Path) -> tuple[Box, ...] | None:
+        """Return what is marked on a film, in its pixels; ``()``: known to be nothing; None: not known.
+
+        Raises
+        ------
+        DatasetError
+            The film's file of boxes, or the film whose size it needs, cannot be read.
+        """
+        found = self._annotations.find_boxes(path)
+        if found is None and self.format == "fracatlas" and self.film_labels.get(path) == 0 and self._annotations:
+            return ()  # only fractures are marked there
+        return found
+
+    def mask_path(self, path: Path) -> Path | None:
+        """Return where the fracture mask of a film lies (the same path below ``masks/``), or None without one."""
+        try:
+            mask = self.root / "masks" / path.relative_to(self.root)
+        except ValueError:
+            return None
+        return next((file for file in (mask, mask.with_suffix(".png")) if file.is_file()), None)
+
+    def read_mask(self, path: Path, height: int, width: int) -> np.ndarray | None:
+        """Return where on a film its fracture is.
+
+        Parameters
+        ----------
+        path : pathlib.Path
+        height, width : int
+            Of the film.
+
+        Returns
+        -------
+        numpy.ndarray or None
+            uint8, shape (height, width), 255 in the fracture and 0 elsewhere: from a mask file, else outlines, else
+            filled boxes; all 0 where the film is labelled as without one; None where it is not known.
+
+        Raises
+        ------
+        DatasetError
+            What marks the fracture cannot be read, or is of another size than the film.
+        """
+        label = self.film_labels.get(path)
+        return read_mask(self._annotations, path, (height, width), self.mask_path(path), label)
+
+    def list_marking_files(self) -> list[Path]:
+        """Return every file that `boxes` and `read_mask` may read: what is kept of masks is old when one changes."""
+        masks = (self.mask_path(path) for path in self.paths) if (self.root / "masks").is_dir() else ()
+        return [*(mask for mask in masks if mask is not None), *self._annotations.list_files()]
+
+    def duplicates(self) -> tuple[tuple[Path, ...], ...]:
+        """Return the groups of films whose files are byte for byte the same, in the order of the studies.
+
+        Only files of one size are read. A film that is in two parts of a dataset makes results flatter.
+        """
+        by_size: dict[int, list[Path]] = defaultdict(list)
+        for path in self.paths:
+            by_size[os.stat(path).st_size].append(path)
+        groups: dict[bytes, list[Path]] = defaultdict(list)
+        for same in by_size.values():
+            for path in same if len(same) > 1 else ():
+                with open(path, "rb") as file:
+                    groups[hashlib.file_digest(file, "sha256").digest()].append(path)
+        return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+
+
+def index_dataset(
+    folder: Path | str,
+    format: str | None = None,  # noqa: A002
+    region: str | None = None,
+) -> DatasetIndex:
+    """Find every study of a dataset without opening a film. 40,000 films take a few seconds.
+
+    Parameters
+    ----------
+    folder : pathlib.Path or str
+        The dataset's folder, or a CSV table that lists its films.
+    format : str or None
+        One of `FORMATS`; None: told from what is in the folder.
+    region : str or None
+        Part of the body, such as ``"XR_WRIST"`` or ``"wrist"``; only its films are taken. None or ``"all"``: all.
+
+    Returns
+    -------
+    DatasetIndex
+
+    Raises
+    ------
+    DatasetError
+        No such folder; an unknown format; a layout that is none of those known; class folders whose names do not say
+        which is positive; a study with films in several splits; a region that the dataset does not tell apart;
+        nothing usable at all.
+    """
+    root = Path(folder)
+    if format is not None and format not in FORMATS:
+        raise DatasetError(f"The format of a dataset must be one of {', '.join(FORMATS)}, but another was given.")
+    if not (root.is_dir() or root.is_file()):
+        raise DatasetError("A folder of films or a table that lists them was expected, but there is none.")
+    known = format or detect_format(root)
+    if root.is_file() and known != "csv":
+        raise DatasetError(f"A dataset in the format {known} is a folder, but a file was given.")
+    body_part = body_part_of(region or "")
+    listing = Listing(root, None if body_part in ("", "all") else body_part)
+    films = READERS[known](listing)
+    problems, notes = listing.problems, listing.notes
+    if not films:
+        raise DatasetError(f"Labelled films were expected, but none can be used ({len(problems)} are unusable).")
+    splits = _group(films)
+    if len(splits) > 1:
+        shared = sum(n > 1 for n in Counter(p for s in splits.values() for p in {x.patient_id for x in s}).values())
+        if shared:
+            notes.append(f"Patients with studies in more than one split: {shared}; results across splits will flatter.")
+    labels = {film.path: film.label for film in films}
+    table = root / "dataset.csv" if known in _BY_STEM else find_table(root)
+    regions = {path: wrist for path, wrist in read_regions(table) if path in labels} if table else {}
+    base = root if root.is_dir() else root.parent
+    return DatasetIndex(base, known, splits, tuple(problems), tuple(notes), table, regions, labels)
+
+
+def find_studies(
+    folder: Path | str,
+    format: str | None = None,  # noqa: A002
+    split: str | None = None,
+    region: str | None = None,
+) -> list[Study]:
+    """Return the studies of a dataset, or of one of its splits; arguments and errors as `index_dataset`.
+
+    What could not be used is told by `index_dataset` only.
+
+    Raises
+    ------
+    DatasetError
+        Also for a split that the dataset does not have.
+    """
+    return list(select_split(index_dataset(folder, format, region), split))
+
+
+def select_split(index: DatasetIndex, split: str | None) -> tuple[Study, ...]:
+    """Return the studies of `split`, or all of them where it is None.
+
+    Raises
+    ------
+    DatasetError
+        The dataset has no such split.
+    """
+    if split is None:
+        return index.studies
+    if split not in index.splits:
+        raise DatasetError(f"The dataset has no such split; it has: {', '.join(index.splits)}.")
+    return index.splits[split]
+
+
+def _group(films: Sequence[ListedFilm]) -> dict[str, tuple[Study, ...]]:
+    """Put films together to studies, and studies to splits."""
+    by_study: dict[tuple[str, ...], list[ListedFilm]] = defaultdict(list)
+    for film in films:
+        by_study[film.study].append(film)
+    torn = sum(len({film.split for film in group}) > 1 for group in by_study.values())
+    if torn:
+        raise DatasetError(
+            f"The films of a study must be in one split, but {torn} of {len(by_study)} studies have films in several."
+        )
+    splits: dict[str, list[Study]] = defaultdict(list)
+    for key, group in by_study.items():
+        paths = tuple(sorted((film.path for film in group), key=lambda path: natural_order(path.name)))
+        label = max(film.label for film in group)
+        splits[group[0].split].append(Study("/".join(key), group[0].patient, paths=paths, label=label))
+    order = [name for name in ("train", "valid", "test") if name in splits]
+    order += sorted(set(splits) - set(order))
+    return {name: tuple(sorted(splits[name], key=lambda study: natural_order(study.id))) for name in order}

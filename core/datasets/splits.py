@@ -1,0 +1,99 @@
+"""Studies to patient-disjoint parts, and the table of what is in each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from core.datasets.files import Problem, natural_order
+from core.errors import DatasetError
+from core.values import Study
+
+SHARES = {"train": 0.7, "valid": 0.15, "test": 0.15}
+"""Shares of the patients in the parts of a dataset that has no split of its own."""
+
+
+def split_dataset(splits: Mapping[str, Sequence[Study]], seed: int) -> dict[str, list[Study]]:
+    """Return ``train``, ``valid`` and ``test`` of a dataset, no patient in two of them.
+
+    A dataset's own parts are kept. Where it has ``train`` and one more, as MURA has, the patients of the other are
+    halved: one half to choose by, one to measure on once. Where it has none, its patients are shared out as `SHARES`.
+
+    Parameters
+    ----------
+    splits : Mapping of str to sequence of Study
+        As `DatasetIndex.splits`.
+    seed : int
+        The same seed gives the same parts.
+
+    Raises
+    ------
+    DatasetError
+        The dataset's own parts share patients.
+    """
+    own = {name: list(studies) for name, studies in splits.items() if studies}
+    if set(own) == {"train", "valid", "test"}:
+        parts = {name: own[name] for name in SHARES}
+    elif "train" in own and len(own) > 1:
+        train = own.pop("train")
+        held_out = [study for studies in own.values() for study in studies]
+        parts = {"train": train, **split_by_patient(held_out, {"valid": 0.5, "test": 0.5}, seed)}
+    else:
+        parts = split_by_patient([study for studies in own.values() for study in studies], SHARES, seed)
+    places = Counter(patient for part in parts.values() for patient in {study.patient_id for study in part})
+    shared = sum(count > 1 for count in places.values())
+    if shared:
+        raise DatasetError(f"Patients must be in one part of a dataset only, but {shared} are in more than one.")
+    return parts
+
+
+def split_by_patient(studies: Sequence[Study], fractions: Mapping[str, float], seed: int) -> dict[str, list[Study]]:
+    """Split studies at random so that no patient is in two parts and each part has its share of positive patients.
+
+    The result depends on the ids, the fractions and the seed alone, not on the order of `studies`.
+
+    Parameters
+    ----------
+    studies : sequence of Study
+    fractions : Mapping of str to float
+        Share of the patients for each part, each above 0, together 1.
+    seed : int
+
+    Raises
+    ------
+    DatasetError
+        Fractions that are not shares of 1.
+    """
+    shares = np.array(list(fractions.values()), dtype=np.float64)
+    if not shares.size or not (shares > 0).all() or abs(shares.sum() - 1) > 1e-6:
+        raise DatasetError("The fractions of a split must each be above 0 and add up to 1.")
+    positive: dict[str, bool] = {}
+    for study in studies:
+        positive[study.patient_id] = positive.get(study.patient_id, False) or study.label == 1
+    rng = np.random.default_rng(seed)
+    part_of: dict[str, str] = {}
+    for label in (True, False):
+        patients = sorted(patient for patient in positive if positive[patient] is label)
+        ends = np.rint(np.cumsum(shares) * len(patients)).astype(int)
+        parts = np.searchsorted(ends, np.arange(len(patients)), side="right")
+        for patient, part in zip((patients[i] for i in rng.permutation(len(patients))), parts, strict=True):
+            part_of[patient] = list(fractions)[part]
+    split: dict[str, list[Study]] = {name: [] for name in fractions}
+    for study in sorted(studies, key=lambda study: natural_order(study.id)):
+        split[part_of[study.patient_id]].append(study)
+    return split
+
+
+def describe(splits: Mapping[str, Iterable[Study]], problems: Sequence[Problem] = ()) -> str:
+    """Return a table for people: studies, films, patients and positive studies of each split, then what is unusable."""
+    lines = [f"{'split':<10}{'studies':>9}{'films':>9}{'patients':>10}{'positive':>10}"]
+    for name, part in splits.items():
+        studies = list(part)
+        films = sum(len(study.paths) for study in studies)
+        patients, positives = len({study.patient_id for study in studies}), sum(study.label == 1 for study in studies)
+        share = f" ({positives / len(studies):.1%})" if studies else ""
+        lines.append(f"{name:<10}{len(studies):>9}{films:>9}{patients:>10}{positives:>10}{share}")
+    lines += [f"left out: {n} x {reason}" for reason, n in Counter(p.reason for p in problems).most_common()]
+    return "\n".join(lines)

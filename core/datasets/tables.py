@@ -1,0 +1,151 @@
+"""Tables of films: which columns say what, and what they say of each film."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from core.datasets.files import is_hidden, list_entries, suffix_of
+from core.errors import DatasetError
+from core.values import WristRegion
+
+PATH_COLUMNS = (
+    "path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "image_file", "image_name",
+    "img", "img_path", "imagepath", "filestem", "image_id",
+)  # fmt: skip
+LABEL_COLUMNS = (
+    "label", "fracture", "fractured", "fracture_visible", "target", "abnormal", "abnormality", "class", "positive",
+)  # fmt: skip
+PATIENT_COLUMNS = ("patient_id", "patientid", "patient", "group", "subject", "subject_id", "subjectid")
+STUDY_COLUMNS = ("study_id", "studyid", "study", "study_number", "exam_id", "exam", "examination")
+BODY_PART_COLUMNS = ("body_part", "bodypart", "region", "anatomy", "study_type")
+_TABLES = ("dataset.csv", "metadata.csv", "labels.csv")
+_DEGREES = {"up": 0.0, "right": 90.0, "down": 180.0, "left": -90.0}
+
+
+def find_column(columns: set[str], names: tuple[str, ...]) -> str | None:
+    """Return the first of `names` that a table has, or None."""
+    return next((name for name in names if name in columns), None)
+
+
+def lists_films(columns: set[str]) -> bool:
+    """Tell whether a table with these columns lists films with labels. A table of boxes has no row for each film."""
+    return bool(
+        find_column(columns, PATH_COLUMNS) and find_column(columns, LABEL_COLUMNS) and not {"xmin", "ymin"} <= columns
+    )
+
+
+def find_tables(root: Path) -> list[Path]:
+    """Return the table that lists the films of `root`, or several where it cannot be told which."""
+    usable = [
+        Path(entry.path)
+        for entry in list_entries(str(root))
+        if suffix_of(entry.name) == ".csv" and not is_hidden(entry.name) and entry.is_file()
+    ]
+    usable = [path for path in usable if lists_films(read_columns(path))]
+    for name in _TABLES:
+        if root / name in usable:
+            return [root / name]
+    return usable
+
+
+def find_table(root: Path) -> Path | None:
+    """Return the table that says more of the films: the one given, the one that lists them, or ``metadata.csv``."""
+    if root.is_file():
+        return root
+    tables = find_tables(root)
+    if len(tables) == 1:
+        return tables[0]
+    table = root / "metadata.csv"
+    return table if read_columns(table) & set(PATH_COLUMNS) else None
+
+
+def read_columns(table: Path) -> set[str]:
+    """Return the names of a table's columns, in lower case; none where it is no table."""
+    try:
+        with open(table, encoding="utf-8-sig", newline="") as file:
+            return {name.strip().lower() for name in next(csv.reader(file), [])}
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return set()
+
+
+def read_rows(table: Path, needed: set[str]) -> list[dict[str, str]]:
+    """Return a table's rows: column (lower case) -> text; of two columns of one name, the first counts.
+
+    Raises
+    ------
+    DatasetError
+        No table of comma-separated UTF-8 text, or one without a column that is needed.
+    """
+    columns = read_columns(table)
+    if table.is_file() and not columns:
+        raise DatasetError("The dataset's table cannot be read as comma-separated UTF-8 text.")
+    missing = sorted(needed - columns)
+    if missing:
+        raise DatasetError(
+            f"The dataset's table needs the columns {', '.join(sorted(needed))}; it has no {missing[0]}."
+        )
+    try:
+        with open(table, encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file)
+            names = [name.strip().lower() for name in next(rows)][::-1]
+            found = []
+            for row in rows:
+                if any(row):
+                    cells = [*(cell.strip() for cell in row[: len(names)]), *[""] * (len(names) - len(row))]
+                    found.append(dict(zip(names, reversed(cells), strict=True)))
+            return found
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError("The dataset's table cannot be read as comma-separated UTF-8 text.") from error
+
+
+def read_list(table: Path) -> list[list[str]]:
+    """Return the rows of a table without a heading; none where there is no such table."""
+    try:
+        with open(table, encoding="utf-8-sig", newline="") as file:
+            return [row for row in csv.reader(file) if any(row)]
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError("A list of the dataset cannot be read as comma-separated UTF-8 text.") from error
+
+
+def read_details(table: Path, stems: Mapping[str, Path] | None = None) -> dict[Path, dict[str, str]]:
+    """Return what a table says of each film: path -> column (lower case) -> text; of several rows the first.
+
+    Parameters
+    ----------
+    table : pathlib.Path
+    stems : Mapping of str to pathlib.Path, optional
+        Where films lie by their name without suffix, for tables that name them so; rows of other films are left out.
+    """
+    column = find_column(read_columns(table), PATH_COLUMNS) or "path"
+    details: dict[Path, dict[str, str]] = {}
+    for row in read_rows(table, {column}):
+        path = table.parent / row[column].replace("\\", "/")
+        if stems is not None:
+            path = stems.get(row[column], stems.get(path.stem))
+        if path is not None:
+            details.setdefault(path, row)
+    return details
+
+
+def read_regions(table: Path) -> Iterator[tuple[Path, WristRegion]]:
+    """Yield (path of the film, its wrist) for the rows of a table with the columns x, y, side, and angle or fingers.
+
+    `angle` is in degrees clockwise from the top of the film, `fingers` one of up, right, down and left.
+    """
+    columns = read_columns(table)
+    if not {"x", "y", "side"} <= columns or not columns & {"angle", "fingers"}:
+        return
+    for path, row in read_details(table).items():
+        try:
+            x, y, side = (float(row[name]) for name in ("x", "y", "side"))
+            angle = float(row["angle"]) if "angle" in columns else _DEGREES[row["fingers"].lower()]
+        except (ValueError, KeyError):
+            continue  # the wrist of this film is not known
+        if np.isfinite((x, y, side, angle)).all() and side > 0:
+            yield path, WristRegion(x, y, side, angle)

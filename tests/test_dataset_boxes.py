@@ -1,0 +1,343 @@
+"""core.datasets: where fractures are marked, against boxes worked out by hand and OpenCV."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from core.datasets import Box, index_dataset
+from core.datasets.annotations import read_film_size
+from core.datasets.boxes import GRAZ_CLASSES, read_coco, read_voc, read_yolo, read_yolo_names
+from core.errors import DatasetError
+from core.radiographs import read_radiograph
+
+WIDTH, HEIGHT = 40, 20
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def film(path, width=WIDTH, height=HEIGHT, depth=np.uint8):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width)).astype(depth)
+    assert cv2.imwrite(str(path), pixels)
+    return path
+
+
+def voc(*boxes, width=WIDTH, height=HEIGHT):
+    objects = "".join(
+        f"<object><name>{name}</name><bndbox><xmin>{a}</xmin><ymin>{b}</ymin><xmax>{c}</xmax><ymax>{d}</ymax></bndbox>"
+        "</object>"
+        for name, a, b, c, d in boxes
+    )
+    size = f"<size><width>{width}</width><height>{height}</height><depth>1</depth></size>"
+    return f"<annotation>{size}{objects}</annotation>"
+
+
+def values(boxes):
+    return [(*(round(value, 6) for value in (box.x, box.y, box.width, box.height)), box.name) for box in boxes]
+
+
+# --- files of boxes --------------------------------------------------------------------------------------------------
+
+
+def test_yolo_by_hand(tmp_path):
+    # Centre (0.5, 0.25) of 40 x 20 is (20, 5); a quarter of 40 is 10, a tenth of 20 is 2.
+    file = write(
+        tmp_path / "a.txt", "3 0.5 0.25 0.25 0.1\n\n8 0.0 0.5 0.1 0.5 0.9\n3 0.1 0.1 0.3 0.1 0.3 0.6 0.1 0.6\n"
+    )
+    assert values(read_yolo(file, WIDTH, HEIGHT, GRAZ_CLASSES)) == [
+        (15, 4, 10, 2, "fracture"),
+        (0, 5, 2, 10, "text"),  # its left half lies off the film; the last number is a confidence
+        (4, 2, 8, 10, "fracture"),  # an outline's own box
+    ]
+    assert values(read_yolo(file, WIDTH, HEIGHT))[0][-1] == "3"
+    assert read_yolo(write(tmp_path / "none.txt", "\n"), WIDTH, HEIGHT) == ()
+
+
+@pytest.mark.parametrize("line", ["fracture 1 1 1 1", "0 0.5 0.5 0.1", "0 0.5 0.5 0.1 x", "0 20 5 10 2", "-1 0 0 0 0"])
+def test_what_is_no_yolo_line(tmp_path, line):
+    with pytest.raises(DatasetError, match="YOLO"):
+        read_yolo(write(tmp_path / "a.txt", line), WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("meta.yaml", "# classes\nnames:\n- boneanomaly\n- Fracture  # 1\nnc: 2\n"),
+        ("data.yaml", "nc: 2\nnames: ['boneanomaly', \"fracture\"]\npath: x\n"),
+        ("data.yaml", "names:\n  0: boneanomaly\n  1: fracture\ntrain: a\n"),
+        ("data.yaml", "names: [boneanomaly,\n  fracture]\n"),
+        ("classes.txt", "boneanomaly\nfracture\n"),
+    ],
+)
+def test_class_names(tmp_path, name, text):
+    assert read_yolo_names(write(tmp_path / name, text)) == ("boneanomaly", "fracture")
+
+
+def test_voc_by_hand_and_scaled_to_the_film(tmp_path):
+    file = write(tmp_path / "a.xml", voc(("Fracture", 4, 2, 10, 12), ("text", 30, -5, 99, 5)))
+    assert values(read_voc(file, WIDTH, HEIGHT)) == [(4, 2, 6, 10, "fracture"), (30, 0, 10, 5, "text")]
+    assert values(read_voc(file, WIDTH * 2, HEIGHT))[0] == (8, 2, 12, 10, "fracture")
+
+
+def test_voc_expands_nothing(tmp_path):
+    lines = ['<!DOCTYPE a [<!ENTITY a "ha">', *(f'<!ENTITY b{i} "{"&a;" * 10}">' for i in range(9)), "]>"]
+    bomb = "<?xml version='1.0'?>" + "".join(lines) + voc(("&b8;", 1, 1, 2, 2))
+    with pytest.raises(DatasetError, match="document type"):
+        read_voc(write(tmp_path / "a.xml", bomb), WIDTH, HEIGHT)
+    sixteen = bomb.encode("utf-16")
+    (tmp_path / "b.xml").write_bytes(sixteen)
+    with pytest.raises(DatasetError):
+        read_voc(tmp_path / "b.xml", WIDTH, HEIGHT)
+    for text in ("<annotation>", "no xml", "<a><object><name>x</name></object></a>"):
+        with pytest.raises(DatasetError, match="Pascal VOC"):
+            read_voc(write(tmp_path / "c.xml", text), WIDTH, HEIGHT)
+
+
+def coco(*annotations, size=(4, 4), name="a.png"):
+    return json.dumps(
+        {
+            "images": [{"id": 7, "file_name": name, "width": size[1], "height": size[0]}],
+            "categories": [{"id": 1, "name": "fractured"}, {"id": 2, "name": "metal"}],
+            "annotations": [{"id": i, "image_id": 7, "category_id": 1} | item for i, item in enumerate(annotations)],
+        }
+    )
+
+
+def outlines(tmp_path, *annotations):
+    ((size, found),) = read_coco(write(tmp_path / "coco.json", coco(*annotations))).values()
+    assert size == (4, 4)
+    return found
+
+
+def test_coco_runs_by_hand(tmp_path):
+    # Column by column: 5 empty, so the first column and the top of the second; then 2 filled, 9 empty.
+    (found,) = outlines(tmp_path, {"segmentation": {"counts": [5, 2, 9], "size": [4, 4]}})
+    mask = np.zeros((4, 4), np.uint8)
+    found.draw(mask)
+    assert mask.tolist() == [[0, 0, 0, 0], [0, 255, 0, 0], [0, 255, 0, 0], [0, 0, 0, 0]]
+    assert values([found.box]) == [(1, 1, 1, 2, "fractured")]
+    with pytest.raises(DatasetError, match="another size"):
+        found.draw(np.zeros((4, 5), np.uint8))
+
+
+def test_coco_polygon_by_hand(tmp_path):
+    # Corners on pixels' middles: the square covers pixels 1 to 2 both ways.
+    square = [1.5, 1.5, 2.5, 1.5, 2.5, 2.5, 1.5, 2.5]
+    expected = [[0, 0, 0, 0], [0, 255, 255, 0], [0, 255, 255, 0], [0, 0, 0, 0]]
+    for area in ([square], square):
+        (found,) = outlines(tmp_path, {"segmentation": area, "bbox": [9, 9, 9, 9]})
+        mask = np.zeros((4, 4), np.uint8)
+        found.draw(mask)
+        assert mask.tolist() == expected
+        assert values([found.box]) == [(1.5, 1.5, 1, 1, "fractured")]
+
+
+def test_coco_box_alone_and_what_is_nothing(tmp_path):
+    (found,) = outlines(tmp_path, {"bbox": [1, 0, 2, 3], "category_id": 2}, {"bbox": []}, {"bbox": [1, 1, 0, 2]})
+    assert values([found.box]) == [(1, 0, 2, 3, "metal")]
+    with pytest.raises(DatasetError, match="packed runs"):
+        outlines(tmp_path, {"segmentation": {"counts": "abc", "size": [4, 4]}})
+    for wrong in ({"counts": [5, 2], "size": [4, 4]}, {"counts": [-1, 17], "size": [4, 4]}, {"size": [4, 4]}):
+        with pytest.raises(DatasetError, match="COCO file"):
+            outlines(tmp_path, {"segmentation": wrong})
+    for text in ("{", "[]", '{"images": []}'):
+        with pytest.raises(DatasetError, match="COCO file"):
+            read_coco(write(tmp_path / "x.json", text))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(0, 39), st.integers(0, 19)), min_size=3, max_size=7), min_size=1, max_size=3
+    )
+)
+def test_polygons_are_filled_as_opencv_fills_them(tmp_path_factory, polygons):
+    areas = [[value + 0.5 for point in polygon for value in point] for polygon in polygons]
+    file = tmp_path_factory.mktemp("coco") / "coco.json"
+    write(file, coco({"segmentation": areas}, size=(HEIGHT, WIDTH)))
+    ((_, found),) = read_coco(file).values()
+    mask, expected = np.zeros((HEIGHT, WIDTH), np.uint8), np.zeros((HEIGHT, WIDTH), np.uint8)
+    for outline in found:
+        outline.draw(mask)
+    if found:
+        for polygon in polygons:
+            cv2.fillPoly(expected, [np.array(polygon, np.int32)], 255)
+    assert np.array_equal(mask, expected)
+
+
+# --- in the layouts --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def graz(tmp_path):
+    stems = [f"000{i}_123456789{i}_01_WRI-L1_M01{i}" for i in range(5)]
+    rows = [
+        f"{stem},{i},1,{label},1,{i % 2}"
+        for i, (stem, label) in enumerate(zip(stems, ["1", "1", "", "", "1"], strict=True))
+    ]
+    write(
+        tmp_path / "dataset.csv",
+        "\n".join(["\ufefffilestem,patient_id,study_number,fracture_visible,metal,cast", *rows]),
+    )
+    for stem in stems:
+        film(tmp_path / f"images_part1/{stem}.png", depth=np.uint16)
+    labels = tmp_path / "folder_structure/yolov5/labels"
+    write(labels / f"{stems[0]}.txt", "3 0.5 0.25 0.25 0.1\n8 0.9 0.9 0.1 0.1\n")
+    write(tmp_path / f"folder_structure/pascalvoc/{stems[0]}.xml", voc(("fracture", 15, 4, 25, 6)))
+    write(tmp_path / f"folder_structure/pascalvoc/{stems[1]}.xml", voc(("fracture", 15, 4, 25, 6)))
+    write(labels / f"{stems[2]}.txt", "")
+    write(labels / f"{stems[4]}.txt", "8 0.9 0.9 0.1 0.1\n")
+    write(tmp_path / f"folder_structure/supervisely/wrist/ann/{stems[0]}.png.json", '{"images": "broken"')
+    return tmp_path
+
+
+def test_graz_boxes_and_masks(graz):
+    index = index_dataset(graz)
+    paths = [study.paths[0] for study in index.studies]
+    assert index.has_masks
+    assert values(index.boxes(paths[0])) == [(15, 4, 10, 2, "fracture"), (34, 17, 4, 2, "text")]
+    assert index.boxes(paths[1]) == index.boxes(paths[0])[:1]  # VOC and YOLO agree
+    assert index.boxes(paths[2]) == ()
+    assert index.boxes(paths[3]) is None
+    expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+    expected[4:6, 15:25] = 255
+    for path in paths[:2]:
+        mask = index.read_mask(path, HEIGHT, WIDTH)
+        assert mask.dtype == np.uint8
+        assert np.array_equal(mask, expected)
+    for path in paths[2:4]:
+        assert not index.read_mask(path, HEIGHT, WIDTH).any()  # no fracture is visible, so its place is known
+    assert index.read_mask(paths[4], HEIGHT, WIDTH) is None  # one is visible, but only text is marked
+    assert index.details()[paths[1]]["cast"] == "1"
+    assert index.film_labels[paths[2]] == 0
+
+
+def test_a_film_that_shows_none_in_a_study_that_has_one(graz):
+    text = (graz / "dataset.csv").read_text(encoding="utf-8")
+    write(graz / "dataset.csv", text.replace("M012,2,1", "M012,1,1"))
+    index = index_dataset(graz)
+    study = next(study for study in index.studies if study.patient_id == "1")
+    assert (study.label, [index.film_labels[path] for path in study.paths]) == (1, [1, 0])
+    assert [bool(index.read_mask(path, HEIGHT, WIDTH).any()) for path in study.paths] == [True, False]
+
+
+def test_graz_own_class_names_count(graz):
+    write(graz / "folder_structure/yolov5/meta.yaml", "names: [a, b, c, foreignbody, d, e, f, g, fracture]\n")
+    index = index_dataset(graz)
+    assert [box.name for box in index.boxes(index.studies[0].paths[0])] == ["foreignbody", "fracture"]
+    assert sorted(file.suffix for file in index.list_marking_files()) == [".txt"] * 3 + [".xml"] * 2 + [".yaml"]
+
+
+def test_fracatlas_outlines_and_boxes(tmp_path):
+    write(tmp_path / "dataset.csv", "image_id,hand,leg,fractured\nA.jpg,1,0,0\nB.jpg,0,1,1\nC.jpg,1,0,1\nD.jpg,1,0,1\n")
+    film(tmp_path / "images/Non_fractured/A.jpg")
+    for name in "BCD":
+        film(tmp_path / f"images/Fractured/{name}.jpg")
+    triangle = [10.5, 5.5, 20.5, 5.5, 10.5, 15.5]
+    write(
+        tmp_path / "Annotations/COCO JSON/COCO_fracture_masks.json",
+        coco({"segmentation": [triangle]}, size=(HEIGHT, WIDTH), name="B.jpg"),
+    )
+    write(tmp_path / "Annotations/VGG JSON/VGG_fracture_masks.json", '{"B.jpg": {"regions": {}}}')
+    write(tmp_path / "Annotations/YOLO/C.txt", "0 0.5 0.5 0.5 0.5\n")
+    index = index_dataset(tmp_path)
+    a, b, c, d = (study.paths[0] for study in index.studies)
+    assert index.has_masks
+    assert index.boxes(a) == ()  # every fracture of this dataset is marked
+    assert values(index.boxes(b)) == [(10.5, 5.5, 10, 10, "fractured")]
+    assert values(index.boxes(c)) == [(10, 5, 20, 10, "fractured")]
+    assert index.boxes(d) is None
+    expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+    cv2.fillPoly(expected, [np.array([[10, 5], [20, 5], [10, 15]])], 255)
+    assert np.array_equal(index.read_mask(b, HEIGHT, WIDTH), expected)
+    assert 50 <= np.count_nonzero(expected) <= 70
+    assert index.read_mask(c, HEIGHT, WIDTH)[5:15, 10:30].all()
+    assert np.count_nonzero(index.read_mask(c, HEIGHT, WIDTH)) == 200
+    assert not index.read_mask(a, HEIGHT, WIDTH).any()
+    assert index.read_mask(d, HEIGHT, WIDTH) is None
+    with pytest.raises(DatasetError, match="another size"):
+        index.read_mask(b, HEIGHT + 1, WIDTH)
+    assert [study.id for study in index_dataset(tmp_path, region="hand").studies] == ["A", "C", "D"]
+    near = index_dataset(tmp_path, region="XR_WRIST")
+    assert len(near.studies) == 3
+    assert any("no column for the wrist" in note for note in near.notes)
+    with pytest.raises(DatasetError, match="tells apart"):
+        index_dataset(tmp_path, region="elbow")
+
+
+def test_same_names_in_other_folders_are_told_apart(tmp_path):
+    for split, across in (("train", 0.5), ("valid", 0.25)):
+        film(tmp_path / split / "images/1.png")
+        write(tmp_path / split / "labels/1.txt", f"0 0.5 0.5 {across} 0.5")
+    film(tmp_path / "test/images/1.png")
+    write(tmp_path / "data.yaml", "names: [fracture]")
+    rows = "\n".join(f"{split}/images/1.png,1,{split}" for split in ("train", "valid", "test"))
+    write(tmp_path / "films.csv", f"file,label,split\n{rows}\n")
+    index = index_dataset(tmp_path)
+    (train,), (valid,), (test,) = (index.splits[name][0].paths for name in ("train", "valid", "test"))
+    assert (index.boxes(train)[0].width, index.boxes(valid)[0].width) == (20, 10)
+    assert index.boxes(test) is None
+    assert index.read_mask(test, HEIGHT, WIDTH) is None
+
+
+@pytest.mark.parametrize(("orientation", "suffix"), [(1, "png"), (1, "jpg"), (6, "jpg"), (1, "tif"), (3, "jpg")])
+def test_boxes_lie_on_the_film_as_it_is_displayed(tmp_path, orientation, suffix):
+    file = film(tmp_path / f"images/a.{suffix}", width=80, height=40)
+    if orientation > 1:
+        picture = Image.open(file)
+        exif = picture.getexif()
+        exif[274] = orientation
+        picture.save(file, exif=exif)
+    assert read_film_size(file) == read_radiograph(file.read_bytes()).pixels.shape
+    write(tmp_path / "labels/a.txt", "0 0.5 0.5 0.5 0.1")
+    write(tmp_path / "films.csv", f"file,label\nimages/a.{suffix},1\n")
+    (box,) = index_dataset(tmp_path).boxes(file)
+    turned = orientation == 6
+    assert (box.width, box.height) == pytest.approx((20, 8) if turned else (40, 4))
+
+
+def test_a_film_that_cannot_be_read_has_no_size(tmp_path):
+    with pytest.raises(DatasetError, match="cannot be read") as raised:
+        read_film_size(write(tmp_path / "Jane Doe.png", "no film"))
+    assert "Doe" not in str(raised.value)
+
+
+def test_mask_files_come_first_and_must_fit(tmp_path):
+    for name in ("Fracture/a.png", "Fracture/b.png", "Normal/c.png"):
+        film(tmp_path / name)
+    drawn = np.zeros((HEIGHT, WIDTH), np.uint8)
+    drawn[3:5, 6:9], drawn[10, 10] = 200, 90
+    (tmp_path / "masks/Fracture").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "masks/Fracture/a.png"), drawn)
+    index = index_dataset(tmp_path)
+    a, b, c = (study.paths[0] for study in index.studies)
+    assert index.has_masks
+    assert np.array_equal(index.read_mask(a, HEIGHT, WIDTH), np.where(drawn == 200, 255, 0))
+    assert index.list_marking_files() == [tmp_path / "masks/Fracture/a.png"]
+    assert index.read_mask(b, HEIGHT, WIDTH) is None
+    assert not index.read_mask(c, HEIGHT, WIDTH).any()
+    with pytest.raises(DatasetError, match="size of its film"):
+        index.read_mask(a, WIDTH, HEIGHT)
+
+
+def test_nothing_is_known_where_nothing_is_marked(tmp_path):
+    film(tmp_path / "Fracture/a.png")
+    film(tmp_path / "Normal/b.png")
+    index = index_dataset(tmp_path)
+    assert not index.has_masks
+    assert [index.boxes(study.paths[0]) for study in index.studies] == [None, None]
+
+
+def test_a_box_is_a_plain_value():
+    assert Box(1, 2, 3, 4, "fracture") == Box(1, 2, 3, 4, "fracture")
+    assert Box(1, 2, 3, 4, "fracture").marks_fracture
+    assert not Box(1, 2, 3, 4, "metal").marks_fracture
