@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import pickle
 import struct
 import zipfile
@@ -57,8 +58,13 @@ class Backbone:
         Last feature map before the average (stride 32): the one class activation maps are read from.
     location_layer : str
         Last feature map of stride 16: the one the location head reads.
+    early_layers : tuple of str
+        Feature maps of stride 4 and of stride 8: a teacher's are learned in training.
     scale, offset : tuple of float
-        The backbone's preprocessing of a film in [0, 1], channel by channel: ``film * scale + offset``.
+        The backbone's preprocessing of a film in [0, 1], channel by channel: its first convolution reads
+        ``film * scale + offset``.
+    divisor : float
+        What the graph that Keras builds divides its input by before the first convolution.
     weights_hash : str
         ``"md5:..."`` or ``"sha256:..."`` of the published ImageNet weights without the top.
     weights_licence : str
@@ -69,18 +75,23 @@ class Backbone:
     title: str
     feature_layer: str
     location_layer: str
+    early_layers: tuple[str, str]
     scale: tuple[float, float, float]
     offset: tuple[float, float, float]
     weights_hash: str
     weights_licence: str
+    divisor: float = 1.0
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The feature maps of strides 4, 8, 16 and 32."""
+        return (*self.early_layers, self.location_layer, self.feature_layer)
 
 
-def _standardisation(times: float = 1.0) -> dict[str, tuple[float, ...]]:
-    """Return scale and offset of ``times * (film - mean) / deviation``."""
-    return {
-        "scale": tuple(times / deviation for deviation in IMAGENET_DEVIATION),
-        "offset": tuple(-times * mean / dev for mean, dev in zip(IMAGENET_MEAN, IMAGENET_DEVIATION, strict=True)),
-    }
+_STANDARDISATION = {
+    "scale": tuple(1.0 / deviation for deviation in IMAGENET_DEVIATION),
+    "offset": tuple(-mean / deviation for mean, deviation in zip(IMAGENET_MEAN, IMAGENET_DEVIATION, strict=True)),
+}
 
 
 BACKBONES: Mapping[str, Backbone] = MappingProxyType(
@@ -92,6 +103,7 @@ BACKBONES: Mapping[str, Backbone] = MappingProxyType(
                 title="ResNet50",
                 feature_layer="conv5_block3_out",
                 location_layer="conv4_block6_out",
+                early_layers=("conv2_block3_out", "conv3_block4_out"),
                 scale=(255.0, 255.0, 255.0),
                 offset=tuple(-mean for mean in CAFFE_MEAN),
                 weights_hash="md5:4d473c1dd8becc155b73f8504c6f6626",
@@ -102,9 +114,11 @@ BACKBONES: Mapping[str, Backbone] = MappingProxyType(
                 title="EfficientNetB0",
                 feature_layer="top_activation",
                 location_layer="block6a_expand_activation",
+                early_layers=("block2b_add", "block3b_add"),
                 # The backbone divides by 255 itself. Its normalisation layer is left at mean 0 and variance 1, because
                 # Keras adds one more layer to the graph when it loads ImageNet weights: here the graph never changes.
-                **_standardisation(times=255.0),
+                **_STANDARDISATION,
+                divisor=255.0,
                 weights_hash="md5:50bc09e76180e00e4465e1a485ddc09d",
                 weights_licence="EfficientNetB0 ImageNet weights by M. Tan and Q. V. Le, Apache-2.0, as published by "
                 "Keras",
@@ -114,7 +128,8 @@ BACKBONES: Mapping[str, Backbone] = MappingProxyType(
                 title="DenseNet169",
                 feature_layer="relu",
                 location_layer="pool4_relu",
-                **_standardisation(),
+                early_layers=("pool2_relu", "pool3_relu"),
+                **_STANDARDISATION,
                 weights_hash="md5:b8c4d4c20dd625c148057b9ff1c1176b",
                 weights_licence="DenseNet169 ImageNet weights by G. Huang, Z. Liu et al., BSD-3-Clause, as published "
                 "by Keras",
@@ -124,6 +139,7 @@ BACKBONES: Mapping[str, Backbone] = MappingProxyType(
                 title="EfficientNet-Lite0",
                 feature_layer="top_activation",
                 location_layer="block6a_expand_activation",
+                early_layers=("block2b_add", "block3b_add"),
                 scale=(255.0 / 128.0,) * 3,
                 offset=(-127.0 / 128.0,) * 3,
                 weights_hash="sha256:579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
@@ -133,6 +149,74 @@ BACKBONES: Mapping[str, Backbone] = MappingProxyType(
         )
     }
 )
+
+
+SCALINGS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]] | None] = MappingProxyType(
+    {
+        "keras": None,
+        "unit": ((1.0,) * 3, (0.0,) * 3),
+        "byte": ((255.0,) * 3, (0.0,) * 3),
+        "torch": (_STANDARDISATION["scale"], _STANDARDISATION["offset"]),
+        "caffe": ((255.0,) * 3, tuple(-mean for mean in CAFFE_MEAN)),
+    }
+)
+"""What a film in [0, 1] becomes before it is handed to the network: name -> (scale, offset) of each channel.
+
+``keras`` is the backbone's own preprocessing; ``unit`` leaves the film in [0, 1] and ``byte`` takes it to [0, 255],
+both without anything further; ``torch`` standardises a film in [0, 1] by ImageNet's mean and deviation and ``caffe``
+takes the channels' means from one in [0, 255]. See :func:`find_scaling` for what the first convolution then reads.
+"""
+
+
+def find_scaling(name: str, scaling: str | Mapping[str, Sequence[float]]) -> tuple[tuple[float, ...], ...]:
+    """Return what the first convolution of a backbone reads of a film in [0, 1]: ``film * scale + offset``.
+
+    The named scalings say what is handed to the network as Keras publishes it. EfficientNetB0 standardises whatever it
+    is handed once more, by ImageNet's mean and deviation of pixels in [0, 255]: with ``unit`` it therefore sees films
+    almost without contrast, as those do who scale to [0, 1] before it; ``byte`` is then the same as ``keras``.
+
+    Parameters
+    ----------
+    name : str
+        A key of :data:`BACKBONES`.
+    scaling : str or Mapping
+        A key of :data:`SCALINGS`, or ``{"scale": three numbers, "offset": three numbers}``, which are returned.
+
+    Returns
+    -------
+    scale, offset : tuple of float
+        Of the three channels.
+
+    Raises
+    ------
+    CheckpointError
+        Neither of the two.
+    """
+    backbone = find_backbone(name)
+    if isinstance(scaling, Mapping):
+        return _check_scaling(scaling)
+    if not isinstance(scaling, str) or scaling not in SCALINGS:
+        raise CheckpointError(f"The scaling must be one of {', '.join(SCALINGS)}, but it is another.")
+    if scaling == "keras":
+        return backbone.scale, backbone.offset
+    scale, offset = SCALINGS[scaling]
+    if backbone.divisor == 1.0:
+        return scale, offset
+    pairs = list(zip(backbone.scale, backbone.offset, scale, offset, strict=True))
+    return (
+        tuple(own * factor / backbone.divisor for own, _, factor, _ in pairs),
+        tuple(own * shift / backbone.divisor + own_shift for own, own_shift, _, shift in pairs),
+    )
+
+
+def _check_scaling(scaling: Mapping[str, Sequence[float]]) -> tuple[tuple[float, ...], ...]:
+    """Return scale and offset of three finite numbers each, or refuse."""
+    rows = [scaling.get(key) for key in ("scale", "offset")]
+    if len(scaling) == 2 and all(isinstance(row, list | tuple) and len(row) == 3 for row in rows):
+        numbers = [number for row in rows for number in row]
+        if all(isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) for n in numbers):
+            return tuple(tuple(float(number) for number in row) for row in rows)
+    raise CheckpointError("A scaling by numbers must have a scale and an offset of three numbers each, but it has not.")
 
 
 def find_backbone(name: str) -> Backbone:
@@ -155,6 +239,7 @@ def build_classifier(
     weights: str | Path | None = None,
     location_head: bool = False,
     dropout: float = 0.3,
+    scaling: str | Mapping[str, Sequence[float]] = "keras",
 ) -> keras.Model:
     """Build the flat graph of a wrist classifier.
 
@@ -172,6 +257,8 @@ def build_classifier(
         Whether to add the output ``location``.
     dropout : float
         Share of the hidden units dropped in training, [0, 1).
+    scaling : str or Mapping
+        What the film becomes before the backbone, see :func:`find_scaling`.
 
     Returns
     -------
@@ -182,12 +269,13 @@ def build_classifier(
     Raises
     ------
     CheckpointError
-        Unknown name, a size below 32, or weights that are absent or not the published ones.
+        Unknown name or scaling, a size below 32, or weights that are absent or not the published ones.
     """
     import keras
     from keras import layers
 
     backbone = find_backbone(name)
+    scale, offset = (tuple(backbone.divisor * n for n in numbers) for numbers in find_scaling(name, scaling))
     if not isinstance(input_size, int) or isinstance(input_size, bool) or input_size < SMALLEST_INPUT:
         raise CheckpointError(f"The input size must be a whole number of at least 32 pixels, but it is {input_size!r}.")
     if keras.config.image_data_format() != "channels_last":
@@ -196,7 +284,7 @@ def build_classifier(
     # Both ends stay float32 where the layers between compute in half precision.
     film = keras.Input((input_size, input_size, 1), dtype="float32", name="film")
     channels = layers.Concatenate(dtype="float32", name="three_channels")([film, film, film])
-    prepared = layers.Rescaling(backbone.scale, backbone.offset, dtype="float32", name="preprocessing")(channels)
+    prepared = layers.Rescaling(scale, offset, dtype="float32", name="preprocessing")(channels)
     base = _build_backbone(name, prepared)
 
     pooled = layers.GlobalAveragePooling2D(name="pooled")(base.get_layer(backbone.feature_layer).output)

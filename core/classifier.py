@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,27 @@ if TYPE_CHECKING:
 
 # Films a batch holds at most: more at once is no faster on a processor and costs memory.
 BATCH_SIZE = 16
+
+
+class Look(NamedTuple):
+    """A square that differs a little from the one that was found: mirrored, turned, smaller or larger."""
+
+    mirrored: bool = False
+    turn_degrees: float = 0.0
+    scale: float = 1.0
+
+
+# A checkpoint reads the first few of these and averages their logits: what a network sees in one square by chance is
+# lost, what it sees in all of them stays. Each stands beside its mirror image, so that a mirrored film gets the same
+# answer.
+LOOKS = (
+    Look(),
+    Look(mirrored=True),
+    Look(turn_degrees=8.0, scale=0.88),
+    Look(mirrored=True, turn_degrees=-8.0, scale=0.88),
+    Look(turn_degrees=-8.0, scale=0.88),
+    Look(mirrored=True, turn_degrees=8.0, scale=0.88),
+)
 
 _FINDINGS = {"fracture": ("Fracture", "fracture"), "abnormal": ("Abnormality", "abnormality")}
 
@@ -71,7 +92,7 @@ class Classifier:
         self.model = model
         self.run = run
 
-    def square(self, radiograph: Radiograph, region: WristRegion | None = None) -> np.ndarray:
+    def square(self, radiograph: Radiograph, region: WristRegion | None = None, look: Look = LOOKS[0]) -> np.ndarray:
         """Return what the network sees of a film: float32, (size, size), range [0, 1].
 
         Parameters
@@ -79,9 +100,14 @@ class Classifier:
         radiograph : Radiograph
         region : WristRegion or None
             The square to read, turned so that the fingers point up; None reads the whole film, its proportions kept.
+        look : Look
+            How the square differs from that one; a whole film can only be mirrored.
         """
+        if region is not None and (look.scale != 1.0 or look.turn_degrees):
+            region = replace(region, side=region.side * look.scale, angle=region.angle + look.turn_degrees)
         fit = fit_square(radiograph.height, radiograph.width, self.checkpoint.input_size, region)
-        return np.asarray(fit.apply(radiograph.pixels), dtype=np.float32)
+        square = np.asarray(fit.apply(radiograph.pixels), dtype=np.float32)
+        return np.ascontiguousarray(square[:, ::-1]) if look.mirrored else square
 
     def predict(
         self, radiographs: Sequence[Radiograph], regions: Sequence[WristRegion | None] | None = None
@@ -98,18 +124,17 @@ class Classifier:
         -------
         list of Prediction
             One for each film, in their order. A film's prediction does not depend on the films beside it (to 1e-5).
+            The logit is the mean over the checkpoint's looks.
         """
         regions = [None] * len(radiographs) if regions is None else regions
-        pairs = list(zip(radiographs, regions, strict=True))
-        predictions = []
-        for start in range(0, len(pairs), BATCH_SIZE):
-            batch = pairs[start : start + BATCH_SIZE]
-            squares = np.stack([self.square(film, region) for film, region in batch])[..., None]
-            logits = self.run(squares)["logit"][:, 0]
-            predictions += [
-                self._prediction(film, float(logit)) for (film, _), logit in zip(batch, logits, strict=True)
-            ]
-        return predictions
+        looks = LOOKS[: self.checkpoint.looks]
+        wanted = [(film, region, look) for film, region in zip(radiographs, regions, strict=True) for look in looks]
+        logits = []
+        for start in range(0, len(wanted), BATCH_SIZE):
+            squares = np.stack([self.square(*item) for item in wanted[start : start + BATCH_SIZE]])[..., None]
+            logits += self.run(squares)["logit"][:, 0].astype(np.float64).tolist()
+        means = np.reshape(logits, (len(radiographs), len(looks))).mean(axis=1)
+        return [self._prediction(film, float(logit)) for film, logit in zip(radiographs, means, strict=True)]
 
     def location(self, radiograph: Radiograph, region: WristRegion | None = None) -> np.ndarray:
         """Return where the location head sees a break: float32, raw logits, one for each cell of 16 x 16 pixels.
@@ -149,7 +174,10 @@ def load_classifier(checkpoint_id: str | None = None, folder: Path = CHECKPOINTS
         raise CheckpointError("A checkpoint that reads films for fractures was expected, but this one finds wrists.")
     calibrate(0.0, checkpoint.calibration)  # refuses a calibration it does not know before any film is read
     model = build_classifier(
-        checkpoint.backbone, input_size=checkpoint.input_size, location_head=checkpoint.location_head
+        checkpoint.backbone,
+        input_size=checkpoint.input_size,
+        location_head=checkpoint.location_head,
+        scaling=checkpoint.scaling,
     )
     if checkpoint.feature_layer not in {layer.name for layer in model.layers}:
         raise CheckpointError("The card's feature layer must be a layer of its network, but it is not.")

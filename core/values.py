@@ -266,6 +266,9 @@ class Checkpoint:
         Pixels a side.
     fit : str
         How a film or region becomes a square: ``"pad"`` (whole film, its proportions kept).
+    scaling : str or Mapping
+        What the square becomes before the backbone, see ``core.backbones.find_scaling``: ``"keras"`` is the backbone's
+        own preprocessing; models imported from elsewhere may need another.
     region : str or None
         Id of the wrist finder whose square this checkpoint reads; None where it reads whole films.
     location_head : bool
@@ -304,6 +307,8 @@ class Checkpoint:
     versions: Mapping[str, str] = field(default_factory=dict)
     weights_sha256: str = ""
     card_sha256: str = ""
+    scaling: str | Mapping[str, Any] = "keras"
+    looks: int = 1
 
     def operating_point(self, name: str) -> OperatingPoint | None:
         """Return the operating point called `name`, or None."""

@@ -14,6 +14,7 @@ from core.checkpoints import publish, set_default
 from core.checkpoints.weights import WEIGHTS_NAME, round_to_float16
 from core.classifier import (
     BATCH_SIZE,
+    LOOKS,
     Classifier,
     decide,
     ensemble_probability,
@@ -140,6 +141,53 @@ def test_a_region_is_read_instead_of_the_whole_film(classifier):
     )
     with pytest.raises(ValueError, match="zip"):
         classifier.predict([whole, whole], [None])
+
+
+def looking(classifier, looks):
+    return Classifier(replace(classifier.checkpoint, looks=looks), classifier.model, classifier.run)
+
+
+REGION = WristRegion(35.0, 40.0, 40.0, 20.0)
+
+
+def test_several_looks_are_averaged_as_logits(classifier):
+    one = film(3)
+    logits = []
+    for mirrored, turn, scale in [(0, 0, 1), (1, 0, 1), (0, 8, 0.88), (1, -8, 0.88), (0, -8, 0.88), (1, 8, 0.88)]:
+        region = replace(REGION, side=REGION.side * scale, angle=REGION.angle + turn)
+        square = fit_square(one.height, one.width, SIZE, region).apply(one.pixels)
+        square = square[:, ::-1] if mirrored else square
+        logits.append(float(classifier.run(square[None, ..., None].astype(np.float32))["logit"][0, 0]))
+    assert np.ptp(logits) > 1e-3
+    for looks in (1, 2, 6):
+        (read,) = looking(classifier, looks).predict([one], [REGION])
+        assert read.logit == pytest.approx(np.mean(logits[:looks]), abs=1e-4)
+
+
+def test_looks_come_in_pairs_that_a_mirrored_film_swaps():
+    for first, second in zip(LOOKS[::2], LOOKS[1::2], strict=True):
+        assert (first.mirrored, first.turn_degrees, first.scale) == (False, -second.turn_degrees, second.scale)
+        assert second.mirrored
+
+
+def test_a_mirrored_film_gets_the_same_answer_from_paired_looks(classifier):
+    one = film(3)
+    other = replace(one, pixels=one.pixels[:, ::-1].copy())
+    turned = replace(REGION, x=one.width - REGION.x, angle=-REGION.angle)
+    for looks in (2, 6):
+        reader = looking(classifier, looks)
+        (here,), (there,) = reader.predict([one], [REGION]), reader.predict([other], [turned])
+        assert here.logit == pytest.approx(there.logit, abs=1e-3)
+    (here,), (there,) = classifier.predict([one], [REGION]), classifier.predict([other], [turned])
+    assert abs(here.logit - there.logit) > 3e-3
+
+
+def test_many_films_with_many_looks_keep_their_order(classifier):
+    films = [film(index) for index in range(5)]
+    reader = looking(classifier, 6)
+    together = reader.predict(films, [REGION] * 5)
+    alone = [reader.predict([one], [REGION])[0] for one in films]
+    assert [p.logit for p in together] == pytest.approx([p.logit for p in alone], abs=1e-5)
 
 
 def test_probability_is_calibrated_by_the_cards_temperature(classifier):

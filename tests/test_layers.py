@@ -15,11 +15,11 @@ ROOT = Path(__file__).resolve().parent.parent
 # from its own family. A package's modules belong to the package's line.
 LAYERS = (
     (("errors", "values"),),
-    (("radiographs",), ("metrics",), ("backbones", "checkpoints"), ("phantoms",)),
+    (("radiographs",), ("metrics",), ("backbones", "checkpoints", "starts"), ("phantoms",)),
     (("wrist",), ("datasets",), ("classifier",), ("figures",)),
     (("explain",), ("quality",)),
     (("reading", "results"),),
-    (("predict",), ("evaluate",), ("train",), ("benchmark",)),
+    (("predict",), ("evaluate", "train", "appraise"), ("benchmark",)),
 )
 PLACE = {module: (level, family) for level, families in enumerate(LAYERS) for family in families for module in family}
 

@@ -1,9 +1,10 @@
 """Trained models on disk: list, verify, publish and import them.
 
 A checkpoint is a folder named by its id that holds ``card.json`` (what the model is), ``model.weights.h5`` (its
-weights, float16), and, where it was trained here, ``history.csv`` (one row an epoch) and ``scores.csv`` (the
-probability of every study it was measured on). The text file ``default`` beside the folders names the one to start
-with. Listing and verifying read no weights into a network and import neither TensorFlow nor Keras.
+weights: float16, or float32 where it was imported), and, where it was trained here, ``history.csv`` (one row an epoch)
+and ``scores.csv`` (the probability of every study it was measured on). The text file ``default`` beside the folders
+names the one to start with. Listing and verifying read no weights into a network and import neither TensorFlow nor
+Keras.
 
 ``python -m core.checkpoints list | verify [ID...] | import FILE --backbone NAME``
 """
@@ -21,16 +22,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.backbones import build_classifier, find_backbone
+import numpy as np
+
+from core.backbones import find_backbone
 from core.checkpoints.cards import LARGEST_CARD_BYTES, check_id, read_card_text, write_card
-from core.checkpoints.weights import (
-    WEIGHTS_NAME,
-    copy_float16,
-    extract_weights,
-    load_weights,
-    round_to_float16,
-    save_float16,
-)
+from core.checkpoints.imports import read_model
+from core.checkpoints.weights import WEIGHTS_NAME, copy_weights, load_weights, round_to_float16, save_weights
 from core.errors import CheckpointError
 from core.values import Checkpoint, Scores
 
@@ -145,6 +142,7 @@ def publish(
     model_or_weights: keras.Model | Path,
     history: Iterable[Mapping[str, Any]] | None = None,
     scores: Iterable[Scores | Mapping[str, Any]] | None = None,
+    dtype: type = np.float16,
 ) -> Checkpoint:
     """Publish a trained model as a checkpoint, all of it or nothing.
 
@@ -158,11 +156,13 @@ def publish(
     checkpoint : Checkpoint
         The card; its two hashes are filled in here.
     model_or_weights : keras.Model or pathlib.Path
-        The model, or a Keras weights file; stored as float16.
+        The model, or a Keras weights file.
     history : iterable of mapping, optional
         One row an epoch, the same keys in each.
     scores : iterable of Scores or mapping, optional
         Scores of each split, or rows with split, study_id, patient_id, label and probability.
+    dtype : type
+        What the weights are stored as: float16, or float32 where nothing may be lost.
 
     Returns
     -------
@@ -181,8 +181,8 @@ def publish(
     folder.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{checkpoint.id}-", suffix=".part", dir=folder))
     try:
-        save = copy_float16 if isinstance(model_or_weights, str | Path) else save_float16
-        save(model_or_weights, aside / WEIGHTS_NAME)
+        save = copy_weights if isinstance(model_or_weights, str | Path) else save_weights
+        save(model_or_weights, aside / WEIGHTS_NAME, dtype)
         text, published = write_card(replace(checkpoint, weights_sha256=_sha256_of(aside / WEIGHTS_NAME)))
         _write_text(aside / CARD_NAME, text)
         if history is not None:
@@ -353,24 +353,29 @@ def import_checkpoint(
     *,
     checkpoint_id: str | None = None,
     title: str | None = None,
-    input_size: int = 224,
+    input_size: int | None = None,
+    scaling: str | None = None,
     positive_label: str = "fracture",
     folder: Path = CHECKPOINTS,
 ) -> Checkpoint:
-    """Publish a model trained elsewhere, if its weights fit the graph of `backbone`.
+    """Publish a model trained elsewhere, if it is one that the graph of `backbone` can be.
 
-    Nothing in the file decides what code runs: the network is built here and only numbers are taken from the file.
+    Nothing in the file decides what code runs: the network is built here and only numbers are taken from the file. They
+    are kept as float32, so that the model answers as it did where it was made.
 
     Parameters
     ----------
     source : pathlib.Path
-        A Keras weights file (.weights.h5) or a Keras 3 archive (.keras).
+        A Keras 3 archive (.keras), Keras 3 weights (.weights.h5), or an older .h5.
     backbone : str
         A key of ``core.backbones.BACKBONES``.
     checkpoint_id, title : str, optional
         Made from the backbone's name where not given.
-    input_size : int
-        Pixels a side of the films the model was trained on.
+    input_size : int, optional
+        Pixels a side of the films the model was trained on; the file's own where not given, else 224.
+    scaling : str, optional
+        What was handed to the network in training, a key of ``core.backbones.SCALINGS``; where not given, see
+        :func:`core.checkpoints.imports.read_model`.
     positive_label : str
         What its training data called positive: ``"fracture"`` or ``"abnormal"``.
     folder : pathlib.Path
@@ -379,46 +384,35 @@ def import_checkpoint(
     Raises
     ------
     CheckpointError
-        An unknown backbone, a file that is neither of the two kinds, carries code, or does not fit.
+        An unknown backbone, a file that is none of these, carries code or unknown layers, or does not fit.
     """
     known = find_backbone(backbone)
     source = Path(source)
     if not source.is_file():
         raise CheckpointError("A file to import was expected, but there is none.")
+    imported = read_model(source, backbone, input_size=input_size, scaling=scaling)
     import keras
 
-    with tempfile.TemporaryDirectory() as aside:
-        weights = extract_weights(source, Path(aside))
-        location_head = _fit_weights(weights, backbone, input_size)
-        card = Checkpoint(
-            id=checkpoint_id or _free_id(f"{backbone}-imported", Path(folder)),
-            title=title or f"{known.title} (imported)",
-            task="fracture",
-            backbone=backbone,
-            feature_layer=known.feature_layer,
-            input_size=input_size,
-            location_head=location_head,
-            positive_label=positive_label,
-            data={
-                "trained_on": "Imported: what it was trained on is not known here.",
-                "tested_on": "Not tested here; without operating points it gives no more than a probability.",
-            },
-            versions={"keras": keras.__version__},
-        )
-        return publish(Path(folder), card, weights)
-
-
-def _fit_weights(weights: Path, backbone: str, input_size: int) -> bool:
-    """Return whether the weights have a location head; refuse weights that fit the graph neither with nor without."""
-    refusal = None
-    for location_head in (False, True):
-        try:
-            load_weights(build_classifier(backbone, input_size=input_size, location_head=location_head), weights)
-        except CheckpointError as error:
-            refusal = refusal or error
-        else:
-            return location_head
-    raise refusal
+    card = Checkpoint(
+        id=checkpoint_id or _free_id(f"{backbone}-imported", Path(folder)),
+        title=title or f"{known.title} (imported)",
+        task="fracture",
+        backbone=backbone,
+        feature_layer=known.feature_layer,
+        input_size=imported.input_size,
+        scaling=imported.scaling,
+        location_head=imported.location_head,
+        positive_label=positive_label,
+        data={
+            "trained_on": "Not stated: it was trained elsewhere and imported.",
+            "tested_on": "Not tested here; without operating points it gives no more than a probability.",
+            "not_for": "Not for decisions: nothing is known here of how well it reads films.",
+            "licences": ["Not stated."],
+            "imported_sha256": _sha256_of(source),
+        },
+        versions={"keras": keras.__version__},
+    )
+    return publish(Path(folder), card, imported.model, dtype=np.float32)
 
 
 def _free_id(stem: str, folder: Path) -> str:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.backbones import BACKBONES
+from core.backbones import BACKBONES, SCALINGS
 from core.checkpoints import CHECKPOINTS, CheckpointEntry, default_id, import_checkpoint, list_checkpoints
 from core.checkpoints.cards import POSITIVE_LABELS
 from core.errors import ScaphoidError
@@ -22,13 +22,17 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("verify", parents=[shared], help="check cards and weights; exit status 1 if any broke")
     check.add_argument("ids", nargs="*", metavar="ID", help="checkpoints to verify (default: all)")
     add = commands.add_parser("import", parents=[shared], help="publish a model that was trained elsewhere")
-    add.add_argument(
-        "file", type=Path, metavar="FILE", help="Keras weights (.weights.h5) or a Keras 3 archive (.keras)"
-    )
+    add.add_argument("file", type=Path, metavar="FILE", help="Keras archive (.keras) or weights (.weights.h5, .h5)")
     add.add_argument("--backbone", required=True, metavar="NAME", help=", ".join(BACKBONES))
     add.add_argument("--id", metavar="ID", help="lower-case letters, digits and hyphens")
     add.add_argument("--title", help="name for people")
-    add.add_argument("--input-size", type=int, default=224, metavar="PIXELS", help="pixels a side (default: 224)")
+    add.add_argument("--input-size", type=int, metavar="PIXELS", help="pixels a side (default: the file's own, or 224)")
+    add.add_argument(
+        "--scaling",
+        choices=tuple(SCALINGS),
+        help="what was handed to the network: keras (its own preprocessing), unit (0-1), byte (0-255), torch "
+        "(standardised) or caffe (0-255 less the mean); default: what the file's own layers ask for, else keras",
+    )
     add.add_argument("--positive-label", choices=POSITIVE_LABELS, default="fracture", help="what it calls positive")
     return parser
 
@@ -66,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 checkpoint_id=options.id,
                 title=options.title,
                 input_size=options.input_size,
+                scaling=options.scaling,
                 positive_label=options.positive_label,
                 folder=options.folder,
             )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from core.backbones import SMALLEST_INPUT, find_backbone
+from core.backbones import SMALLEST_INPUT, find_backbone, find_scaling
 from core.errors import CheckpointError
 from core.values import Checkpoint, Interval, OperatingPoint, TrainingSettings
 
@@ -97,20 +97,40 @@ def parse_card(content: Mapping[str, Any]) -> Checkpoint:
     CheckpointError
         As one sentence: which entry is missing, unknown, of the wrong kind or out of range.
     """
-    entries = {key: value for key, value in content.items() if key != "format"}
+    # Cards from before there was a choice of scalings or looks have no entry for it.
+    entries = {"scaling": "keras", "looks": 1} | {key: value for key, value in content.items() if key != "format"}
     _check_keys("card", Checkpoint, entries)
     check_id(entries["id"])
     for name, (kind, check) in _ENTRIES.items():
         _expect(check(entries[name]), f"The card's {name} must be {kind}", entries[name])
     find_backbone(entries["backbone"])
-    points = tuple(_parse_point(point) for point in entries["operating_points"])
-    thresholds = [point.threshold for point in points]
-    _expect(thresholds == sorted(thresholds), "The card's operating points must rise in threshold", thresholds)
-    _expect(len({p.name for p in points}) == len(points), "Each operating point must be there once", len(points))
+    find_scaling(entries["backbone"], entries["scaling"])
+    _expect(
+        entries["looks"] <= 2 or entries["region"] is not None,
+        "A checkpoint that reads whole films must look once or, mirrored, twice",
+        entries["looks"],
+    )
+    points = parse_points(entries["operating_points"])
     if entries["calibration"] is not None and entries["task"] == "fracture":
         _check_temperature(entries["calibration"])
     settings = entries["settings"]
     return Checkpoint(**{**entries, "operating_points": points, "settings": settings and _parse_settings(settings)})
+
+
+def parse_points(content: Any) -> tuple[OperatingPoint, ...]:
+    """Return the operating points that a card's list describes.
+
+    Raises
+    ------
+    CheckpointError
+        One is malformed or out of range, there twice, or they do not rise in threshold.
+    """
+    _expect(isinstance(content, list), "The card's operating_points must be a list", content)
+    points = tuple(_parse_point(point) for point in content)
+    thresholds = [point.threshold for point in points]
+    _expect(thresholds == sorted(thresholds), "The card's operating points must rise in threshold", thresholds)
+    _expect(len({p.name for p in points}) == len(points), "Each operating point must be there once", len(points))
+    return points
 
 
 def _is_text(value: Any) -> bool:
@@ -152,6 +172,7 @@ _ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "the id of a wrist finder or nothing",
         lambda value: value is None or (isinstance(value, str) and len(value) <= 64 and bool(_ID.fullmatch(value))),
     ),
+    "looks": ("a whole number from 1 to 6", lambda value: _is_whole(value, 1, 6)),
     "location_head": ("true or false", lambda value: isinstance(value, bool)),
     "positive_label": _one_of(POSITIVE_LABELS),
     "operating_points": ("a list", lambda value: isinstance(value, list)),

@@ -1,0 +1,166 @@
+"""The mean of several checkpoints, and what was measured of it: the file ``ensemble.json`` beside the checkpoints.
+
+``{"members": [{"id": ..., "weights_sha256": ...}, ...], "operating_points": [...], "data": {...}}``. The points were
+chosen on the mean's own probabilities; they hold for these members with these weights and for no others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from core.checkpoints import CHECKPOINTS, CheckpointEntry, default_id, list_checkpoints
+from core.checkpoints.cards import LARGEST_CARD_BYTES, check_id, parse_points
+from core.errors import CheckpointError
+from core.values import Checkpoint, OperatingPoint
+
+ENSEMBLE_NAME = "ensemble.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """Checkpoints whose mean was measured.
+
+    Attributes
+    ----------
+    members : Mapping of str to str
+        Id -> SHA-256 of the weights.
+    operating_points : tuple of OperatingPoint
+        Chosen on the mean, in rising order of threshold.
+    data : Mapping
+        As that of a card: ``trained_on``, ``tested_on``, ``simulated``, ``results``, ...
+    """
+
+    members: Mapping[str, str]
+    operating_points: tuple[OperatingPoint, ...] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_ensemble(folder: Path = CHECKPOINTS) -> Ensemble | None:
+    """Return the ensemble that was measured; None where there is no such file.
+
+    Raises
+    ------
+    CheckpointError
+        The file is not what it should be.
+    """
+    path = Path(folder) / ENSEMBLE_NAME
+    if not path.is_file():
+        return None
+    try:
+        text = path.read_bytes() if path.stat().st_size <= LARGEST_CARD_BYTES else b""
+        content = json.loads(text.decode("utf-8"))
+        members = {check_id(member["id"]): str(member["weights_sha256"]) for member in content["members"]}
+        points, data = content["operating_points"], content.get("data", {})
+        if len(members) < 2 or len(members) != len(content["members"]) or not isinstance(data, dict):
+            raise ValueError("members")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            "The ensemble's file must name two or more models and their operating points in JSON, but it does not."
+        ) from error
+    return Ensemble(members, parse_points(points), data)
+
+
+def write_ensemble(ensemble: Ensemble, folder: Path = CHECKPOINTS) -> None:
+    """Write ``ensemble.json``, whole or not at all."""
+    content = {
+        "members": [{"id": name, "weights_sha256": digest} for name, digest in ensemble.members.items()],
+        "operating_points": [asdict(point) for point in ensemble.operating_points],
+        "data": dict(ensemble.data),
+    }
+    path = Path(folder) / ENSEMBLE_NAME
+    aside = path.with_name(f"{ENSEMBLE_NAME}.part")
+    with open(aside, "w", encoding="utf-8") as file:
+        file.write(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+
+
+def find_ensemble(folder: Path = CHECKPOINTS) -> tuple[Checkpoint, tuple[Checkpoint, ...]]:
+    """Return the card of the mean of the models in `folder`, and the models' own cards.
+
+    Raises
+    ------
+    CheckpointError
+        There are fewer than two models, one is broken, or the ensemble's file is.
+    """
+    ensemble = read_ensemble(folder)
+    members = ensemble_members(list_checkpoints(folder), default_id(folder), ensemble)
+    return ensemble_card(members, ensemble), members
+
+
+def ensemble_members(
+    entries: Sequence[CheckpointEntry], default: str | None = None, ensemble: Ensemble | None = None
+) -> tuple[Checkpoint, ...]:
+    """Return the checkpoints whose mean is taken, the default one first.
+
+    Where an ensemble was measured and its members are here as they were, it is these: a model that was trained since
+    does not change what the mean means. Otherwise it is every checkpoint that looks for the same finding.
+
+    Parameters
+    ----------
+    entries : sequence of CheckpointEntry
+        As listed.
+    default : str or None
+        The id whose finding counts; None: that of the first.
+    ensemble : Ensemble or None
+        What was measured.
+
+    Raises
+    ------
+    CheckpointError
+        A checkpoint is broken, so that it cannot be told whether it belongs to the mean.
+    """
+    usable = [entry.checkpoint for entry in entries if entry.checkpoint and entry.checkpoint.task == "fracture"]
+    usable.sort(key=lambda card: card.id != default)
+    if ensemble is not None:
+        measured = tuple(card for card in usable if ensemble.members.get(card.id) == card.weights_sha256)
+        if len(measured) == len(ensemble.members):
+            return measured
+    broken = next((entry for entry in entries if entry.reason), None)
+    if broken:
+        raise CheckpointError(f"A mean of all models needs them whole, but {broken.id} is not: {broken.reason}")
+    return tuple(card for card in usable if card.positive_label == usable[0].positive_label)
+
+
+def ensemble_card(members: Sequence[Checkpoint], ensemble: Ensemble | None = None) -> Checkpoint:
+    """Return a card for the mean of `members`, so that it is shown and decided on as a checkpoint is.
+
+    It has the operating points that were measured for exactly these members, and else none: points of the members,
+    averaged or not, were not chosen on the mean.
+
+    Raises
+    ------
+    CheckpointError
+        Fewer than two members, or members that look for different things.
+    """
+    if len(members) < 2:
+        raise CheckpointError(f"A mean needs two models or more, but there are {len(members)}.")
+    if len({card.positive_label for card in members}) > 1:
+        raise CheckpointError("The models of a mean must look for the same finding, but these do not.")
+    hashes = {card.id: card.weights_sha256 for card in members}
+    measured = ensemble is not None and dict(ensemble.members) == hashes
+    first, name = members[0], f"mean of {len(members)} models"
+    points = ensemble.operating_points if measured else ()
+    who = json.dumps(sorted(hashes.items()))
+    simulated = all(card.data.get("simulated") for card in members)
+    return Checkpoint(
+        id=name,
+        title=name.capitalize(),
+        task="fracture",
+        backbone="",
+        feature_layer="",
+        input_size=first.input_size,
+        region=first.region if len({card.region for card in members}) == 1 else None,
+        positive_label=first.positive_label,
+        operating_points=points,
+        data=dict(ensemble.data) if measured else {"simulated": simulated},
+        weights_sha256=sha256(who.encode()).hexdigest(),
+        card_sha256=sha256(json.dumps([who, [(p.name, p.threshold) for p in points]]).encode()).hexdigest(),
+    )

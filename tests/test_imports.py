@@ -1,0 +1,397 @@
+"""Models made elsewhere: imported so that they answer as in plain Keras, or refused in one sentence, and never run."""
+
+import copy
+import json
+import zipfile
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from core.backbones import BACKBONES, CAFFE_MEAN, IMAGENET_DEVIATION, IMAGENET_MEAN, build_classifier, find_scaling
+from core.checkpoints import archives, imports, verify
+from core.checkpoints.__main__ import main
+from core.checkpoints.imports import read_model
+from core.checkpoints.weights import WEIGHTS_NAME
+from core.classifier import decide, load_classifier
+from core.errors import CheckpointError
+from core.values import Radiograph
+
+h5py = pytest.importorskip("h5py")
+keras = pytest.importorskip("keras")
+
+SIZE = 32
+FILMS = np.random.default_rng(8).random((3, SIZE, SIZE), np.float32) * np.float32([[[0.4]], [[0.7]], [[1.0]]])
+
+
+def colours(films):
+    return np.repeat(np.asarray(films, np.float32)[..., None], 3, axis=-1)
+
+
+def stir(model, seed=5):
+    """Give batch normalisation statistics that differ, as training does, and dense layers a bias."""
+    rng = np.random.default_rng(seed)
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            shape = layer.gamma.shape
+            ranges = ((0.6, 1.0), (-0.2, 0.2), (-0.2, 0.2), (0.8, 1.5))
+            layer.set_weights([rng.uniform(*limits, shape) for limits in ranges])
+        elif isinstance(layer, keras.layers.Dense):
+            kernel, *bias = layer.get_weights()
+            layer.set_weights([kernel, *(rng.normal(0, 0.2, values.shape) for values in bias)])
+    return model
+
+
+def settle(model, batch):
+    """Give batch normalisation the statistics of a batch, as training would, so that the answer depends on the film."""
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for layer in layers:
+        layer.momentum = 0.0
+    model(batch, training=True)
+    for layer in layers:  # a channel that hardly varies would magnify rounding
+        *kept, variance = layer.get_weights()
+        layer.set_weights([*kept, np.maximum(variance, variance.mean())])
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    keras.utils.set_random_seed(2)
+    return stir(keras.applications.ResNet50(include_top=False, weights=None, input_shape=(SIZE, SIZE, 3)))
+
+
+@pytest.fixture(scope="module")
+def graph():
+    """Scaphoid's own ResNet50, built once for all tests that only look at what is read into it."""
+    return build_classifier("resnet50", input_size=SIZE)
+
+
+@pytest.fixture
+def built(graph, monkeypatch):
+    monkeypatch.setattr(imports, "build_classifier", lambda *_, **__: graph)
+    return graph
+
+
+def better_mura(base):
+    """The published recipe's head on a nested backbone."""
+    layers = keras.layers
+    head = [layers.GlobalAveragePooling2D(), layers.Dense(64, "relu"), layers.Dropout(0.3), layers.Dense(1, "sigmoid")]
+    return stir(keras.Sequential([base, *head]))
+
+
+@pytest.fixture(scope="module")
+def archive(resnet, tmp_path_factory):
+    path = tmp_path_factory.mktemp("elsewhere") / "model.keras"
+    model = better_mura(resnet)
+    model.save(path)
+    return SimpleNamespace(path=path, model=model)
+
+
+def answers(imported, backbone="resnet50"):
+    """Return the probabilities that Scaphoid's graph would give, its preprocessing done by hand."""
+    scale, offset = find_scaling(backbone, imported.scaling)
+    prepared = (colours(FILMS) * np.float32(scale) + np.float32(offset)) * np.float32(BACKBONES[backbone].divisor)
+    inner = keras.Model(imported.model.get_layer("preprocessing").output, imported.model.output["probability"])
+    return keras.ops.convert_to_numpy(inner(prepared, training=False))[:, 0]
+
+
+# --- as in plain Keras ------------------------------------------------------------------------------------------------
+
+
+def test_a_better_mura_resnet_answers_as_in_plain_keras(archive, tmp_path, capsys):
+    arguments = ["import", str(archive.path), "--backbone", "resnet50", "--scaling", "unit", "--id", "mine"]
+    assert main([*arguments, "--positive-label", "abnormal", "--folder", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "Published mine.\n"
+    card = verify(tmp_path / "mine")
+    assert (card.input_size, card.scaling, card.settings, card.operating_points) == (SIZE, "unit", None, ())
+    assert card.data["trained_on"].startswith("Not stated")
+    classifier = load_classifier("mine", tmp_path)
+    wide = np.random.default_rng(1).random((50, 90), np.float32)
+    films = [Radiograph(f"{number:064}", pixels, "test") for number, pixels in enumerate([*FILMS, wide])]
+    got = [prediction.probability for prediction in classifier.predict(films)]
+    squares = np.stack([classifier.square(film) for film in films])
+    np.testing.assert_array_equal(squares[:3], FILMS)
+    expected = archive.model.predict(colours(squares), verbose=0)[:, 0]
+    assert np.ptp(expected) > 1e-4
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    assert decide(got[0], card).text == "Uncertain (no operating point)"
+
+
+def described_models(base):
+    """Other ways to write such a model: name -> (model, what it is handed of a film in [0, 1], the card's scaling)."""
+    layers = keras.layers
+    film = keras.Input((SIZE, SIZE, 3))
+
+    def head(x, hidden=48):
+        x = layers.Dropout(0.5)(layers.Dense(hidden, "relu", use_bias=False)(layers.GlobalAveragePooling2D()(x)))
+        return layers.Activation("sigmoid")(layers.Dense(1)(x))
+
+    scaled = layers.Rescaling(1 / 255)(layers.RandomFlip()(film))
+    yield "rescaling", keras.Model(film, head(base(scaled))), (255, 0), None, "unit"
+    mean, variance = [0.4, 0.5, 0.6], [0.04, 0.05, 0.0625]
+    normalised = layers.Normalization(mean=mean, variance=variance)(film)
+    numbers = {"scale": 1 / np.sqrt(variance), "offset": -np.array(mean) / np.sqrt(variance)}
+    yield "normalization", keras.Model(film, head(base(normalised))), (1, 0), None, numbers
+    softmax = layers.Dense(2, "softmax")(layers.GlobalAveragePooling2D()(base.output))
+    yield "flat, two units", keras.Model(base.input, softmax), (255, -np.float32(CAFFE_MEAN)), None, "keras"
+    yield "as bytes", keras.Model(base.input, head(base.output, 64)), (255, 0), "byte", "byte"
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_other_ways_to_write_it_answer_as_in_plain_keras(resnet, built, place, tmp_path):
+    name, model, (times, plus), asked, scaling = list(described_models(resnet))[place]
+    path = tmp_path / ("model.h5" if name == "rescaling" else "model.keras")
+    stir(model).save(path)
+    imported = read_model(path, "resnet50", scaling=asked)
+    assert (imported.input_size, imported.described) == (SIZE, True)
+    if isinstance(scaling, dict):
+        for key in scaling:
+            np.testing.assert_allclose(imported.scaling[key], scaling[key], rtol=1e-5)
+    else:
+        assert imported.scaling == scaling
+    expected = model.predict(colours(FILMS) * times + plus, verbose=0)[:, -1]
+    assert np.ptp(expected) > 1e-4
+    np.testing.assert_allclose(answers(imported), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".h5"])
+def test_weights_without_a_description_are_found_by_their_names(archive, built, suffix, tmp_path):
+    path = tmp_path / f"model{suffix}"
+    if suffix == ".h5":
+        archive.model.save(path)
+        with h5py.File(path, "r+") as file:
+            del file.attrs["model_config"]
+    else:
+        archive.model.save_weights(path)
+    imported = read_model(path, "resnet50", input_size=SIZE, scaling="unit")
+    assert (imported.scaling, imported.described) == ("unit", False)
+    np.testing.assert_allclose(answers(imported), archive.model.predict(colours(FILMS), verbose=0)[:, 0], atol=1e-5)
+
+
+def test_imagenets_normalisation_inside_the_file_is_not_done_twice(tmp_path, monkeypatch):
+    """Keras adds a layer to EfficientNetB0 when it loads ImageNet's weights: the graph is made as it makes it."""
+    keras.utils.set_random_seed(4)
+    build = keras.applications.EfficientNetB0
+    options = {"include_top": False, "input_shape": (SIZE, SIZE, 3)}
+    plain = stir(build(weights=None, **options))
+    normalisation = next(layer for layer in plain.layers if isinstance(layer, keras.layers.Normalization))
+    normalisation.set_weights([np.float32(IMAGENET_MEAN), np.float32(IMAGENET_DEVIATION), np.array(0)])
+    plain.save_weights(tmp_path / "published.weights.h5")
+    module = pytest.importorskip("keras.src.applications.efficientnet")
+    monkeypatch.setattr(module.file_utils, "get_file", lambda *_, **__: str(tmp_path / "published.weights.h5"))
+    base = build(weights="imagenet", pooling="avg", **options)
+    assert len(base.layers) == len(plain.layers) + 2  # the average, and the layer in question
+    brightness = np.linspace(0.3, 1, 8)[:, None, None]
+    settle(base, colours(np.random.default_rng(3).random((8, SIZE, SIZE)) * brightness) * 255)
+    hidden = keras.layers.Dense(64, "relu")(base.output)
+    answer = keras.layers.Dense(1, "sigmoid")
+    model = keras.Model(base.input, answer(hidden))
+    features = keras.ops.convert_to_numpy(keras.Model(base.input, hidden)(colours(FILMS) * 255, training=False))
+    kernel, bias = answer.get_weights()
+    answer.set_weights([kernel / np.abs(features @ kernel).max(), bias])  # no answer is near 0 or 1
+    model.save(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "model.weights.h5")
+    described = read_model(tmp_path / "model.keras", "efficientnetb0")
+    assert (described.scaling, described.described) == ("keras", True)
+    expected = keras.ops.convert_to_numpy(model(colours(FILMS) * 255, training=False))[:, 0]
+    assert np.ptp(expected) > 2e-3
+    own = described.model(FILMS[..., None], training=False)["probability"]  # the graph's own preprocessing
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(own)[:, 0], expected, atol=5e-5)
+    # Films of 0 to 1 are what the first recipe's text hands to it.
+    unit = read_model(tmp_path / "model.weights.h5", "efficientnetb0", input_size=SIZE, scaling="unit")
+    assert (unit.scaling, unit.described) == ("unit", False)
+    starved = keras.ops.convert_to_numpy(model(colours(FILMS), training=False))[:, 0]
+    assert np.abs(starved - expected).max() > 2e-3
+    np.testing.assert_allclose(answers(unit, "efficientnetb0"), starved, atol=5e-5)
+
+
+def test_scalings_are_what_their_names_say():
+    caffe = tuple(-mean for mean in CAFFE_MEAN)
+    assert find_scaling("resnet50", "unit") == ((1, 1, 1), (0, 0, 0))
+    assert find_scaling("resnet50", "byte") == ((255, 255, 255), (0, 0, 0))
+    assert find_scaling("resnet50", "keras") == find_scaling("densenet169", "caffe") == ((255, 255, 255), caffe)
+    assert find_scaling("densenet169", "keras") == find_scaling("resnet50", "torch")
+    np.testing.assert_allclose(
+        np.array(find_scaling("resnet50", "torch")),
+        [[4.366812, 4.464286, 4.444444], [-2.117904, -2.035714, -1.804444]],
+        rtol=1e-6,
+    )
+    for own in ("byte", "keras"):
+        np.testing.assert_allclose(find_scaling("efficientnetb0", own), find_scaling("resnet50", "torch"))
+    with pytest.raises(CheckpointError, match="must be one of"):
+        find_scaling("resnet50", "double")
+
+
+# --- refused ----------------------------------------------------------------------------------------------------------
+
+
+def rewrite(archive, target, change, keep_weights=True):
+    """Copy an archive with its description changed."""
+    with zipfile.ZipFile(archive.path) as old, zipfile.ZipFile(target, "w") as new:
+        config = json.loads(old.read("config.json"))
+        change(config)
+        new.writestr("config.json", json.dumps(config))
+        new.writestr(WEIGHTS_NAME, old.read(WEIGHTS_NAME) if keep_weights else b"")
+    return target
+
+
+def layer_of(config, name):
+    """Return the description of the layer called `name`, wherever it is nested."""
+    for entry in config["config"]["layers"]:
+        if entry["config"].get("name") == name:
+            return entry
+        if "layers" in entry["config"]:
+            found = layer_of(entry, name)
+            if found:
+                return found
+    return None
+
+
+def inside(config, place):
+    return config["config"]["layers"][place]
+
+
+CODE = {
+    "Lambda layer": (lambda c: inside(c, 3).update(class_name="Lambda"), "carries a Lambda layer"),
+    "nested Lambda": (lambda c: layer_of(c, "conv2_block1_out").update(class_name="Lambda"), "carries a Lambda layer"),
+    "old Lambda": (lambda c: inside(c, 3).update(class_name="Keras>Lambda"), "carries a Lambda layer"),
+    "function": (
+        lambda c: inside(c, 3)["config"].update(activation={"class_name": "__lambda__", "config": {"value": "eA=="}}),
+        "carries a Lambda layer",
+    ),
+    "loss as code": (lambda c: c.update(compile_config={"loss": {"class_name": "__lambda__"}}), "Lambda layer"),
+    "own layer": (lambda c: inside(c, 3).update(class_name="Attention2D", module="stranger"), "layer 'Attention2D'"),
+    "own layer's odd name": (lambda c: inside(c, 3).update(class_name="../../etc/passwd"), "but it has another"),
+    "own layer under a known name": (lambda c: inside(c, 3).update(module="stranger.layers"), "object of its own"),
+    "registered layer": (lambda c: inside(c, 3).update(registered_name="mine>Dense"), "object of its own"),
+    "own initialiser": (
+        lambda c: inside(c, 3)["config"]["kernel_initializer"].update(module="stranger"),
+        "object of its own",
+    ),
+    "own activation": (
+        lambda c: inside(c, 3)["config"].update(
+            activation={"module": "builtins", "class_name": "function", "config": "f", "registered_name": "f"}
+        ),
+        "object of its own",
+    ),
+    "own model": (lambda c: c.update(class_name="MyModel", module="stranger"), "of another kind"),
+    "own model inside": (lambda c: inside(c, 1).update(class_name="MyModel"), "layer 'MyModel'"),
+}
+
+
+@pytest.mark.parametrize("case", CODE)
+def test_an_archive_that_carries_code_or_unknown_objects_is_refused(archive, tmp_path, case, monkeypatch):
+    change, sentence = CODE[case]
+    built = []
+    monkeypatch.setattr(imports, "build_classifier", lambda *_, **__: built.append(1))
+    path = rewrite(archive, tmp_path / "changed.keras", change)
+    with pytest.raises(CheckpointError, match=sentence) as refusal:
+        read_model(path, "resnet50")
+    assert str(refusal.value).count(".") == 1
+    assert built == []  # nothing was built before the file was known to be harmless
+
+
+@pytest.mark.parametrize("member", ["config.json", "model.weights.h5", None])
+def test_an_archive_that_is_no_model_is_refused(tmp_path, member):
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("other", b"")
+        if member:
+            archive.writestr(member, b"{}")
+    with pytest.raises(CheckpointError, match="neither"):
+        read_model(path, "efficientnetlite0")
+
+
+def test_a_member_larger_than_a_checkpoint_can_be_is_not_read_whole(archive, tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "LARGEST_CONFIG_BYTES", 1000)
+    with pytest.raises(CheckpointError, match="far larger"):
+        read_model(archive.path, "resnet50")
+
+
+def rename(config, old, new):
+    text = json.dumps(config).replace(json.dumps(old), json.dumps(new))
+    config.clear()
+    config.update(json.loads(text))
+
+
+def cross(config):
+    """Let an addition read one layer twice."""
+    entry = layer_of(config, "conv2_block1_add")
+    text = json.dumps(entry["inbound_nodes"]).replace("conv2_block1_0_bn", "conv2_block1_3_bn")
+    entry["inbound_nodes"] = json.loads(text)
+
+
+def add_layer(config, place, entry):
+    layers = config["config"]["layers"]
+    layers.insert(place, copy.deepcopy(entry) | {"name": "more"})
+    layers[place]["config"] = layers[place]["config"] | {"name": "more"}
+
+
+FOREIGN = {
+    "another stride": (lambda c: layer_of(c, "conv1_conv")["config"].update(strides=[1, 1]), "its conv1_conv differs"),
+    "another epsilon": (lambda c: layer_of(c, "conv1_bn")["config"].update(epsilon=0.1), "its conv1_bn differs"),
+    "another activation": (
+        lambda c: layer_of(c, "conv1_relu")["config"].update(activation="tanh"),
+        "conv1_relu differs",
+    ),
+    "another wiring": (cross, "its conv2_block1_add differs"),
+    "another name": (lambda c: rename(c, "conv1_conv", "first"), "but it has no conv1_conv"),
+    "maximum": (lambda c: inside(c, 2).update(class_name="MaxPooling2D"), "The head must be a global average"),
+    "hidden tanh": (lambda c: inside(c, 3)["config"].update(activation="tanh"), "The head must be a global average"),
+    "answer tanh": (lambda c: inside(c, 5)["config"].update(activation="tanh"), "The head must be a global average"),
+    "three units": (lambda c: inside(c, 5)["config"].update(units=3), "The head must be a global average"),
+    "a third dense": (lambda c: add_layer(c, 3, inside(c, 3)), "The head must be a global average"),
+    "films of two sizes": (
+        lambda c: [e["config"].update(batch_shape=[None, 32, 64, 3]) for e in [inside(c, 0)]],
+        "must read square films",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_a_network_that_is_not_the_backbone_is_refused(archive, built, tmp_path, case):
+    change, sentence = FOREIGN[case]
+    path = rewrite(archive, tmp_path / "changed.keras", change)
+    with pytest.raises(CheckpointError, match=sentence) as refusal:
+        read_model(path, "resnet50", scaling="unit")
+    assert str(refusal.value).count(". ") == 0
+
+
+def test_arrays_of_other_shapes_and_what_is_no_number_are_refused(archive, built, tmp_path):
+    path = tmp_path / "spoilt.weights.h5"
+    archive.model.save_weights(path)
+
+    def put(name, values):
+        with h5py.File(path, "r+") as file:
+            kept = file[name][()]
+            del file[name]
+            file[name] = values
+        return kept
+
+    cases = (
+        (
+            "layers/functional/layers/conv2d/vars/0",
+            np.zeros((7, 7, 1, 64)),
+            "conv1_conv must be 7 x 7 x 3 x 64, .* 7 x 7 x 1",
+        ),
+        ("layers/functional/layers/conv2d/vars/1", np.full(64, np.nan), "must be a number"),
+        ("layers/dense/vars/0", np.zeros((2047, 64)), "2,048 features of ResNet50 over at most 64 hidden units"),
+        ("layers/dense_1/vars/0", np.zeros((64, 3)), "to one or two"),
+        ("layers/dense_1/vars/1", np.zeros(2), "layer head must be 1, but the file has 2"),
+    )
+    for name, values, sentence in cases:
+        kept = put(name, values)
+        with pytest.raises(CheckpointError, match=sentence):
+            read_model(path, "resnet50", scaling="unit")
+        put(name, kept)
+    assert read_model(path, "resnet50", scaling="unit").scaling == "unit"
+
+
+def test_what_was_asked_for_must_fit_the_file(archive, built):
+    for options, sentence in (
+        ({"input_size": 224}, "must be the file's own 32 pixels, but 224"),
+        ({"scaling": "double"}, "scaling must be one of keras, unit, byte, torch, caffe"),
+    ):
+        with pytest.raises(CheckpointError, match=sentence):
+            read_model(archive.path, "resnet50", **options)
+    with pytest.raises(CheckpointError, match="backbone must be one of"):
+        read_model(archive.path, "vgg16")
