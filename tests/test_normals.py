@@ -109,3 +109,73 @@ def test_a_checkpoint_is_published_anew_with_what_the_normals_say(folder, tmp_pa
     assert found.data["licences"] == ["Free."]
     assert read_card(out / "new").weights_sha256 == read_card(out / "old").weights_sha256
     assert read_scores(out / "new")[0].checkpoint_id == "new"
+
+
+# --- the mean of all models ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_models(tmp_path):
+    """Return a folder of two published models and their probabilities on the same valid and test studies."""
+    from core.backbones import build_classifier
+    from core.checkpoints import publish
+
+    out = tmp_path / "checkpoints"
+    rng = np.random.default_rng(3)
+    labels = np.array([0, 1] * 60)
+    ids = tuple(f"s{i}" for i in range(120))
+    told = {}
+    for name in ("one", "two"):
+        values = np.clip(0.3 + 0.4 * labels + rng.normal(0, 0.25, 120), 0, 1)
+        valid = Scores(name, "valid", ids, ids, labels, values)
+        test = replace(valid, split="test", probabilities=values[::-1].copy(), labels=labels[::-1].copy())
+        model = build_classifier("efficientnetlite0", input_size=64)
+        publish(out, replace(card(), id=name), model, scores=[valid, test])
+        told[name] = values
+    return out, labels, told
+
+
+def test_the_points_of_a_mean_are_chosen_on_the_mean(two_models):
+    from core.checkpoints.ensembles import find_ensemble, read_ensemble, write_ensemble
+    from core.metrics import operating_points
+    from core.train.ensembles import measure_ensemble
+
+    folder, labels, told = two_models
+    write_ensemble(measure_ensemble(folder), folder)
+    found = read_ensemble(folder)
+    mean = (told["one"] + told["two"]) / 2
+    ids = tuple(f"s{i}" for i in range(120))
+    expected = operating_points(Scores("x", "valid", ids, ids, labels, mean), 0.95, 0.95)
+    assert [p.threshold for p in found.operating_points] == pytest.approx([p.threshold for p in expected])
+    below = mean < found.operating_points[1].threshold
+    assert found.operating_points[1].specificity.value == np.mean(below[labels == 0])
+    shown, members = find_ensemble(folder)
+    assert [p.threshold for p in shown.operating_points] == pytest.approx([p.threshold for p in expected])
+    assert {member.id for member in members} == {"one", "two"}
+    assert "mean of 2 models: one, two" in found.data["trained_on"]
+
+
+def test_normals_raise_the_means_threshold(two_models, folder, monkeypatch):
+    from core.train import ensembles
+
+    checkpoints, *_ = two_models
+    monkeypatch.setattr(ensembles, "open_ensemble", lambda _: Stand(card()))
+    found = ensembles.measure_ensemble(checkpoints, folder / "films.csv", "made here", "Free.")
+    bare = ensembles.measure_ensemble(checkpoints)
+    brightness = [(255 * 8 + 5 * number * 48) / 64 / 255 for number in range(0, 40, 2)]
+    wanted = max(cautious_threshold(brightness), bare.operating_points[1].threshold)
+    assert found.operating_points[1].threshold == pytest.approx(wanted, abs=1e-6)
+    assert found.operating_points[0].threshold == bare.operating_points[0].threshold
+    assert found.data["tested_on"].startswith("Simulated. The threshold of suspicion was set on 20 real studies")
+
+
+def test_a_mean_needs_the_same_studies(two_models):
+    from core.checkpoints import SCORES_NAME
+    from core.errors import CheckpointError
+    from core.train.ensembles import measure_ensemble
+
+    folder, *_ = two_models
+    path = folder / "two" / SCORES_NAME
+    path.write_text(path.read_text().replace("s5,", "s500,"))
+    with pytest.raises(CheckpointError, match="scored on the same studies"):
+        measure_ensemble(folder)

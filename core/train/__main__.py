@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from core.backbones import BACKBONES, find_backbone
-from core.checkpoints import CHECKPOINTS
+from core.checkpoints import CHECKPOINTS, find_checkpoint, verify
 from core.checkpoints.cards import check_id
-from core.errors import ScaphoidError, TrainingError
-from core.train import PRESETS, REQUEST_NAME, RUNS, TASKS, Request, RunFolder, train
+from core.errors import CheckpointError, ScaphoidError, TrainingError
+from core.starts import LITE0_START
+from core.train import PRESETS, REQUEST_NAME, RUNS, TASKS, Report, Request, RunFolder, Stopped, train
+from core.train.devices import PRECISIONS, read_team
+from core.train.presets import check_settings
+
+STOPPED_STATUS = 130
 
 
 def make_request(options: argparse.Namespace) -> Request:
@@ -25,31 +35,69 @@ def make_request(options: argparse.Namespace) -> Request:
     backbone = find_backbone(options.backbone or PRESETS[preset].backbone or "efficientnetlite0").name
     if options.task == "wrist" and backbone != "efficientnetlite0":
         raise TrainingError(f"A wrist finder is built on efficientnetlite0, but {backbone} came.")
-    weights, weights_file = options.weights, None
-    if weights == "none":
-        weights = None
-    elif weights != "imagenet":
-        if not Path(weights).is_file():
-            raise TrainingError("Weights are imagenet, none or a file that exists, but there is no such file.")
-        weights_file = str(Path(weights).resolve())
-        weights = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+    weights, weights_file, start = _find_weights(options)
     chosen = {
         name: getattr(options, name)
         for name in ("epochs", "seed", "input_size", "batch_size", "learning_rate")
         if getattr(options, name) is not None
     }
-    settings = replace(PRESETS[preset], backbone=backbone, weights=weights, **chosen)
-    if settings.epochs < 1 or settings.batch_size < 2 or settings.learning_rate <= 0:
-        raise TrainingError("At least one epoch, two films a batch and a learning rate above 0 are needed.")
-    small = min(int(settings.extra.get("small_size", settings.input_size)), settings.input_size)
-    settings = replace(settings, extra={**settings.extra, "small_size": small})
-    if options.task == "wrist" and settings.input_size % 16:
-        raise TrainingError(f"A wrist finder's input size is a multiple of 16, but {settings.input_size} came.")
+    extra = dict(PRESETS[preset].extra) | dict(_setting(text) for text in options.set or ())
+    if weights == LITE0_START and backbone != "efficientnetb0":
+        raise TrainingError(f"Only efficientnetb0 can start from lite0's weights, but {backbone} came.")
+    settings = replace(PRESETS[preset], backbone=backbone, weights=weights, extra=extra, **chosen)
+    check_settings(settings, options.task)
     run_id = options.id or f"{backbone}-{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+    teachers = tuple(check_id(teacher) for teacher in options.teacher or ())
+    if teachers and options.task == "wrist":
+        raise TrainingError("A wrist finder is trained without a teacher, but one came.")
+    for teacher in teachers:
+        _find_card(teacher, Path(options.out))
     return Request(
         check_id(run_id), options.task, str(Path(options.data).resolve()), options.format, str(Path(options.out)),
-        options.finder, weights_file, options.title, settings,
+        options.finder, weights_file, options.title, settings, start, teachers, options.precision,
+        options.deterministic, str(options.cache.resolve()) if options.cache else None, options.cache_gib,
     )  # fmt: skip
+
+
+def _find_weights(options: argparse.Namespace) -> tuple[str | None, str | None, str | None]:
+    """Return (what the card says training started from, file, checkpoint)."""
+    weights = options.weights
+    if weights in ("none", "imagenet"):
+        return (None if weights == "none" else weights), None, None
+    if weights == LITE0_START:
+        return weights, None, None
+    if Path(weights).is_file():
+        digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+        lite0 = BACKBONES["efficientnetlite0"].weights_hash == f"sha256:{digest}"
+        name = LITE0_START if lite0 and options.backbone == "efficientnetb0" else digest
+        return name, str(Path(weights).resolve()), None
+    try:
+        card = _find_card(check_id(weights), Path(options.out))
+    except CheckpointError as error:
+        raise TrainingError(
+            "Weights are imagenet, none, a checkpoint or a file that exists, but there is no such file or checkpoint."
+        ) from error
+    if card.task != "fracture" or options.task != "fracture":
+        raise TrainingError("Only a checkpoint that reads films can be started from, to train one that does, too.")
+    return card.weights_sha256, None, card.id
+
+
+def _find_card(checkpoint_id: str, out: Path) -> Any:
+    try:
+        return verify(find_checkpoint(checkpoint_id, out))
+    except CheckpointError:
+        return verify(find_checkpoint(checkpoint_id, CHECKPOINTS))
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """Return a setting given as NAME=VALUE; the value is JSON, or else a word."""
+    import json
+
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -62,7 +110,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--backbone", help=", ".join(BACKBONES))
     parser.add_argument("--task", choices=TASKS, default="fracture")
     parser.add_argument("--preset", help=", ".join(PRESETS))
-    parser.add_argument("--weights", default="imagenet", help="imagenet, none, or a file (default: imagenet)")
+    parser.add_argument(
+        "--weights",
+        default="imagenet",
+        help="imagenet, none, a file, the id of a checkpoint, or for efficientnetb0 lite0: EfficientNet-Lite0's "
+        "ImageNet weights (default: imagenet)",
+    )
+    parser.add_argument("--teacher", nargs="+", metavar="ID", help="checkpoints whose answers are learned, too")
     parser.add_argument("--finder", metavar="ID", help="wrist finder that will cut the films when they are read")
     parser.add_argument("--out", default=str(CHECKPOINTS), help="folder of checkpoints")
     parser.add_argument("--runs", type=Path, default=RUNS, help="folder of runs (default: runs)")
@@ -72,26 +126,61 @@ def build_parser() -> argparse.ArgumentParser:
     for name, kind in (("epochs", int), ("seed", int), ("input-size", int), ("batch-size", int)):
         parser.add_argument(f"--{name}", type=kind)
     parser.add_argument("--learning-rate", type=float)
+    parser.add_argument(
+        "--set", action="append", metavar="NAME=VALUE", help="one of the preset's further settings, its value as JSON"
+    )
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="auto: half precision on GPUs")
+    parser.add_argument("--deterministic", action="store_true", help="the same on a GPU each time, but slower")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="keep decoded films there, not in memory")
+    parser.add_argument("--cache-gib", type=float, default=20.0, metavar="N", help="its limit (default: 20)")
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return its exit status."""
-    options = build_parser().parse_args(arguments)
+@contextmanager
+def _asked_to_stop() -> Iterator[Any]:
+    """Yield a function that tells whether SIGTERM or SIGINT came; the second one ends the process as it always does."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def note(number: int, _: Any) -> None:
+        asked.set()
+        signal.signal(number, before[number])
+
+    for number in before:
+        signal.signal(number, note)
     try:
-        if options.resume:
-            request = RunFolder(options.runs / check_id(options.resume)).load_request()
-        else:
-            if not options.data:
-                raise TrainingError("A folder of films is needed after --data, but none came.")
-            request = make_request(options)
-            if (options.runs / request.id / REQUEST_NAME).exists():
-                raise TrainingError(f"A new run must have a new id, but {request.id} was begun; --resume goes on.")
-        card = train(request, options.runs)
-    except ScaphoidError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(f"Published {card.id}.")
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit status: 0 published, 1 failed, 130 stopped."""
+    options = build_parser().parse_args(arguments)
+    with _asked_to_stop() as asked:
+        try:
+            if options.resume:
+                request = RunFolder(options.runs / check_id(options.resume)).load_request()
+            else:
+                if not options.data:
+                    raise TrainingError("A folder of films is needed after --data, but none came.")
+                request = make_request(options)
+                begun = (options.runs / request.id / REQUEST_NAME).exists()
+                if begun and read_team(os.environ.get("TF_CONFIG")).leads:
+                    raise TrainingError(f"A new run must have a new id, but {request.id} was begun; --resume goes on.")
+            report = Report(RunFolder(options.runs / request.id), request, asked)
+            card = train(request, options.runs, report)
+        except ScaphoidError as error:
+            print(error, file=sys.stderr)
+            return 1
+        except Stopped:
+            print(f"Stopped; --resume {request.id} goes on.", file=sys.stderr)
+            return STOPPED_STATUS
+    print(f"Published {card.id}." if card else "Done; another process publishes.")
     return 0
 
 

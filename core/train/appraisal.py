@@ -7,6 +7,7 @@ measured.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -14,11 +15,13 @@ from typing import Any
 import cv2
 import numpy as np
 
+from core.classifier import Classifier
 from core.errors import DatasetError, TrainingError
 from core.metrics import calibrate, evaluate_scores, fit_temperature, operating_points, wilson_interval
 from core.quality import assess
 from core.radiographs import fit_square
-from core.train.batches import LOCATION_STRIDE, Film, read_film
+from core.train.changes import LOCATION_STRIDE
+from core.train.squares import Film, list_unreadable, read_film, read_mask
 from core.values import Interval, OperatingPoint, Radiograph, Scores, WristRegion
 from core.wrist import WristFinder, confidence_of
 
@@ -59,25 +62,21 @@ def interval_dict(interval: Interval) -> dict[str, float | int | None]:
 
 
 def appraise_classifier(
-    run: Callable[[np.ndarray], Mapping[str, np.ndarray]],
-    input_size: int,
+    reader: Classifier,
     splits: Mapping[str, Sequence[Film]],
     finder: WristFinder | None,
-    checkpoint_id: str,
     progress: Callable[[int, int], None] | None = None,
 ) -> Appraisal:
     """Measure a fracture classifier.
 
     Parameters
     ----------
-    run : callable
-        The frozen graph, its weights already rounded to float16.
-    input_size : int
+    reader : Classifier
+        Its weights already rounded to float16, its card not yet calibrated.
     splits : Mapping
         ``"valid"``: calibration and operating points are chosen on it; ``"test"``: only measured.
     finder : WristFinder or None
         Finds the wrist as it will be served; None: the wrist is where the dataset says, or the whole film.
-    checkpoint_id : str
     progress : callable, optional
 
     Raises
@@ -89,35 +88,41 @@ def appraise_classifier(
     counts: dict[str, int] = {}
     done, total = 0, sum(len(films) for films in splits.values())
     for split, films in splits.items():
-        answers[split], refused = [], 0
-        for film in films:
-            answer = _ask(run, input_size, film, finder)
-            if answer is None:
-                refused += 1
+        answers[split], refused, unreadable = [], 0, {}
+        for place, film in enumerate(films):
+            try:
+                answer = _ask(reader, film, finder)
+            except DatasetError as error:
+                unreadable[place] = str(error)
+                answer = None
             else:
+                refused += answer is None
+            if answer is not None:
                 answers[split].append(answer)
             done += 1
             if progress:
                 progress(done, total)
+        list_unreadable(split, films, unreadable)
         labels = {answer.film.label for answer in answers[split]}
         if labels != {0, 1}:
             raise TrainingError(
                 "Held-out studies of both classes are needed to choose operating points, but one class is missing."
             )
-        counts |= _count(split, films, refused)
+        counts |= _count(split, films, refused, len(unreadable))
     temperature = fit_temperature(
         np.array([answer.logit for answer in answers["valid"]]),
         np.array([answer.film.label for answer in answers["valid"]]),
     )
     calibration = {"method": "temperature", "temperature": float(temperature)}
-    scores = {split: _study_scores(split, found, calibration, checkpoint_id) for split, found in answers.items()}
+    scores = {split: _study_scores(split, found, calibration, reader.checkpoint.id) for split, found in answers.items()}
     points = operating_points(scores["valid"], SENSITIVITY_TARGET, SPECIFICITY_TARGET)
     points = tuple(replace(point, threshold=min(point.threshold, 1.0)) for point in points)
-    results = _classifier_results(scores["test"], points) | _location_results(answers["test"])
+    results = classifier_results(scores["test"], points) | _location_results(answers["test"])
+    results |= _group_results(answers["test"], scores["test"])
     return Appraisal(calibration, points, tuple(scores.values()), results, counts)
 
 
-def _ask(run: Callable, input_size: int, film: Film, finder: WristFinder | None) -> _Answer | None:
+def _ask(reader: Classifier, film: Film, finder: WristFinder | None) -> _Answer | None:
     """Return the network's answer to one film, or None where the film is not fit to be read."""
     radiograph = read_film(film)
     region = film.region
@@ -125,19 +130,18 @@ def _ask(run: Callable, input_size: int, film: Film, finder: WristFinder | None)
         region = finder.find(radiograph)
         if assess(radiograph, region).level == "unfit":
             return None
-    fit = fit_square(radiograph.height, radiograph.width, input_size, region)
-    answer = run(np.asarray(fit.apply(radiograph.pixels), np.float32)[None, ..., None])
-    logit = float(np.asarray(answer["logit"]).ravel()[0])
+    logit = reader.predict([radiograph], [region])[0].logit
     none = _Answer(film, logit, None, None, None, None)
-    if "location" not in answer or film.label != 1 or film.mask_path is None:
+    wanted = reader.checkpoint.location_head and film.label == 1
+    mask = read_mask(film, radiograph.height, radiograph.width) if wanted else None
+    if mask is None:
         return none
-    mask = cv2.imread(str(film.mask_path), cv2.IMREAD_GRAYSCALE)
-    if mask is None or mask.shape != radiograph.pixels.shape:
-        raise DatasetError("A mask has the size of its film, but one in this dataset is missing or differs.")
-    shown = fit.apply(mask.astype(np.float32) / 255) > 0.25
+    input_size = reader.checkpoint.input_size
+    fit = fit_square(radiograph.height, radiograph.width, input_size, region)
+    shown = fit.apply(mask) > 0.25
     if not shown.any():
         return none
-    peak = peak_of(np.asarray(answer["location"])[0, ..., 0], input_size)
+    peak = peak_of(reader.location(radiograph, region), input_size)
     away = cv2.distanceTransform((~shown).astype(np.uint8), cv2.DIST_L2, 5)
     middle = (input_size // 2, input_size // 2)
     return _Answer(
@@ -154,13 +158,14 @@ def peak_of(location: np.ndarray, input_size: int) -> tuple[int, int]:
     return int(row), int(column)
 
 
-def _count(split: str, films: Sequence[Film], refused: int) -> dict[str, int]:
+def _count(split: str, films: Sequence[Film], refused: int, unreadable: int) -> dict[str, int]:
     return {
         f"{split}_films": len(films),
         f"{split}_studies": len({film.study_id for film in films}),
         f"{split}_patients": len({film.patient_id for film in films}),
         f"{split}_positive_studies": len({film.study_id for film in films if film.label == 1}),
         f"{split}_films_refused": refused,
+        f"{split}_films_unreadable": unreadable,
     }
 
 
@@ -175,12 +180,13 @@ def _study_scores(split: str, answers: Sequence[_Answer], calibration: Mapping, 
         split=split,
         study_ids=tuple(by_study),
         patient_ids=tuple(film.patient_id for film in firsts),
-        labels=np.array([film.label for film in firsts], np.int8),
+        labels=np.array([max(answer.film.label for answer in found) for found in by_study.values()], np.int8),
         probabilities=np.array(means),
     )
 
 
-def _classifier_results(scores: Scores, points: Sequence[OperatingPoint]) -> dict[str, Any]:
+def classifier_results(scores: Scores, points: Sequence[OperatingPoint]) -> dict[str, Any]:
+    """Return what scores are worth, and sensitivity and specificity at each operating point: name -> interval."""
     measured = {point.name: evaluate_scores(scores, point.threshold) for point in points}
     any_point = next(iter(measured.values()))
     results = {name: interval_dict(getattr(any_point, name)) for name in ("auc", "average_precision", "brier", "ece")}
@@ -204,6 +210,50 @@ def _location_results(answers: Sequence[_Answer]) -> dict[str, Any]:
         name: interval_dict(wilson_interval(sum(bool(getattr(answer, key)) for answer in known), len(known)))
         for name, key in names.items()
     }
+
+
+# Name, from, to below: how far the fragments are apart, in millimetres.
+DISPLACEMENTS = (
+    ("not displaced", 0.0, 1e-9),
+    ("under 1 mm", 1e-9, 1.0),
+    ("1 to 3 mm", 1.0, 3.0),
+    ("3 mm and more", 3.0, math.inf),
+)
+
+
+def _group_results(answers: Sequence[_Answer], scores: Scores) -> dict[str, Any]:
+    """Return ``kinds`` and ``displacements``: name -> AUC against all negatives, and how the location head does."""
+    positive = [answer for answer in answers if answer.film.label == 1]
+    kinds = {answer.film.kind for answer in positive if answer.film.kind}
+    far = [answer.film.displacement_mm for answer in positive]
+    groups = {
+        "kinds": {kind: lambda film, kind=kind: film.kind == kind for kind in sorted(kinds)},
+        "displacements": {
+            name: lambda film, low=low, high=high: (
+                film.displacement_mm is not None and low <= film.displacement_mm < high
+            )
+            for name, low, high in DISPLACEMENTS
+            if any(value is not None and low <= value < high for value in far)
+        },
+    }
+    return {
+        what: {name: _group_result([a for a in positive if holds(a.film)], scores) for name, holds in named.items()}
+        for what, named in groups.items()
+        if named
+    }
+
+
+def _group_result(answers: Sequence[_Answer], scores: Scores) -> dict[str, Any]:
+    """Return ``auc`` of a group's studies against all negatives (its n counts the positives) and ``peak``."""
+    from core.evaluate import auc_of, interval_of, rate_interval
+
+    studies = {answer.film.study_id for answer in answers}
+    kept = [place for place, study in enumerate(scores.study_ids) if study in studies or not scores.labels[place]]
+    labels, patients = scores.labels[kept], [scores.patient_ids[place] for place in kept]
+    auc = interval_of(auc_of(labels, scores.probabilities[kept]), patients, n=int(labels.sum()))
+    known = [answer for answer in answers if answer.inside is not None]
+    peak = rate_interval([answer.inside for answer in known], [answer.film.patient_id for answer in known])
+    return {"auc": interval_dict(auc), "peak": interval_dict(peak) if known else None}
 
 
 # --- wrist -----------------------------------------------------------------------------------------------------------
@@ -239,20 +289,27 @@ def appraise_finder(
     """
     heats: dict[str, list[float]] = {}
     errors: dict[str, list[tuple[float, float, float]]] = {}
+    unreadable: dict[int, str] = {}
     done, total = 0, sum(len(splits[split]) + len(decoys[split]) for split in splits)
     for split, films in splits.items():
         heats[split], errors[split] = [], []
         for item in (*films, *decoys[split]):
             known = isinstance(item, Film)
-            radiograph = read_film(item) if known else Radiograph("", item.astype(np.float32) / 255, "")
+            done += 1
+            try:
+                radiograph = read_film(item) if known else Radiograph("", item.astype(np.float32) / 255, "")
+            except DatasetError as error:
+                unreadable[done] = f"{item.path.name}: {error}"
+                continue
             region, heat = finder.look_twice(radiograph)
             heats[split].append(heat)
             if known:
                 ratio = abs(math.log2(region.side / item.region.side))
                 errors[split].append((centre_error(region, item.region), ratio, angle_error(region, item.region)))
-            done += 1
             if progress:
                 progress(done, total)
+    for line in unreadable.values():
+        print(f"left out: {line}", file=sys.stderr)
     found = {
         split: np.array([error[0] <= WITHIN for error in errors[split]] + [False] * len(decoys[split]))
         for split in splits
@@ -260,6 +317,7 @@ def appraise_finder(
     calibration = fit_confidence(np.array(heats["valid"]), found["valid"])
     sure = np.array([confidence_of(heat, calibration) for heat in heats["test"]])
     counts = {f"{split}_films": len(films) for split, films in splits.items()}
+    counts["films_unreadable"] = len(unreadable)
     counts |= {f"{split}_films_without_wrist": len(decoys[split]) for split in splits}
     counts |= {f"{split}_patients": len({film.patient_id for film in films}) for split, films in splits.items()}
     return Appraisal(calibration, (), (), _finder_results(np.array(errors["test"]), sure, found["test"]), counts)

@@ -25,7 +25,7 @@ from core.errors import DatasetError, RadiographError, ScaphoidError
 from core.explain.peaks import usual_peaks
 from core.metrics import confusion, wilson_interval
 from core.radiographs import read_radiograph
-from core.reading import FilmReading, Reader, open_reader
+from core.reading import EnsembleReader, FilmReading, Reader, open_reader
 from core.values import Checkpoint, Interval, OperatingPoint, Scores
 
 FALSE_ALARMS = 0.1
@@ -41,7 +41,7 @@ class NormalStudy:
     films: tuple[FilmReading, ...]
 
 
-def read_normals(reader: Reader, data: Path, progress: Any = None) -> list[NormalStudy]:
+def read_normals(reader: Reader | EnsembleReader, data: Path, progress: Any = None) -> list[NormalStudy]:
     """Read every study of a dataset that is labelled 0; films that cannot be read are left out and counted.
 
     Raises
@@ -90,10 +90,13 @@ def specificity_out_of_fold(patients: Sequence[str], probabilities: np.ndarray) 
     return wilson_interval(right, values.size)
 
 
-def set_caution(card: Checkpoint, scores: Scores, normals: Sequence[NormalStudy]) -> tuple[OperatingPoint, ...]:
-    """Return the card's operating points, the threshold of suspicion raised until normals stay below it."""
+def set_caution(
+    points: Sequence[OperatingPoint], scores: Scores, normals: Sequence[NormalStudy]
+) -> tuple[OperatingPoint, ...]:
+    """Return the two operating points, the threshold of suspicion raised until normals stay below it."""
     values = np.array([study.probability for study in normals])
-    low, high = card.operating_point("high_sensitivity"), card.operating_point("high_specificity")
+    by_name = {point.name: point for point in points}
+    low, high = by_name["high_sensitivity"], by_name["high_specificity"]
     threshold = max(high.threshold, cautious_threshold(values))
     counts = confusion(scores, threshold)
     cautious = OperatingPoint(
@@ -146,7 +149,7 @@ def measure(
     if chosen_on is None or len(card.operating_points) != 2:
         raise DatasetError("A checkpoint with validation scores and two operating points was expected, not this one.")
     normals = read_normals(reader, data, progress)
-    points = set_caution(card, chosen_on, normals)
+    points = set_caution(card.operating_points, chosen_on, normals)
     told = describe(normals, points, source)
     negatives = [(film.radiograph, film.region) for study in normals for film in study.films if film.prediction]
     peaks = usual_peaks(reader.classifier, negatives, progress)

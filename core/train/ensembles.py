@@ -1,0 +1,127 @@
+"""``python -m core.train.ensembles --data DIR``: choose operating points for the mean of all models in a folder.
+
+Points that were chosen on one model do not hold for a mean. They are chosen as a single model's are: on the held-out
+validation studies that every member has scored, and then, where films of real wrists without a fracture are given, the
+threshold of suspicion is raised until at most 1 in 10 of those are suspected (see :mod:`core.train.normals`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from core.checkpoints import CHECKPOINTS, list_checkpoints, read_scores
+from core.checkpoints.ensembles import Ensemble, ensemble_members, write_ensemble
+from core.errors import CheckpointError, ScaphoidError
+from core.evaluate import mean_scores
+from core.metrics import operating_points
+from core.reading import open_ensemble
+from core.train.appraisal import SENSITIVITY_TARGET, SPECIFICITY_TARGET, classifier_results
+from core.train.normals import describe, read_normals, results_at, set_caution
+from core.train.runs import Progress
+from core.values import Checkpoint, Scores
+
+
+def scores_of_mean(members: Sequence[Checkpoint], folder: Path) -> dict[str, Scores]:
+    """Return the mean's scores on ``valid`` and ``test``.
+
+    Raises
+    ------
+    CheckpointError
+        The members were not scored on the same studies.
+    """
+    found = {}
+    for split in ("valid", "test"):
+        several = [each for card in members for each in read_scores(folder / card.id) if each.split == split]
+        studies = {tuple(sorted(zip(each.study_ids, each.labels.tolist(), strict=True))) for each in several}
+        if len(several) != len(members) or len(studies) != 1:
+            raise CheckpointError("The models of a mean must all be scored on the same studies, but these were not.")
+        found[split] = mean_scores(several)
+    return found
+
+
+def measure_ensemble(
+    folder: Path, normals: Path | None = None, source: str = "", licence: str = "", progress: Any = None
+) -> Ensemble:
+    """Choose the operating points of the mean of all models in a folder and measure it.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Of checkpoints.
+    normals : pathlib.Path or None
+        Dataset of real films; only studies labelled 0 are read.
+    source, licence : str
+        What those films are, and a sentence on their licence.
+    progress : callable, optional
+        Called with (done, of) studies.
+
+    Raises
+    ------
+    CheckpointError, DatasetError
+    """
+    members = ensemble_members(list_checkpoints(folder))
+    if len(members) < 2:
+        raise CheckpointError(f"A mean needs two models or more, but there are {len(members)}.")
+    scores = scores_of_mean(members, folder)
+    points = operating_points(scores["valid"], SENSITIVITY_TARGET, SPECIFICITY_TARGET)
+    points = tuple(replace(point, threshold=min(point.threshold, 1.0)) for point in points)
+    first = members[0].data
+    data: dict[str, Any] = {
+        "trained_on": f"The mean of {len(members)} models: {', '.join(card.id for card in members)}. "
+        f"{first.get('trained_on', '')}".strip(),
+        "tested_on": str(first.get("tested_on", "")),
+        "not_for": str(first.get("not_for", "")),
+        "simulated": all(bool(card.data.get("simulated")) for card in members),
+        "licences": sorted({line for card in members for line in card.data.get("licences", ())}),
+        "results": classifier_results(scores["test"], points),
+    }
+    if normals is not None:
+        read = read_normals(open_ensemble(folder), normals, progress)
+        points = set_caution(points, scores["valid"], read)
+        told = describe(read, points, source)
+        data["tested_on"] = f"{_before_normals(data['tested_on'])} {told['sentence']}"
+        data["results"] |= results_at(tuple(scores.values()), points[1].threshold) | told["results"]
+        data["licences"] = sorted({*data["licences"], licence})
+    return Ensemble({card.id: card.weights_sha256 for card in members}, points, data)
+
+
+def _before_normals(sentence: str) -> str:
+    """Return what a member's card says of its test without what it says of its own threshold on real films."""
+    return sentence.split(" The threshold of suspicion was set on")[0]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m core.train.ensembles",
+        description="Choose operating points for the mean of all models in a folder.",
+    )
+    parser.add_argument("--data", type=Path, help="dataset of real films; only studies labelled 0 are read")
+    parser.add_argument("--source", default="", help="what the films are, for the screen")
+    parser.add_argument("--licence", default="", help="a sentence on the films' licence")
+    parser.add_argument("--out", type=Path, default=CHECKPOINTS, help="folder of checkpoints")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        ensemble = measure_ensemble(
+            options.out, options.data, options.source, options.licence, Progress("reading normals")
+        )
+        write_ensemble(ensemble, options.out)
+    except ScaphoidError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for point in ensemble.operating_points:
+        print(f"{point.name}: {point.threshold:.4f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""What a training sees: batches of each size, and how the network does on valid after each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from core.train import batches
+from core.train.films import TrainingData
+from core.train.losses import class_weights
+from core.train.presets import OWN_AUGMENTATION, option, size_of_epoch
+from core.train.recipes import AUGMENTATIONS
+from core.train.runs import Progress, Report, Request
+from core.train.squares import Shelf, Squares, list_unreadable
+
+JUDGED_AT_ONCE = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Everything that one training sees.
+
+    Attributes
+    ----------
+    samplers : Mapping of int to sampler
+        Pixels a side -> what draws the batches.
+    judge : callable
+        (answers of the network to a batch of films, pixels a side) -> entries for the history.
+    class_weights : tuple of float
+        Of classes 0 and 1.
+    unreadable : Mapping of str to int
+        How many films of ``train`` were left out.
+    """
+
+    samplers: Mapping[int, Any]
+    judge: Callable[[Callable, int], dict[str, float]]
+    class_weights: tuple[float, float] = (1.0, 1.0)
+    unreadable: int = 0
+
+
+def has_location_head(request: Request, data: TrainingData) -> bool:
+    """Tell whether a network with a location head is trained: masks are there and are kept in place."""
+    settings = request.settings
+    own = option(settings, "augmentation") == OWN_AUGMENTATION
+    return request.task == "fracture" and data.with_masks and own and settings.location_weight > 0
+
+
+def prepare_inputs(request: Request, data: TrainingData, report: Report) -> Inputs:
+    """Read the films of train and valid.
+
+    Raises
+    ------
+    DatasetError
+        None of either can be read.
+    """
+    prepare = _prepare_finder if request.task == "wrist" else _prepare_classifier
+    return prepare(request, data, report)
+
+
+def _prepare_classifier(request: Request, data: TrainingData, report: Report) -> Inputs:
+    settings = request.settings
+    location, whole = has_location_head(request, data), not data.with_regions
+    augmentation = AUGMENTATIONS.get(option(settings, "augmentation"))
+    margin = 1.0 if whole or augmentation else batches.FRACTURE_MARGIN
+    side, shelf = round(settings.input_size * margin), _shelf(request, data)
+    squares = Squares(
+        data.train, side, margin=margin, whole=whole, masks=location, progress=_telling("train", report), shelf=shelf
+    )
+    valid = Squares(data.valid, settings.input_size, whole=whole, progress=_telling("valid", report), shelf=shelf)
+    list_unreadable("train", data.train, squares.unreadable)
+    list_unreadable("valid", data.valid, valid.unreadable)
+    made = {
+        size: batches.FractureSampler(
+            squares,
+            input_size=size,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            location=location,
+            whole=whole,
+            mixup=float(option(settings, "mixup")),
+            augmentation=augmentation,
+        )
+        for size in _sizes(request)
+    }
+    weights = class_weights(option(settings, "class_weights"), [film.label for film in squares.films])
+    return Inputs(made, lambda answer, size: _judge_classifier(answer, size, valid), weights, len(squares.unreadable))
+
+
+def _prepare_finder(request: Request, data: TrainingData, report: Report) -> Inputs:
+    settings = request.settings
+    side = round(settings.input_size * batches.WRIST_MARGIN)
+    squares = Squares(data.train, side, whole=True, progress=_telling("train", report))
+    valid = Squares(data.valid, settings.input_size, whole=True, progress=_telling("valid", report))
+    list_unreadable("train", data.train, squares.unreadable)
+    list_unreadable("valid", data.valid, valid.unreadable)
+    others = make_decoys(int(option(settings, "decoys")), side, settings.seed * 1_000_000 + 1)
+    made = {
+        size: batches.WristSampler(squares, others, input_size=size, batch_size=settings.batch_size, seed=settings.seed)
+        for size in _sizes(request)
+    }
+    return Inputs(made, lambda answer, size: _judge_finder(answer, size, valid), unreadable=len(squares.unreadable))
+
+
+def _telling(part: str, report: Report) -> Callable[[int, int], None]:
+    progress = Progress(f"reading films of {part}")
+
+    def tell(done: int, total: int) -> None:
+        progress(done, total)
+        report(phase="reading", message=f"Reading films of {part}: {done:,} of {total:,}")
+
+    return tell
+
+
+def _shelf(request: Request, data: TrainingData) -> Shelf:
+    if not request.cache:
+        return Shelf()
+    return Shelf(Path(request.cache), int(request.cache_gib * 2**30), data.list_marking_files())
+
+
+def _sizes(request: Request) -> set[int]:
+    return {size_of_epoch(request.settings, epoch) for epoch in range(request.settings.epochs)}
+
+
+def make_decoys(count: int, size: int, first_seed: int) -> np.ndarray:
+    """Return uint8 (count, size, size): simulated films without a wrist, from consecutive seeds."""
+    from core.phantoms.decoys import simulate_decoy
+
+    return np.stack([simulate_decoy(first_seed + number, size) for number in range(count)])
+
+
+def _ask(answer: Callable, squares: Squares, size: int, output: str) -> np.ndarray:
+    """Return the network's answers to all films; each batch is of one size, so that it is compiled once."""
+    import keras
+
+    answers = []
+    for begin in range(0, len(squares), JUDGED_AT_ONCE):
+        films = [squares.square(index)[0] for index in range(begin, min(begin + JUDGED_AT_ONCE, len(squares)))]
+        batch = np.zeros((min(JUDGED_AT_ONCE, len(squares)), size, size, 1), np.float32)
+        for row, film in enumerate(films):
+            batch[row, ..., 0] = cv2.resize(film, (size, size), interpolation=cv2.INTER_AREA) / np.float32(255)
+        answers.append(keras.ops.convert_to_numpy(answer(batch)[output])[: len(films)])
+    return np.concatenate(answers)
+
+
+def _judge_classifier(answer: Callable, size: int, squares: Squares) -> dict[str, float]:
+    from sklearn.metrics import roc_auc_score
+
+    logits = _ask(answer, squares, size, "logit")[:, 0].astype(np.float64)
+    labels = np.array([film.label for film in squares.films])
+    loss = float(np.mean(np.logaddexp(0.0, -np.where(labels == 1, logits, -logits))))
+    auc = float(roc_auc_score(labels, logits)) if len(set(labels.tolist())) == 2 else 0.5
+    return {"valid_loss": loss, "valid_auc": auc}
+
+
+def _judge_finder(answer: Callable, size: int, squares: Squares) -> dict[str, float]:
+    from core.radiographs import fit_square
+    from core.train.appraisal import WITHIN, centre_error
+    from core.wrist import read_grid, to_film
+
+    maps = _ask(answer, squares, size, "maps")
+    whole = fit_square(squares.size, squares.size, squares.size)
+    errors = [
+        centre_error(to_film(read_grid(grid), whole), region)
+        for grid, region in zip(maps, squares.regions, strict=True)
+    ]
+    return {"valid_within": float(np.mean(np.array(errors) <= WITHIN)), "valid_error": float(np.median(errors))}
+
+
+def label_losses(history: Sequence[Mapping[str, float]]) -> list[float]:
+    """Return the losses on valid of a history; empty where none is kept."""
+    return [row["valid_loss"] for row in history if "valid_loss" in row]

@@ -1,0 +1,118 @@
+"""Processes that outlive the one that started them, known again later, and never mistaken for another one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+# Where the system does not say which process is which, one that wrote nothing for so long is taken for dead.
+SILENCE_S = 300.0
+_PROCESSES = Path("/proc")
+
+
+class Claim(NamedTuple):
+    """A process that is said to carry a run, when that was said, and when it began in ticks, where that is known."""
+
+    pid: int
+    seen: float
+    ticks: int | None
+
+
+def spawn(command: Sequence[str], folder: Path, log: Path) -> int:
+    """Run a command apart from this process, in `folder`, its output added to `log`; return its number."""
+    if os.name == "nt":
+        apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS}
+    else:
+        apart = {"start_new_session": True}
+    with open(log, "ab") as output:
+        process = subprocess.Popen(  # noqa: S603 (a list of arguments and no shell)
+            list(command),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            **apart,
+        )
+    # A child nobody waits for would stay in the list of processes after its end.
+    threading.Thread(target=process.wait, daemon=True, name=f"wait-{process.pid}").start()
+    return process.pid
+
+
+def ask_to_stop(claim: Claim, run_id: str, patience_s: float) -> None:
+    """Ask a process to stop, and kill it if it is still the same one after `patience_s` seconds; returns at once."""
+    try:
+        os.kill(claim.pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return  # It ended in between, which is what was asked for.
+    threading.Thread(target=_end, args=(claim, run_id, patience_s), daemon=True, name=f"end-{run_id}").start()
+
+
+def _end(claim: Claim, run_id: str, patience_s: float) -> None:
+    deadline = time.monotonic() + patience_s
+    while is_alive(claim, run_id):
+        if time.monotonic() >= deadline:
+            _kill(claim.pid)
+            return
+        time.sleep(min(0.2, patience_s / 10 + 0.01))
+
+
+def _kill(pid: int) -> None:
+    try:
+        if os.name == "nt":
+            os.kill(pid, signal.SIGTERM)  # Windows knows no milder way and no harder one.
+        elif os.getpgid(pid) == pid:
+            os.killpg(pid, signal.SIGKILL)  # its worker processes with it
+        else:
+            os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def is_alive(claim: Claim, run_id: str) -> bool:
+    """Tell whether the process of a claim lives and is that run's, and not another one that was given its number."""
+    if (_PROCESSES / "self/stat").exists():
+        ticks = ticks_of(claim.pid)
+        if ticks is None or claim.ticks is not None:
+            return ticks is not None and ticks == claim.ticks
+        return _trains(claim.pid, run_id)
+    silent = time.time() - claim.seen > SILENCE_S
+    if os.name == "nt":  # Here os.kill would end the process that it is asked about.
+        return not silent
+    try:
+        os.kill(claim.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return not silent
+
+
+def ticks_of(pid: int) -> int | None:
+    """Return when a living process began, in the system's ticks; None where there is none or the system is silent."""
+    try:
+        text = (_PROCESSES / f"{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    fields = text[text.rindex(")") + 2 :].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _trains(pid: int, run_id: str) -> bool:
+    """Tell by its command line whether a process trains, and no other run than this."""
+    try:
+        words = (_PROCESSES / f"{pid}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+    except OSError:
+        return False
+    if not any(word == "core.train" or "core/train" in word.replace("\\", "/") for word in words):
+        return False
+    named = [word.partition("=")[2] for word in words if word.startswith(("--id=", "--resume="))]
+    named += [after for word, after in pairwise(words) if word in ("--id", "--resume")]
+    return not named or run_id in named

@@ -1,0 +1,263 @@
+"""A run on disk: what was asked for, its state after every epoch, and how far it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.errors import TrainingError
+from core.train.devices import read_team
+from core.values import TrainingSettings
+
+RUNS = Path("runs")
+STATE_NAME, REQUEST_NAME, PROGRESS_NAME = "state.npz", "request.json", "progress.json"
+PROGRESS_EVERY_S = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """Everything a run was asked for; kept in its folder so that it can be resumed.
+
+    Attributes
+    ----------
+    id, task, data : str
+        `data` is a folder or table.
+    format : str or None
+        Of the dataset; None: told from the folder.
+    out : str
+        Folder of checkpoints.
+    finder : str or None
+        Checkpoint that will find the wrist when films are read.
+    weights_file : str or None
+        Local file that training starts from.
+    title : str or None
+    settings : TrainingSettings
+    start : str or None
+        Checkpoint that training starts from.
+    teachers : tuple of str
+        Checkpoints whose answers the network also learns.
+    precision : str
+        ``"auto"`` or a dtype policy of Keras.
+    deterministic : bool
+        Ask TensorFlow for operations that give the same on a GPU each time; slower.
+    cache : str or None
+        Folder for decoded films; None: they are kept in memory.
+    cache_gib : float
+        How large that folder may grow.
+    """
+
+    id: str
+    task: str
+    data: str
+    format: str | None
+    out: str
+    finder: str | None
+    weights_file: str | None
+    title: str | None
+    settings: TrainingSettings
+    start: str | None = None
+    teachers: tuple[str, ...] = ()
+    precision: str = "auto"
+    deterministic: bool = False
+    cache: str | None = None
+    cache_gib: float = 20.0
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """A run after an epoch: all that is needed to go on as if it had not been cut off.
+
+    Attributes
+    ----------
+    weights, optimizer : list of numpy.ndarray
+        Variables of what is trained and of its optimizer, in their order.
+    history : list of dict
+        One row an epoch.
+    average : list of numpy.ndarray or None
+        The moving average of the weights, where one is kept.
+    best : list of numpy.ndarray or None
+        The weights after the best epoch, where training may end early.
+    """
+
+    weights: list[np.ndarray]
+    optimizer: list[np.ndarray]
+    history: list[dict[str, float]]
+    average: list[np.ndarray] | None = None
+    best: list[np.ndarray] | None = None
+
+
+class RunFolder:
+    """A run's files, each replaced as a whole."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save_request(self, request: Request) -> None:
+        """Keep what was asked for."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.folder / REQUEST_NAME, json.dumps(asdict(request), indent=1).encode())
+
+    def load_request(self) -> Request:
+        """Return what was asked for; raise TrainingError where there is no such run."""
+        try:
+            content = json.loads((self.folder / REQUEST_NAME).read_text(encoding="utf-8"))
+            content["teachers"] = tuple(content.get("teachers", ()))
+            return Request(**{**content, "settings": TrainingSettings(**content["settings"])})
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise TrainingError("A run to resume was expected, but there is none of this id.") from error
+
+    def save_state(self, state: State) -> None:
+        """Keep the state after an epoch."""
+        arrays = {
+            f"{name}{number:05d}": array
+            for name in ("weights", "optimizer", "average", "best")
+            for number, array in enumerate(getattr(state, name) or ())
+        }
+        history = np.frombuffer(json.dumps(list(state.history)).encode(), np.uint8)
+        aside = self.folder / f"{STATE_NAME}.part"
+        with open(aside, "wb") as file:
+            np.savez(file, history=history, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, self.folder / STATE_NAME)
+
+    def load_state(self) -> State | None:
+        """Return the state as last saved, or None before the first epoch is done."""
+        path = self.folder / STATE_NAME
+        if not path.is_file():
+            return None
+        with np.load(path, allow_pickle=False) as file:
+            history = json.loads(file["history"].tobytes())
+            arrays = {
+                part: [file[name] for name in sorted(file.files) if name.startswith(part)]
+                for part in ("weights", "optimizer", "average", "best")
+            }
+        return State(arrays["weights"], arrays["optimizer"], history, arrays["average"] or None, arrays["best"] or None)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file by `content`, so that whoever reads it sees the old one or the new one, whole."""
+    aside = path.with_suffix(path.suffix + ".part")
+    with open(aside, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+
+
+class Stopped(Exception):  # noqa: N818 - it is no error
+    """A run was asked to stop, and can be resumed."""
+
+
+class Report:
+    """How far a run is, in ``progress.json``; written at most every two seconds, and at each change of phase.
+
+    Parameters
+    ----------
+    run : RunFolder or None
+        None: nothing is written; nor is it by any but the first of several processes that train together.
+    request : Request or None
+    asked_to_stop : callable, optional
+        Asked each time something is reported.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder | None = None,
+        request: Request | None = None,
+        asked_to_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        leads = read_team(os.environ.get("TF_CONFIG")).leads
+        self.path = run.folder / PROGRESS_NAME if run and leads else None
+        self.asked_to_stop = asked_to_stop
+        self.written = 0.0
+        self.content: dict[str, Any] = {
+            "id": request.id if request else "",
+            "phase": "reading",
+            "message": "",
+            "epoch": 0,
+            "epochs": request.settings.epochs if request else 0,
+            "done": 0,
+            "total": 0,
+            "seconds_left": None,
+            "loss": None,
+            "history": [],
+            "pid": os.getpid(),
+            "started": time.time(),
+            "updated": time.time(),
+        }
+
+    def __call__(self, *, now: bool = False, **changes: Any) -> None:
+        """Take over what has changed, and write it down if it is time, or `now`; raise Stopped if that is asked for."""
+        self.write(now=now, **changes)
+        if self.asked_to_stop():
+            raise Stopped
+
+    def write(self, *, now: bool = True, **changes: Any) -> None:
+        """Take over what has changed, and write it down if it is time, or `now`."""
+        now = now or changes.get("phase", self.content["phase"]) != self.content["phase"]
+        self.content |= changes
+        if self.path is None or not (now or time.monotonic() - self.written >= PROGRESS_EVERY_S):
+            return
+        self.content["updated"] = time.time()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path, json.dumps(self.content).encode())
+        self.written = time.monotonic()
+
+
+class Progress:
+    """How far a long piece of work is, on stderr: one line that is rewritten on a terminal, else a line now and then.
+
+    Parameters
+    ----------
+    what : str
+        The work's name.
+    every_s : float
+        Seconds between two lines; a terminal's is rewritten five times a second.
+    """
+
+    def __init__(self, what: str, every_s: float = 5.0) -> None:
+        self.what, self.terminal = what, sys.stderr.isatty()
+        self.every_s = 0.2 if self.terminal else every_s
+        self.start = self.last = time.monotonic()
+        self.seconds_left: float | None = None
+
+    def __call__(self, done: float, total: float, more: str = "", shown: tuple[int, int] | None = None) -> None:
+        """Say that `done` of `total` is done; `shown`: say these two numbers instead."""
+        now = time.monotonic()
+        self.seconds_left = (now - self.start) / done * (total - done) if done else None
+        if now - self.last < self.every_s and done < total:
+            return
+        self.last = now
+        count = f"{shown[0]}/{shown[1]}" if shown else f"{done:.0f}/{total:.0f}"
+        line = f"{self.what}: {count}{more}, {_duration(self.seconds_left)} left"
+        if self.terminal:
+            print(f"\r\033[K{line}", end="\n" if done >= total else "", file=sys.stderr, flush=True)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Make room for another line on a terminal."""
+        if self.terminal:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    if seconds > 5400:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
+
+
+def show_row(row: Mapping[str, float]) -> str:
+    """Return a row of the history as a line."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in row.items())

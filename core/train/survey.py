@@ -1,0 +1,88 @@
+"""What a folder of films holds, in rows and sentences for people, before anybody trains on it. No film is opened."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.datasets import DatasetIndex, index_dataset
+from core.values import Study
+
+_FORMATS = {
+    "mura": "the layout of MURA",
+    "folders": "one folder for each class",
+    "graz": "the layout of GRAZPEDWRI-DX",
+    "fracatlas": "the layout of FracAtlas",
+    "csv": "a table that lists the films",
+}
+_PARTS = {"train": "for training", "valid": "for validation", "test": "for testing", "all": "all"}
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetSurvey:
+    """What was found in a folder.
+
+    Attributes
+    ----------
+    sentence : str
+        What kind of dataset it is and how large.
+    rows : tuple of dict
+        One a split, ready to be shown: studies, films, patients, positive studies.
+    left_out : tuple of str
+        Why files cannot be used, and how many; no file is named.
+    notes : tuple of str
+        What the layout does not tell.
+    simulated : bool
+        Made by `core.phantoms`.
+    with_regions : bool
+        Whether the table says of every film where the wrist is.
+    """
+
+    sentence: str
+    rows: tuple[dict[str, Any], ...]
+    left_out: tuple[str, ...]
+    notes: tuple[str, ...]
+    simulated: bool
+    with_regions: bool
+
+
+def survey_dataset(folder: Path | str) -> DatasetSurvey:
+    """Look through a folder of films, or a table that lists them.
+
+    Raises
+    ------
+    DatasetError
+        As `core.datasets.index_dataset`.
+    """
+    index = index_dataset(Path(folder))
+    films = sum(len(study.paths) for study in index.studies)
+    kind = "simulated films" if _is_simulated(index) else "films"
+    return DatasetSurvey(
+        sentence=f"{films:,} {kind} of {len(index.studies):,} studies, in {_FORMATS.get(index.format, index.format)}.",
+        rows=tuple(_row(name, studies) for name, studies in index.splits.items()),
+        left_out=tuple(f"{n:,} × {reason}" for reason, n in Counter(p.reason for p in index.problems).most_common()),
+        notes=tuple(index.notes),
+        simulated=_is_simulated(index),
+        with_regions=all(path in index.regions for study in index.studies for path in study.paths),
+    )
+
+
+def _row(name: str, studies: Iterable[Study]) -> dict[str, Any]:
+    studies = list(studies)
+    positive = sum(study.label == 1 for study in studies)
+    return {
+        "": _PARTS.get(name, name),
+        "studies": len(studies),
+        "films": sum(len(study.paths) for study in studies),
+        "patients": len({study.patient_id for study in studies}),
+        "positive": f"{positive:,} ({positive / len(studies):.0%})" if studies else "0",
+    }
+
+
+def _is_simulated(index: DatasetIndex) -> bool:
+    """Tell by its table whether a dataset was made by `core.phantoms`."""
+    rows = iter(index.details().values())
+    return {"kind", "seed", "framing"} <= set(next(rows, {}))

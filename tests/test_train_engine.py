@@ -1,0 +1,667 @@
+"""What a training is made of: losses, rates, averages, frozen layers, teachers, devices; and that it can be killed."""
+
+import importlib.util
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core import train
+from core.checkpoints import round_to_float16
+from core.errors import DatasetError, TrainingError
+from core.train.averages import WeightAverage, decay_of_step
+from core.train.batches import Feeder
+from core.train.changes import change_appearance, mix_up
+from core.train.devices import Team, choose_precision, choose_strategy, read_team
+from core.train.losses import class_weights, feature_loss, label_loss, soft_label_loss
+from core.train.presets import frozen_layers
+from core.train.runs import Progress, Report, Stopped
+from core.train.schedule import learning_rate, plateau_rate, should_stop
+from core.train.squares import Shelf, Squares
+from core.values import TrainingSettings
+from tests.test_train import ask, dataset, films_of, places, stepwise  # noqa: F401
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def asked(**extra):
+    return TrainingSettings("efficientnetlite0", epochs=10, learning_rate=0.1, warmup_epochs=0.0, extra=extra)
+
+
+def numbers(value):
+    from keras import ops
+
+    return ops.convert_to_numpy(value)
+
+
+# --- losses ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_label_loss_against_hand_worked_numbers():
+    target, logit = np.array([[1.0], [0.0]], np.float32), np.array([[math.log(3)], [math.log(3)]], np.float32)
+    # Both films are said to be broken with probability 3/4.
+    plain = numbers(label_loss(asked())(target, logit))
+    assert plain == pytest.approx([-math.log(0.75), -math.log(0.25)], rel=1e-5)
+    focal = numbers(label_loss(asked(loss="focal", focal_gamma=2.0))(target, logit))
+    assert focal == pytest.approx([-(0.25**2) * math.log(0.75), -(0.75**2) * math.log(0.25)], rel=1e-4)
+    weighed = numbers(label_loss(asked(), (1.0, 1.5))(target, logit))
+    assert weighed == pytest.approx([-1.5 * math.log(0.75), -math.log(0.25)], rel=1e-5)
+    # A film mixed half and half counts by 1.25 and is half of each.
+    half = numbers(label_loss(asked(), (1.0, 1.5))(np.array([[0.5]], np.float32), logit[:1]))
+    assert half == pytest.approx([-1.25 * 0.5 * (math.log(0.75) + math.log(0.25))], rel=1e-5)
+
+
+def test_the_label_loss_smooths_as_keras_does():
+    import keras
+
+    rng = np.random.default_rng(0)
+    target, logit = rng.integers(0, 2, (6, 1)).astype(np.float32), rng.normal(0, 2, (6, 1)).astype(np.float32)
+    expected = numbers(keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=0.1)(target, logit))
+    ours = numbers(label_loss(replace(asked(), label_smoothing=0.1))(target, logit))
+    assert ours.mean() == pytest.approx(float(expected), rel=1e-5)
+    focal = keras.losses.BinaryFocalCrossentropy(from_logits=True, gamma=1.5)(target, logit)
+    ours = numbers(label_loss(asked(loss="focal", focal_gamma=1.5))(target, logit))
+    assert ours.mean() == pytest.approx(float(numbers(focal)), rel=1e-4)
+
+
+def test_class_weights():
+    assert class_weights(None, [0, 1, 1]) == (1.0, 1.0)
+    assert class_weights({"0": 1.0, "1": 1.5}, [0]) == (1.0, 1.5)
+    # Three of four are negative: 4 / (2 * 3) and 4 / (2 * 1), as scikit-learn balances.
+    assert class_weights("balanced", [0, 0, 0, 1]) == pytest.approx((2 / 3, 2.0))
+    assert class_weights("balanced", [1, 1]) == (1.0, 1.0)
+
+
+def test_losses_of_a_teacher_against_hand_worked_numbers():
+    told_features = np.zeros((2, 1, 1, 2), np.float32)
+    told_features[0, 0, 0] = (2.0, -2.0)
+    # The teacher's features 2, -2, 0, 0 have the variance 2; the student is off by 1 in one of the first film's two.
+    student = told_features + np.array([[1.0, 0.0], [0.0, 0.0]], np.float32).reshape(2, 1, 1, 2)
+    assert numbers(feature_loss(told_features, student)) == pytest.approx([0.5 / 2, 0.0], abs=1e-5)
+    probability = np.array([[0.25], [0.25]], np.float32)
+    logit = np.array([[math.log(0.25 / 0.75)], [0.0]], np.float32)
+    # What is left is the divergence of the answer from the teacher's probability.
+    expected = 0.25 * math.log(0.25 / 0.5) + 0.75 * math.log(0.75 / 0.5)
+    assert numbers(soft_label_loss(probability, logit)) == pytest.approx([0.0, expected], abs=1e-5)
+
+
+# --- rates -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_cosine_is_that_of_keras():
+    import keras
+
+    asked_for = replace(asked(), epochs=3, warmup_epochs=0.5)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.1 * 0.02, decay_steps=25, alpha=0.01, warmup_target=0.1, warmup_steps=5
+    )
+    expected = [float(numbers(schedule(step))) for step in range(30)]
+    assert [learning_rate(asked_for, step, 10) for step in range(30)] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_constant_rate_is_constant_after_its_warm_up():
+    rates = [learning_rate(replace(asked(schedule="constant"), warmup_epochs=0.5), step, 4) for step in range(8)]
+    assert rates[0] < rates[1] < 0.1
+    assert rates[2:] == [0.1] * 6
+
+
+LOSSES = st.lists(st.sampled_from([0.5, 0.6, 0.60005, 0.7, 0.8]), min_size=1, max_size=12)
+
+
+class Stub:
+    """What Keras' callbacks want of a model."""
+
+    def __init__(self, rate):
+        import keras
+
+        self.optimizer = type("Optimizer", (), {"learning_rate": keras.Variable(rate)})()
+        self.stop_training = False
+
+    def get_weights(self):
+        return []
+
+    def set_weights(self, weights):
+        pass
+
+
+@given(LOSSES)
+@settings(max_examples=40, deadline=None)
+def test_plateaus_are_those_of_keras(losses):
+    import keras
+
+    callback = keras.callbacks.ReduceLROnPlateau("valid_loss", factor=0.2, patience=2, min_lr=1e-3, mode="min")
+    model = Stub(0.1)
+    callback.set_model(model)
+    callback.on_train_begin()
+    for epoch, loss in enumerate(losses):
+        callback.on_epoch_end(epoch, {"valid_loss": loss})
+    asked_for = asked(schedule="plateau", plateau_factor=0.2, plateau_patience=2, plateau_smallest=1e-3)
+    expected = float(numbers(model.optimizer.learning_rate))
+    assert plateau_rate(asked_for, losses) == pytest.approx(expected, rel=1e-5)
+    assert learning_rate(asked_for, 10**6, 10, losses) == pytest.approx(expected, rel=1e-5)
+
+
+@given(LOSSES, st.integers(1, 4))
+@settings(max_examples=40, deadline=None)
+def test_training_stops_early_when_keras_does(losses, patience):
+    import keras
+
+    callback = keras.callbacks.EarlyStopping("valid_loss", patience=patience, mode="min")
+    model = Stub(0.1)
+    callback.set_model(model)
+    callback.on_train_begin()
+    for epoch, loss in enumerate(losses):
+        callback.on_epoch_end(epoch, {"valid_loss": loss})
+        assert should_stop(losses[: epoch + 1], patience) == model.stop_training
+        if model.stop_training:
+            break
+    assert not should_stop(losses, 0)
+
+
+# --- averages, frozen layers -----------------------------------------------------------------------------------------
+
+
+def test_the_average_of_weights_against_a_hand_loop():
+    import keras
+
+    weight = keras.Variable(np.array([1.0, -2.0], np.float32))
+    count = keras.Variable(3, dtype="int32", trainable=False)
+    average = WeightAverage([weight, count], 0.6)
+    expected = np.array([1.0, -2.0])
+    rng = np.random.default_rng(1)
+    for step in range(12):
+        value = rng.normal(size=2)
+        weight.assign(value)
+        average.update(step)
+        # The decay rises from 1/10 by (1 + step) / (10 + step) to what was asked for: at step 12.5 it would be 0.6.
+        share = min(0.6, (1 + step) / (10 + step))
+        expected = share * expected + (1 - share) * value
+    assert len(average.get()) == 1
+    assert average.get()[0] == pytest.approx(expected, rel=1e-5)
+    assert decay_of_step(0.6, 100) == 0.6
+    with average.shown():
+        assert numbers(weight) == pytest.approx(expected, rel=1e-5)
+    assert numbers(weight) == pytest.approx(value, rel=1e-5)
+
+
+def test_which_layers_are_trained_when():
+    names = ["stem_conv", "stem_bn", "block1_conv", "block2_conv", "top_conv"]
+    started = replace(asked(head_epochs=1, frozen=["stem"], unfreeze=[[3, ["stem_conv"]], [4, []]]), weights="imagenet")
+    frozen = [frozen_layers(started, names, epoch) for epoch in range(4)]
+    assert frozen == [set(names), {"stem_conv", "stem_bn"}, {"stem_conv"}, set()]
+    last = replace(asked(trainable_last=2), weights="imagenet")
+    assert frozen_layers(last, names, 0) == {"stem_conv", "stem_bn", "block1_conv"}
+    assert frozen_layers(replace(last, extra={"trainable_last": 0}), names, 0) == set(names)
+    assert frozen_layers(replace(last, weights=None), names, 0) == set()
+
+
+def test_a_frozen_normalisation_keeps_its_statistics():
+    """One step of training: statistics of what is frozen stay, also with `norm_frozen`, the others move."""
+    import keras
+
+    from core.train.networks import freeze_layers
+
+    def network():
+        film = keras.Input((4, 4, 1), name="film")
+        first = keras.layers.BatchNormalization(name="stem_bn")(film)
+        second = keras.layers.BatchNormalization(name="top_bn")(keras.layers.Conv2D(2, 1, name="top_conv")(first))
+        return keras.Model(film, keras.layers.Dense(1, name="logit")(keras.layers.Flatten(name="pooled")(second)))
+
+    rng = np.random.default_rng(2)
+    films, labels = rng.normal(3, 2, (8, 4, 4, 1)).astype(np.float32), np.ones((8, 1), np.float32)
+    cases = (({"frozen": ["stem"]}, {"top_bn"}), ({"norm_frozen": True}, set()), ({}, {"stem_bn", "top_bn"}))
+    for extra, moving in cases:
+        model = network()
+        frozen = freeze_layers(model, replace(asked(**extra), weights="imagenet"), 0)
+        assert frozen == {"stem_bn", "top_bn"} - moving
+        before = {name: numbers(model.get_layer(name).moving_mean) for name in ("stem_bn", "top_bn")}
+        model.compile("sgd", "mse", run_eagerly=True)
+        model.train_on_batch(films, labels)
+        after = {name: numbers(model.get_layer(name).moving_mean) for name in before}
+        moved = {name for name in before if not np.array_equal(before[name], after[name])}
+        assert moved == moving
+        assert all(variable.trainable for variable in model.get_layer("logit").variables)
+
+
+# --- films -----------------------------------------------------------------------------------------------------------
+
+
+def test_mixing_keeps_film_and_label_together():
+    rng = np.random.default_rng(3)
+    films = np.zeros((16, 2, 2, 1), np.float32)
+    films += np.arange(16).reshape(-1, 1, 1, 1)
+    targets = {"logit": np.arange(16, dtype=np.float32)[:, None], "location": films[..., :1] * np.ones(2, np.float32)}
+    mixed, told_targets = mix_up(films, targets, 0.4, rng)
+    assert mixed[:, 0, 0, 0] == pytest.approx(told_targets["logit"][:, 0], abs=1e-5)
+    assert told_targets["location"][:, 1, 1, 1] == pytest.approx(told_targets["logit"][:, 0], abs=1e-5)
+    assert not np.array_equal(mixed, films)
+    assert mixed.sum() != films.sum()
+    assert (mixed >= 0).all()
+    assert (mixed <= 15).all()
+
+
+def test_appearance_changes_tones_and_keeps_their_order():
+    """Without blur and grain a change of appearance is a rising curve of the tones."""
+    square = np.tile(np.arange(256, dtype=np.uint8), (256, 1))
+    kept = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        if rng.random() < 0.35:
+            continue
+        changed = change_appearance(square, np.random.default_rng(seed))
+        assert changed.dtype == np.float32
+        assert 0 <= changed.min() <= changed.max() <= 1
+        if np.ptp(changed, axis=0).max() == 0 and (np.diff(changed[0]) >= 0).all():
+            kept += 1
+    assert kept >= 5
+
+
+def test_what_cannot_be_read_is_left_out_and_listed(dataset, tmp_path, capsys):  # noqa: F811
+    from core.train.squares import list_unreadable
+
+    films = films_of(dataset)[:3]
+    broken = tmp_path / "torn.png"
+    broken.write_bytes(films[0].path.read_bytes()[:300])
+    given_films = [films[0], replace(films[1], path=broken), films[2], replace(films[1], path=tmp_path / "gone.png")]
+    squares = Squares(given_films, 48)
+    assert squares.films == (films[0], films[2])
+    assert np.array_equal(squares.square(1)[0], Squares([films[2]], 48).square(0)[0])
+    list_unreadable("train", given_films, squares.unreadable)
+    said = capsys.readouterr().err
+    assert "2 of 4 films" in said
+    assert "torn.png" in said
+    assert "gone.png" in said
+    assert str(tmp_path) not in said
+    with pytest.raises(DatasetError, match="none of 1"):
+        Squares([given_films[1]], 48)
+
+
+def test_decoded_films_are_kept_in_a_folder(dataset, tmp_path, monkeypatch):  # noqa: F811
+    films = films_of(dataset)[:3]
+    first = Squares(films, 48, masks=True, shelf=Shelf(tmp_path))
+    monkeypatch.setattr("core.train.squares.read_film", lambda film: pytest.fail("a film was decoded again"))
+    again = Squares(films, 48, masks=True, shelf=Shelf(tmp_path))
+    for index in range(3):
+        assert all(np.array_equal(a, b) for a, b in zip(first.square(index), again.square(index), strict=True))
+
+
+def test_batches_come_in_order_and_waiting_is_told():
+    class Sampler:
+        batches = 7
+
+        def batch(self, epoch, number):
+            time.sleep(0.01 * (7 - number))
+            return epoch, number
+
+    feeder = Feeder(Sampler(), 2, ahead=3)
+    assert list(feeder) == [(2, number) for number in range(7)]
+    assert feeder.waited_s > 0.01
+
+
+def test_a_batch_that_fails_ends_the_epoch():
+    class Sampler:
+        batches = 3
+
+        def batch(self, epoch, number):
+            raise DatasetError("torn")
+
+    with pytest.raises(DatasetError, match="torn"):
+        list(Feeder(Sampler(), 0))
+
+
+# --- devices ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("precision", "capabilities", "policy"),
+    [
+        ("auto", [], "float32"),
+        ("auto", [(8, 0), (9, 0)], "mixed_bfloat16"),
+        ("auto", [(9, 0), (7, 5)], "mixed_float16"),
+        ("auto", [(6, 1)], "float32"),
+        ("float32", [(9, 0)], "float32"),
+        ("mixed_float16", [(9, 0)], "mixed_float16"),
+    ],
+)
+def test_precision_is_what_the_devices_can_do(precision, capabilities, policy):
+    assert choose_precision(precision, capabilities) == policy
+
+
+def test_half_precision_without_a_gpu_is_refused():
+    with pytest.raises(TrainingError, match="needs a GPU"):
+        choose_precision("mixed_bfloat16", [])
+
+
+def test_teams_and_strategies():
+    assert (read_team(None).workers, read_team("").leads) == (1, True)
+    cluster = {"chief": ["a:1"], "worker": ["b:1", "c:1"]}
+    team = read_team(json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 1}}))
+    assert (team.workers, team.number, team.leads) == (3, 2, False)
+    assert read_team(json.dumps({"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}})).leads
+    for wrong in ("{", "{}", json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 7}})):
+        with pytest.raises(TrainingError, match="TF_CONFIG"):
+            read_team(wrong)
+    assert choose_strategy(1, 0, 32) == choose_strategy(1, 1, 31) == "one"
+    assert choose_strategy(1, 4, 32) == "mirrored"
+    assert choose_strategy(2, 0, 32) == choose_strategy(2, 4, 32) == "workers"
+    with pytest.raises(TrainingError, match="4 devices"):
+        choose_strategy(1, 4, 30)
+
+
+# --- progress --------------------------------------------------------------------------------------------------------
+
+
+def test_progress_says_how_long_it_will_take(capsys, monkeypatch):
+    clock = iter([100.0, 110.0, 111.0, 140.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    progress = Progress("reading", every_s=5.0)
+    progress(1, 4)
+    assert progress.seconds_left == 30.0
+    progress(2, 4)
+    progress(4, 4, ", done")
+    assert capsys.readouterr().err.splitlines() == ["reading: 1/4, 30 s left", "reading: 4/4, done, 0 s left"]
+
+
+def test_a_report_stops_when_it_is_asked_to(tmp_path):
+    run = train.RunFolder(tmp_path / "run")
+    report = Report(run, None, lambda: True)
+    with pytest.raises(Stopped):
+        report(phase="training", done=3, now=True)
+    found = json.loads((run.folder / train.PROGRESS_NAME).read_text())
+    assert (found["phase"], found["done"], found["pid"]) == ("training", 3, os.getpid())
+
+
+# --- whole trainings of a few steps ----------------------------------------------------------------------------------
+
+
+def one_step(dataset, places, *more, films=4):  # noqa: F811
+    """Train one step on four films; return the network and the state that was kept."""
+    from core.train.__main__ import build_parser, make_request
+
+    name = f"step-{len(list(places['runs'].glob('step-*')))}"
+    options = build_parser().parse_args(ask(dataset, places, "--id", name, "--epochs", "1", *more))
+    request = make_request(options)
+    request = replace(request, settings=replace(request.settings, batch_size=4))
+    data = train.collect_films(request)
+    data = replace(data, train=data.train[-films:], valid=data.valid[:2])
+    run = train.RunFolder(places["runs"] / name)
+    run.save_request(request)
+    with stepwise():
+        model, history, _ = train.fit(request, data, run)
+    return model, history, run.load_state()
+
+
+@pytest.mark.parametrize(
+    ("backbone", "preset"),
+    [("resnet50", "better-mura"), ("densenet169", "mura-320")],
+)
+def test_a_published_recipe_takes_a_step(dataset, places, backbone, preset):  # noqa: F811
+    model, history, state = one_step(dataset, places, "--backbone", backbone, "--preset", preset)
+    assert math.isfinite(history[0]["loss"])
+    assert int(state.optimizer[0]) == 1
+    assert "location" not in model.output
+    assert model.get_layer("dropout").rate == (0.0 if preset == "mura-320" else 0.3)
+    trained = {name for name, value in history[0].items() if isinstance(value, float)}
+    assert {"seconds", "waiting", "learning_rate", "loss", "valid_loss", "valid_auc"} <= trained
+
+
+def publish_teacher(places, name="teacher-1"):  # noqa: F811
+    import keras
+
+    from core.backbones import build_classifier
+    from core.checkpoints import publish
+    from core.values import Checkpoint
+
+    keras.utils.set_random_seed(11)
+    model = build_classifier("efficientnetlite0", input_size=64)
+    card = Checkpoint(
+        name, "Teacher", "fracture", "efficientnetlite0", "top_activation", 64,
+        calibration={"method": "temperature", "temperature": 2.0}, data={"licences": ["Free to learn from."]},
+    )  # fmt: skip
+    publish(places["out"], card, model)
+    return model
+
+
+def test_a_student_learns_from_a_teacher_that_sees_the_same_films(dataset, places, monkeypatch):  # noqa: F811
+    from core.train import distillation, loop, networks
+
+    teacher = publish_teacher(places)
+    seen = {}
+
+    def noted(teachers, films, targets):
+        seen.update(films=numbers(films), told=distillation.add_answers(teachers, films, targets))
+        return seen["told"]
+
+    monkeypatch.setattr(loop, "add_answers", noted)
+    model, history, state = one_step(dataset, places, "--backbone", "efficientnetb0", "--teacher", "teacher-1")
+    assert math.isfinite(history[0]["loss"])
+    assert "location" in model.output
+    round_to_float16(teacher)
+    logit = teacher.predict(seen["films"], verbose=0)["logit"]
+    assert numbers(seen["told"][networks.TEACHER_LABEL]) == pytest.approx(1 / (1 + np.exp(-logit / 2)), abs=1e-4)
+    shapes = {4: (16, 24), 8: (8, 40), 16: (4, 672), 32: (2, 1280)}
+    for stride, (cells, channels) in shapes.items():
+        assert numbers(seen["told"][f"student0_stride{stride}"]).shape == (4, cells, cells, channels)
+    # The convolutions that compare the two are trained, kept with the run, and not part of what is published.
+    assert len(state.weights) == len(model.variables) + 2 * 4
+    assert not [layer.name for layer in model.layers if layer.name.startswith("student")]
+
+
+def test_training_starts_from_a_checkpoint(dataset, places):  # noqa: F811
+    from core.train.networks import _start_from, build_network
+    from core.train.runs import Request
+
+    source = publish_teacher(places, "start-1")
+    round_to_float16(source)
+    asked_for = replace(asked(), weights="0" * 64)
+    request = Request("a", "fracture", "", None, str(places["out"]), None, None, None, asked_for, start="start-1")
+    model = build_network(request, 96, location=True, start=True)
+    for name in ("stem_conv", "block5a_expand_conv", "top_bn", "hidden", "logit"):
+        pairs = zip(model.get_layer(name).get_weights(), source.get_layer(name).get_weights(), strict=True)
+        assert all(np.array_equal(one, other) for one, other in pairs), name
+    with pytest.raises(TrainingError, match="same backbone"):
+        _start_from(tiny_network(None, 64, False), "start-1", places["out"], False)
+
+
+def told(history):
+    """Return a history without what depends on how busy the machine is."""
+    return [{name: value for name, value in row.items() if name not in ("seconds", "waiting")} for row in history]
+
+
+def tiny_network(request, size, location, start=False):
+    """A stand-in with a network's outputs and hardly any weights."""
+    import keras
+
+    film = keras.Input((size, size, 1), name="film")
+    features = keras.layers.Conv2D(2, 16, 16, name="features")(film)
+    pooled = keras.layers.GlobalAveragePooling2D(name="pooled")(keras.layers.BatchNormalization(name="norm")(features))
+    logit = keras.layers.Dense(1, name="logit")(keras.layers.Dropout(0.3, seed=3, name="dropout")(pooled))
+    outputs = {"logit": logit, "probability": keras.layers.Activation("sigmoid", name="probability")(logit)}
+    if location:
+        outputs["location"] = keras.layers.Conv2D(1, 1, name="location")(features)
+    return keras.Model(film, outputs)
+
+
+# Everything that a state must hold: an average, mixing, changes of size and of what is trained, and the best epoch.
+VARIED = {"ema": 0.9, "mixup": 0.4, "small_size": 32, "small_epochs": 1, "early_stopping": 5, "frozen": ["norm"]}
+VARIED |= {"unfreeze": [[3, []]], "augmentation": "scaphoid", "schedule": "plateau", "plateau_patience": 1}
+
+
+def run_varied(dataset, places, name, dies_after=()):  # noqa: F811
+    """Train four epochs with a small network, cut off after these; return the run's last state and the network."""
+    from core.train.runs import Request
+
+    varied = replace(asked(**VARIED), weights="imagenet", epochs=4, input_size=64, batch_size=4, location_weight=1.0)
+    request = Request(name, "fracture", str(dataset), None, str(places["out"]), None, None, None, varied)
+    data, run = train.collect_films(request), train.RunFolder(places["runs"] / name)
+    run.save_request(request)
+    saved = train.RunFolder.save_state
+
+    def save_and_die(self, state):
+        saved(self, state)
+        if len(state.history) in dies_after:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("core.train.loop.build_network", tiny_network)
+        patch.setattr(train.RunFolder, "save_state", save_and_die)
+        with stepwise():
+            for _ in dies_after:
+                with pytest.raises(KeyboardInterrupt):
+                    train.fit(request, data, run)
+                dies_after = dies_after[1:]
+            model, _, _ = train.fit(request, data, run)
+    return run.load_state(), model
+
+
+def test_a_run_that_is_cut_off_ends_as_one_that_is_not(dataset, places):  # noqa: F811
+    whole, model = run_varied(dataset, places, "whole-1")
+    cut, again = run_varied(dataset, places, "cut-1", (1, 3))
+    assert [row["size"] for row in whole.history] == [32, 64, 64, 64]
+    assert told(cut.history) == told(whole.history)
+    for part in ("weights", "optimizer", "average", "best"):
+        pairs = zip(getattr(cut, part), getattr(whole, part), strict=True)
+        assert all(np.array_equal(one, other) for one, other in pairs), part
+    assert all(np.array_equal(a, b) for a, b in zip(again.get_weights(), model.get_weights(), strict=True))
+    # What is published are the best epoch's averages.
+    assert {value.tobytes() for value in model.get_weights()} <= {value.tobytes() for value in whole.best}
+    assert any(value.tobytes() not in {each.tobytes() for each in whole.weights} for value in whole.best)
+    # A layer that was frozen and then trained: another optimizer, whose count began anew.
+    assert int(whole.optimizer[0]) == 4
+
+
+def test_several_devices_share_every_batch(dataset, places, monkeypatch):  # noqa: F811
+    """On one device the strategy of several must learn what is learned without it."""
+    import tensorflow as tf
+
+    more = ("--backbone", "efficientnetlite0", "--set", "ema=0.5", "--set", "small_epochs=0")
+    monkeypatch.setattr("core.train.loop.build_network", tiny_network)
+    with pytest.MonkeyPatch.context() as patch:
+        strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+        patch.setattr("core.train.loop.prepare_devices", lambda *_: ("float32", strategy, Team()))
+        *_, together = one_step(dataset, places, *more)
+    *_, alone = one_step(dataset, places, *more)
+    assert together.history[0]["loss"] == pytest.approx(alone.history[0]["loss"], rel=1e-5)
+    for part in ("weights", "average"):
+        for one, other in zip(getattr(together, part), getattr(alone, part), strict=True):
+            assert one == pytest.approx(other, abs=1e-5)
+
+
+SHARED = """
+import numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import keras
+from core.train.batches import Feeder
+from core.train.devices import Team
+from core.train.loop import share_out
+
+class Sampler:
+    batches, batch_size = 3, 4
+    def batch(self, epoch, number):
+        films = np.arange(4, dtype=np.float32).reshape(4, 1) + 10 * number
+        return films, {"logit": 2 * films}
+
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+shared = share_out(Feeder(Sampler(), 0), strategy, (), Team())
+shares = [strategy.experimental_local_results(films) for films, _ in shared]
+print([[part.numpy().ravel().tolist() for part in each] for each in shares])
+
+def fitted(scope):
+    with scope:
+        film = keras.Input((1,))
+        answer = keras.layers.Dense(1, name="logit", kernel_initializer="ones")(film)
+        model = keras.Model(film, {"logit": answer})
+        model.compile(keras.optimizers.SGD(0.001), {"logit": "mse"})
+    return model
+one, many = fitted(tf.device("CPU:0")), fitted(strategy.scope())
+for films, targets in Feeder(Sampler(), 0):
+    one.train_on_batch(films, targets)
+many.fit(share_out(Feeder(Sampler(), 0), strategy, (), Team()), steps_per_epoch=3, verbose=0)
+print(float(one.weights[0].numpy().item()), float(many.weights[0].numpy().item()))
+"""
+
+
+def test_two_devices_share_batches_and_learn_as_one():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run([sys.executable, "-c", SHARED], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    shares, weights = done.stdout.splitlines()
+    first = [[0.0, 1.0], [2.0, 3.0]]
+    assert json.loads(shares) == [[[x + 10 * n for x in part] for part in first] for n in range(3)]
+    one, many = (float(text) for text in weights.split())
+    assert one != 1.0
+    assert many == pytest.approx(one, rel=1e-5)
+
+
+# Step by step, as in this process: for a handful of batches far quicker than to compile them.
+STEPWISE = (
+    "import sys, tensorflow as tf\ntf.config.run_functions_eagerly(True)\n"
+    "from core.train.__main__ import main\nsys.exit(main(sys.argv[1:]))"
+)
+
+
+def begin(*arguments):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.Popen(
+        [sys.executable, "-c", STEPWISE, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+    )
+
+
+def wait_for(folder, epochs, process):
+    """Wait until a run has finished so many epochs; return what it says of itself."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        try:
+            found = json.loads((folder / train.PROGRESS_NAME).read_text())
+        except FileNotFoundError:
+            found = {"history": []}
+        if len(found["history"]) >= epochs:
+            return found
+        assert process.poll() is None, process.stderr.read().decode()[-2000:]
+        time.sleep(0.05)
+    pytest.fail("the run came to nothing")
+
+
+def test_a_run_is_stopped_and_killed_and_goes_on(dataset, places):  # noqa: F811
+    folder = places["runs"] / "killed-1"
+    more = ("--backbone", "efficientnetlite0", "--id", "killed-1", "--epochs", "50")
+    process = begin(*ask(dataset, places, *more))
+    wait_for(folder, 1, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(120) == 130, process.stderr.read().decode()[-2000:]
+    said = json.loads((folder / train.PROGRESS_NAME).read_text())
+    assert said["phase"] == "stopped"
+    assert not (places["out"] / "killed-1").exists()
+    stopped = train.RunFolder(folder).load_state().history
+    assert len(stopped) >= 1
+    process = begin("--resume", "killed-1", "--runs", str(places["runs"]))
+    wait_for(folder, len(stopped) + 1, process)
+    process.kill()
+    assert process.wait(120) == -signal.SIGKILL
+    killed = train.RunFolder(folder).load_state().history
+    assert told(killed[: len(stopped)]) == told(stopped)
+    assert [row["epoch"] for row in killed] == list(range(1, len(killed) + 1))
+    process.stderr.close()
+
+
+def test_another_backend_trains_too(dataset, places):  # noqa: F811
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("JAX is not installed: the training of another backend is not tested")
+    arguments = ask(dataset, places, "--backbone", "efficientnetlite0", "--id", "jax-1", "--epochs", "1")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "jax"}
+    done = subprocess.run(
+        [sys.executable, "-m", "core.train", *arguments], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (places["out"] / "jax-1" / "card.json").is_file()
