@@ -4,17 +4,26 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from core import evaluate
-from core.errors import DatasetError, RadiographError, ScoresError
-from core.metrics import evaluate_scores, read_scores
-from core.values import Checkpoint, Interval, OperatingPoint, Prediction, Radiograph, Study, WristRegion
+from core.checkpoints import list_checkpoints
+from core.errors import CheckpointError, DatasetError, RadiographError, ScoresError
+from core.evaluate import baselines, command
+from core.evaluate.baselines import StudyFacts
+from core.metrics import evaluate_scores, read_scores, wilson_interval
+from core.values import Checkpoint, Interval, OperatingPoint, Prediction, Radiograph, Scores, Study, WristRegion
 
 ROOT = Path(__file__).resolve().parent.parent
 KEYS = [
@@ -62,7 +71,7 @@ def open_stand_in(finder=None, **card):
 
 
 def run(*arguments, open_reader=None):
-    return evaluate.run(evaluate._parser().parse_args([str(argument) for argument in arguments]), open_reader)
+    return evaluate.run(command.make_parser().parse_args([str(argument) for argument in arguments]), open_reader)
 
 
 def save_film(path, brightness):
@@ -168,6 +177,12 @@ def test_films_to_scores(dataset, tmp_path, capsys):
     assert by_id == pytest.approx(expected, abs=1e-6)
     assert out.read_text().splitlines()[0] == "study_id,patient_id,label,probability"
     assert run("--scores", out, "--threshold", 0.6, "--json", "--resamples", 10) == 0
+    points = report.pop("operating_points")
+    assert [(point["name"], point["threshold"]) for point in points] == [
+        ("high_sensitivity", 0.2),
+        ("high_specificity", 0.6),
+    ]
+    assert [(point["sensitivity"]["value"], point["specificity"]["value"]) for point in points] == [(1, 0), (1, 0.5)]
     assert json.loads(capsys.readouterr().out) == report
 
 
@@ -282,6 +297,10 @@ def test_progress_is_a_line_at_every_tenth_or_one_line_on_a_terminal():
         (["--scores", "b", "--seed", "-1"], "--seed"),
         (["--scores", "b", "--out", "c"], "--out and --format belong to --data"),
         (["--data", "b", "--format", "dicom"], "invalid choice"),
+        (["--scores", "b", "--baselines"], "belong to --data"),
+        (["--scores", "b", "--apart", "obvious"], "belong to --data"),
+        (["--scores", "b", "--checkpoint", "a", "--checkpoint", "c"], "one --checkpoint at most"),
+        (["--scores", "b", "--checkpoint", "all"], "one --checkpoint at most"),
     ],
 )
 def test_wrong_options(arguments, sentence, capsys):
@@ -322,3 +341,307 @@ def test_neither_help_nor_scores_import_a_network_library(table):
     command = [sys.executable, "-m", "core.evaluate", "--scores", str(table), "--json", "--resamples", "20"]
     done_as_module = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert json.loads(done_as_module.stdout) == json.loads(done.stdout)
+
+
+# --- intervals and paired comparisons --------------------------------------------------------------------------------
+
+
+def random_scores(seed=0, n=90, ties=True):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, n)
+    values = rng.normal(labels, 1.2)
+    patients = [f"p{i // 3}" for i in range(n)]
+    return labels, np.round(values, 1) if ties else values, patients
+
+
+def test_weighted_auc_is_that_of_repeated_cases():
+    labels, values, _ = random_scores()
+    weights = np.random.default_rng(1).integers(0, 4, (5, labels.size))
+    found = evaluate.auc_of(labels, values)(weights.astype(float))
+    for row, area in zip(weights, found, strict=True):
+        assert area == pytest.approx(roc_auc_score(np.repeat(labels, row), np.repeat(values, row)), abs=1e-12)
+    only_positive = (labels == 1)[None].astype(float)
+    assert np.isnan(evaluate.auc_of(labels, values)(only_positive)[0])
+
+
+def test_weighted_quantile_and_mean_are_those_of_repeated_cases():
+    values = np.random.default_rng(2).normal(size=31)
+    weights = np.random.default_rng(3).integers(0, 3, (6, 31))
+    medians = evaluate.quantile_of(values, 0.5)(weights.astype(float))
+    means = evaluate.mean_of(values)(weights.astype(float))
+    for row, median, mean in zip(weights, medians, means, strict=True):
+        repeated = np.repeat(values, row)
+        assert median == pytest.approx(np.median(repeated), abs=1e-12)
+        assert mean == pytest.approx(repeated.mean(), abs=1e-12)
+    ones = np.ones((1, 10))
+    assert evaluate.quantile_of(range(10), 0.9)(ones)[0] == 8.5
+    assert evaluate.quantile_of(range(10), 1.0)(ones)[0] == 9
+
+
+def test_interval_draws_patients_as_the_evaluation_does():
+    labels, values, patients = random_scores()
+    probabilities = 1 / (1 + np.exp(-values))
+    scores = Scores("", "", tuple(f"s{i}" for i in range(labels.size)), tuple(patients), labels, probabilities)
+    theirs = evaluate_scores(scores, 0.5, 400, 7).auc
+    ours = evaluate.interval_of(evaluate.auc_of(labels, probabilities), patients, 400, 7)
+    assert (ours.value, ours.low, ours.high) == pytest.approx((theirs.value, theirs.low, theirs.high), abs=1e-12)
+    alone = evaluate.interval_of(evaluate.mean_of([0, 1]), ["p", "p"])
+    assert (alone.value, alone.n) == (0.5, 2)
+    assert np.isnan([alone.low, alone.high]).all()
+
+
+def test_rate_that_is_0_or_1_has_the_interval_of_wilson_over_patients():
+    patients = ["a", "a", "b", "c", "d"]
+    everything, nothing = evaluate.rate_interval([True] * 5, patients), evaluate.rate_interval([False] * 5, patients)
+    wilson = wilson_interval(4, 4)
+    assert (everything.value, everything.low, everything.high, everything.n) == (1, wilson.low, 1, 5)
+    assert (nothing.value, nothing.low, nothing.n) == (0, 0, 5)
+    assert nothing.high == pytest.approx(1 - wilson.low)
+    some = evaluate.rate_interval([True, True, False, False, True], patients)
+    assert some.value == 0.6
+    assert some.low < 0.4 < 0.8 < some.high
+
+
+def test_paired_difference():
+    labels, values, patients = random_scores(ties=False)
+    same = evaluate.auc_difference(labels, values, values, patients)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    against_nothing = evaluate.auc_difference(labels, labels, np.zeros(labels.size), patients)
+    assert (against_nothing.value, against_nothing.low) == (0.5, 0.5)
+    # What is almost the same reader differs far less surely than two AUCs' own intervals would say.
+    near = values + np.random.default_rng(0).normal(0, 0.1, labels.size)
+    gap = evaluate.auc_difference(labels, values, near, patients)
+    own = evaluate.interval_of(evaluate.auc_of(labels, values), patients)
+    assert gap.value == pytest.approx(roc_auc_score(labels, values) - roc_auc_score(labels, near))
+    assert gap.high - gap.low < (own.high - own.low) / 3
+
+
+def some_scores(name, rows):
+    studies, patients, labels, probabilities = zip(*rows, strict=True)
+    return Scores(name, "all", studies, patients, np.array(labels), np.array(probabilities))
+
+
+def test_comparison_matches_studies_by_id_and_the_mean_is_over_those_who_read():
+    first = some_scores("a", [("s1", "p1", 1, 0.9), ("s2", "p2", 0, 0.2), ("s3", "p3", 1, 0.1)])
+    second = some_scores("b", [("s2", "p2", 0, 0.6), ("s3", "p3", 1, 0.7), ("s1", "p1", 1, 0.8), ("s4", "p4", 0, 1.0)])
+    assert evaluate.compare_scores(first, second).value == pytest.approx(0.5 - 1.0)
+    mean = evaluate.mean_scores([first, second])
+    assert mean.checkpoint_id == "all"
+    expected = {"s1": 0.85, "s2": 0.4, "s3": 0.4, "s4": 1.0}
+    assert dict(zip(mean.study_ids, mean.probabilities, strict=True)) == pytest.approx(expected)
+    assert (mean.patient_ids, mean.labels.tolist()) == (("p1", "p2", "p3", "p4"), [1, 0, 1, 0])
+    other = some_scores("c", [("s1", "p1", 0, 0.5)])
+    with pytest.raises(ScoresError, match="same label"):
+        evaluate.compare_scores(first, other)
+    with pytest.raises(ScoresError, match="none is in both"):
+        evaluate.compare_scores(first, some_scores("d", [("s9", "p9", 0, 0.5)]))
+
+
+def test_points_of_a_mean_hold_for_exactly_its_members(tmp_path):
+    share = {"value": 0.9, "low": 0.8, "high": 1.0, "n": 20}
+    point = {"name": "high_specificity", "threshold": 0.7, "sensitivity": share, "specificity": share}
+    members = [{"id": "a-1", "weights_sha256": "0" * 64}, {"id": "b-1", "weights_sha256": "1" * 64}]
+    cards = [replace(make_card(), id=each["id"], weights_sha256=each["weights_sha256"]) for each in members]
+    assert evaluate.ensemble_points(cards, tmp_path) == {}
+    content = {"members": members, "operating_points": [point], "data": {}}
+    (tmp_path / "ensemble.json").write_text(json.dumps(content))
+    assert evaluate.ensemble_points(cards, tmp_path) == {"high_specificity": 0.7}
+    assert evaluate.ensemble_points(cards[:1], tmp_path) == {}
+    retrained = [cards[0], replace(cards[1], weights_sha256="2" * 64)]
+    assert evaluate.ensemble_points(retrained, tmp_path) == {}
+
+
+# --- trivial baselines -----------------------------------------------------------------------------------------------
+
+
+def test_facts_of_a_film():
+    rows = np.arange(32, dtype=np.float32)[:, None]
+    pixels = np.broadcast_to(((rows // 2) % 2) * 0.5, (32, 32))  # stripes two pixels wide, 0 and 0.5
+    facts = baselines.film_facts(Radiograph("a", pixels, "PNG"), 2048, None, 32).numbers
+    assert {name: facts[name] for name in ("width", "height", "area")} == {"width": 32, "height": 32, "area": 1024}
+    assert (facts["bytes per pixel"], facts["side of the wrist square"]) == (2.0, 32)
+    assert (facts["mean grey"], facts["contrast"]) == (0.25, 0.25)
+    # Every pixel of such stripes has one equal and one other neighbour: its Laplacian is +-0.5. At the border OpenCV
+    # mirrors without repeating the edge, which turns 2 of the 32 rows to twice that or to none.
+    mirrored = np.pad(pixels[:, 0], 1, mode="reflect")
+    laplacian = mirrored[:-2] + mirrored[2:] - 2 * mirrored[1:-1]
+    assert facts["sharpness"] == pytest.approx(laplacian.var(), rel=1e-5)
+    region = WristRegion(16, 16, 8)
+    assert baselines.film_facts(Radiograph("a", pixels, "PNG"), 1, region, 32).numbers["side of the wrist square"] == 8
+
+
+def test_the_same_picture_made_finer_is_as_sharp_at_64_pixels_only():
+    coarse = np.random.default_rng(0).random((64, 64)).astype(np.float32)
+    films = [Radiograph("a", coarse, "PNG"), Radiograph("b", np.kron(coarse, np.ones((2, 2), np.float32)), "PNG")]
+    one, two = (baselines.film_facts(film, 1, None, 128).numbers for film in films)
+    assert two["sharpness"] > 1.5 * one["sharpness"]
+    assert two["sharpness at 64 pixels"] == pytest.approx(one["sharpness at 64 pixels"], rel=1e-3)
+
+
+def test_learned_baseline_is_scikit_learns_and_never_sees_the_patient_it_answers_for():
+    rng = np.random.default_rng(0)
+    patients = np.repeat([f"p{i}" for i in range(20)], 3)
+    labels = np.repeat(np.arange(20) % 2, 3)
+    features = rng.normal(labels[:, None], 1.5, (60, 8))
+    ours = baselines.out_of_fold(features, labels, patients, seed=4)
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
+    folds = StratifiedGroupKFold(5, shuffle=True, random_state=4)
+    theirs = cross_val_predict(model, features, labels, groups=patients, cv=folds, method="predict_proba")[:, 1]
+    np.testing.assert_allclose(ours, theirs, atol=1e-9)
+    # Features that tell nothing but the patient are worth nothing where the patient was not learnt from.
+    who = np.eye(20)[np.arange(60) // 3]
+    assert roc_auc_score(labels, baselines.out_of_fold(who, labels, patients)) < 0.7
+    assert baselines.out_of_fold(who, np.zeros(60, int), patients) is None
+
+
+def test_baselines_take_their_better_direction_and_stand_against_the_model():
+    labels, _, patients = random_scores(5)
+    rng = np.random.default_rng(6)
+    widths = rng.normal(100 - 40 * labels, 25)
+    noise = [rng.random(448).astype(np.float32) for _ in labels]
+    facts = [
+        StudyFacts(
+            {name: width if name == "width" else 1.0 for name in baselines.BASELINES},
+            dict.fromkeys(("thumbnail of the film", "thumbnail of the square"), pixels),
+        )
+        for width, pixels in zip(widths, noise, strict=True)
+    ]
+    model = some_scores("m", [(f"s{i}", patients[i], labels[i], 0.25 + labels[i] / 2) for i in range(labels.size)])
+    found = {each.name: each for each in evaluate.measure_baselines(facts, model, 200)}
+    assert list(found) == list(baselines.BASELINES)
+    width = found["width"]
+    assert (width.knows, width.direction) == ("framing", "lower")
+    assert width.auc.value == pytest.approx(roc_auc_score(labels, -widths))
+    assert width.model_ahead_by.value == pytest.approx(1 - width.auc.value)
+    assert (found["mean grey"].auc.value, found["mean grey"].knows) == (0.5, "neither")
+    assert found["thumbnail of the film"].direction == "learned"
+    assert 0.2 < found["thumbnail of the film"].auc.value < 0.8
+
+
+# --- several checkpoints, columns apart, marked wrists ---------------------------------------------------------------
+
+
+@pytest.fixture
+def table_of_films(tmp_path):
+    """Six films of five patients in a table that marks each wrist; brightness is what the stand-in answers."""
+    rows = ["path,label,patient_id,x,y,side,angle,obvious"]
+    marks = {"a": (204, 1, 1), "b": (77, 1, 0), "c": (51, 0, 0), "d": (128, 0, 0), "e": (230, 1, 1), "f": (102, 0, 0)}
+    for number, (name, (brightness, label, obvious)) in enumerate(marks.items()):
+        save_film(tmp_path / f"{name}.png", brightness)
+        # The stand-in finds the middle, (24, 32): a, b and c are marked there, the others a fifth of a side away.
+        x = 24 if name in "abc" else 24 + 4
+        rows.append(f"{name}.png,{label},p{min(number, 4)},{x},32,20,0,{obvious}")
+    path = tmp_path / "films.csv"
+    path.write_text("\n".join(rows))
+    return path
+
+
+class BiasedClassifier(BrightnessClassifier):
+    """Answers a film's brightness, or its negative."""
+
+    def __init__(self, name, inverted):
+        super().__init__(operating_points=())
+        self.checkpoint = replace(self.checkpoint, id=name)
+        self.inverted = inverted
+
+    def predict(self, radiographs, regions=None):
+        plain = super().predict(radiographs, regions)
+        if not self.inverted:
+            return plain
+        return [replace(each, probability=1 - each.probability) for each in plain]
+
+
+def open_two(asked):
+    def open_reader(checkpoint_id=None):
+        return asked.setdefault(
+            checkpoint_id,
+            SimpleNamespace(classifier=BiasedClassifier(checkpoint_id, checkpoint_id == "dark"), finder=CentreFinder()),
+        )
+
+    return open_reader
+
+
+def test_several_checkpoints_and_their_mean(table_of_films, tmp_path, capsys):
+    out = tmp_path / "scores.csv"
+    arguments = ("--data", table_of_films, "--checkpoint", "bright", "--checkpoint", "dark", "--resamples", 50)
+    assert run(*arguments, "--json", "--out", out, open_reader=open_two({})) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [*report][: len(KEYS)] == KEYS
+    assert report["checkpoint"] == "all"
+    assert [*report["checkpoints"]] == ["bright", "dark", "all"]
+    # 204, 77 and 230 are broken; 51, 128 and 102 are not: 7 of 9 pairs are in order, and 2 of 9 the other way round.
+    aucs = {name: each["auc"]["value"] for name, each in report["checkpoints"].items()}
+    assert aucs["bright"] == pytest.approx(7 / 9)
+    assert aucs["dark"] == pytest.approx(2 / 9)
+    gap = next(each for each in report["differences"] if (each["first"], each["second"]) == ("bright", "dark"))
+    assert gap["auc"]["value"] == pytest.approx(5 / 9)
+    assert len(report["differences"]) == 3
+    assert report["threshold"] == 0.5
+    assert "operating_points" not in report
+    rows = [line.split(",") for line in out.read_text().splitlines()]
+    assert rows[0] == ["study_id", "patient_id", "label", "probability", "bright", "dark"]
+    assert [float(row[3]) for row in rows[1:]] == pytest.approx([0.5] * 6)
+    assert float(rows[1][4]) == pytest.approx(204 / 255, abs=1e-6)
+    assert len(read_scores(out).study_ids) == 6
+    assert run(*arguments, open_reader=open_two({})) == 0
+    text = capsys.readouterr().out
+    assert "the mean of 2 checkpoints" in text
+    assert "bright - dark" in text
+
+
+def test_apart_measures_each_value_of_a_column_against_all_negatives(table_of_films, capsys):
+    asked = ("--data", table_of_films, "--checkpoint", "bright", "--resamples", 50, "--threshold", 0.5, "--json")
+    assert run(*asked, "--apart", "Obvious", open_reader=open_two({})) == 0
+    apart = json.loads(capsys.readouterr().out)["apart"]
+    values = {each["value"]: each for each in apart["values"]}
+    assert list(values) == ["0", "1"]
+    assert {name: each["positives"] for name, each in values.items()} == {"0": 1, "1": 2}
+    assert values["1"]["auc"]["value"] == 1.0
+    assert values["0"]["auc"]["value"] == pytest.approx(1 / 3)
+    assert (values["0"]["sensitivity"]["value"], values["1"]["sensitivity"]["value"]) == (0, 1)
+    with pytest.raises(DatasetError, match=r"it has: .*obvious"):
+        run("--data", table_of_films, "--apart", "age", open_reader=open_two({}))
+
+
+def test_marked_wrists_judge_the_finder_and_can_stand_in_for_it(table_of_films, capsys):
+    asked = {}
+    assert run("--data", table_of_films, "--checkpoint", "bright", "--json", open_reader=open_two(asked)) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["wrist_found"]["value"], report["wrist_found"]["n"]) == (0.5, 6)
+    assert 0 <= report["wrist_found"]["low"] < 0.5 < report["wrist_found"]["high"] <= 1
+    assert {regions[0].x for _, regions in asked["bright"].classifier.asked} == {24}
+    used = {}
+    run("--data", table_of_films, "--checkpoint", "bright", "--regions", "table", open_reader=open_two(used))
+    assert "Wrist found within 15% of the marked square's side: 0.500" in capsys.readouterr().out
+    assert [regions[0].x for _, regions in used["bright"].classifier.asked] == [24, 24, 24, 28, 28, 28]
+    assert {regions[0].side for _, regions in used["bright"].classifier.asked} == {20}
+
+
+def test_table_squares_need_a_table(dataset):
+    with pytest.raises(DatasetError, match="marks each wrist"):
+        run("--data", dataset, "--regions", "table", open_reader=open_stand_in())
+
+
+def test_baselines_from_films(table_of_films, capsys):
+    asked = ("--data", table_of_films, "--checkpoint", "bright", "--resamples", 20)
+    assert run(*asked, "--baselines", "--json", open_reader=open_two({})) == 0
+    found = {each["name"]: each for each in json.loads(capsys.readouterr().out)["baselines"]}
+    assert found["width"]["auc"]["value"] == 0.5
+    assert found["width"]["knows_framing"] is True
+    # The whole film is the square: grey is what the stand-in answers, padded alike.
+    assert found["mean grey"]["auc"]["value"] == pytest.approx(7 / 9)
+    assert found["mean grey"]["model_ahead_by"]["value"] == pytest.approx(0)
+    assert run(*asked, "--baselines", open_reader=open_two({})) == 0
+    assert "trivial baseline" in capsys.readouterr().out
+
+
+def test_all_asks_for_every_checkpoint_that_reads_for_fractures(tmp_path):
+    assert evaluate.choose_checkpoints(None) == [None]
+    assert evaluate.choose_checkpoints(["b", "a", "b"]) == ["b", "a"]
+    with pytest.raises(CheckpointError, match="there is none"):
+        evaluate.choose_checkpoints(["all"], tmp_path)
+    (tmp_path / "broken-1").mkdir()
+    with pytest.raises(CheckpointError, match="broken-1 is not: The checkpoint must have a card"):
+        evaluate.choose_checkpoints(["all"], tmp_path)
+    ours = evaluate.choose_checkpoints(["all"])
+    assert set(ours) == {entry.id for entry in list_checkpoints() if entry.checkpoint.task == "fracture"}

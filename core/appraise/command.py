@@ -1,0 +1,296 @@
+"""The command line of ``core.appraise``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from core.appraise.documents import store_ensemble_results, store_results, update_document
+from core.appraise.measures import measure_checkpoint, measure_finder
+from core.appraise.reading import Reading, read_all, study_scores
+from core.appraise.steadiness import measure_steadiness
+from core.appraise.studies import FILM_SIZE, SEEDS_APART, make_studies, seeds_of
+from core.appraise.tables import short_simulated_table, simulated_tables, steadiness_tables
+from core.checkpoints import CHECKPOINTS
+from core.datasets import FORMATS, index_dataset
+from core.errors import ScaphoidError
+from core.evaluate import ENSEMBLE, Progress, choose_checkpoints, compare_scores, ensemble_points, read_film
+from core.phantoms import VERSION
+from core.train.appraisal import interval_dict
+from core.values import Radiograph
+
+if TYPE_CHECKING:
+    from core.reading import Reader
+
+DEFAULT_STUDIES, DEFAULT_FILMS = 1500, 200
+_DOCUMENT = "README.md"
+
+
+def run(options: argparse.Namespace, open_reader: Callable[..., Reader] | None = None) -> int:
+    """Carry out the command; return the exit status.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Of this module's command line.
+    open_reader : callable or None
+        (checkpoint id, folder of checkpoints) -> an object with `classifier` and `finder`; None:
+        `core.reading.open_reader`.
+    """
+    folder = options.checkpoints or CHECKPOINTS
+    ids = choose_checkpoints(options.checkpoint or [ENSEMBLE], folder)
+    if open_reader is None:
+        from core.reading import import_tensorflow_quietly, open_reader
+
+        import_tensorflow_quietly()
+    readers = [open_reader(checkpoint_id, folder) for checkpoint_id in ids]
+    act = _appraise_simulated if options.what == "simulated" else _appraise_steadiness
+    report, tables = act(options, readers, folder)
+    print(json.dumps(report, allow_nan=False) if options.json else tables)
+    return 0
+
+
+# --- simulated -------------------------------------------------------------------------------------------------------
+
+
+def _appraise_simulated(
+    options: argparse.Namespace, readers: Sequence[Reader], folder: Path
+) -> tuple[dict[str, Any], str]:
+    seeds = seeds_of(options.studies, options.seed)
+    studies = make_studies(seeds, options.size, options.jobs)
+    reading = read_all(studies, readers, Progress(len(seeds), sys.stderr))
+    report = simulated_report(reading, readers, ensemble_points(_cards(readers), folder), options)
+    tables = simulated_tables(report)
+    if options.write:
+        _write(report, reading, readers, folder)
+    return report, tables
+
+
+def simulated_report(
+    reading: Reading, readers: Sequence[Reader], points_of_mean: Mapping[str, float], options: argparse.Namespace
+) -> dict[str, Any]:
+    """Return all that was measured of what was read, as ``--json`` prints it.
+
+    Every estimate is ``{"value", "low", "high", "n"}``: ``checkpoints`` by id and, of several, ``all`` (see
+    `measure_checkpoint`), ``finders`` by id, paired ``differences`` of AUC, and how the films were made.
+    """
+    cards = {card.id: card for card in _cards(readers)}
+    points = {key: {point.name: point.threshold for point in card.operating_points} for key, card in cards.items()}
+    points[ENSEMBLE] = points_of_mean
+    measured = {}
+    for name, films in reading.films.items():
+        measured[name] = measure_checkpoint(films, points[name], options.resamples)
+        if name in cards:
+            measured[name]["films_refused"] = reading.refused[name]
+    scores = {name: study_scores(name, films) for name, films in reading.films.items()}
+    return {
+        "studies": reading.studies,
+        "positives": reading.positives,
+        "films": reading.films_made,
+        "size": options.size,
+        "seed": options.seed,
+        "first_seed": seeds_of(1, options.seed)[0][0],
+        "version": str(VERSION),
+        "resamples": options.resamples,
+        "checkpoints": measured,
+        "differences": [
+            {
+                "first": first,
+                "second": second,
+                "auc": interval_dict(compare_scores(scores[first], scores[second], options.resamples)),
+            }
+            for first, second in combinations(scores, 2)
+        ],
+        "finders": {name: measure_finder(wrists, options.resamples) for name, wrists in reading.wrists.items()},
+    }
+
+
+def _write(report: Mapping[str, Any], reading: Reading, readers: Sequence[Reader], folder: Path) -> None:
+    """Store results in cards, tables of scores and documents, and say where."""
+    told = {name: report[name] for name in ("studies", "positives", "films", "size", "first_seed", "version")}
+    for card in _cards(readers):
+        found = report["checkpoints"][card.id]
+        films = reading.films[card.id]
+        counts = {
+            "test_films": report["films"],
+            "test_studies": report["studies"],
+            "test_patients": report["studies"],
+            "test_positive_studies": report["positives"],
+            "test_films_refused": found["films_refused"],
+        }
+        groups = {name: found[name] for name in ("kinds", "displacements", "subgroups")}
+        results = {**found["results"], **groups, "simulated_test": told}
+        store_results(folder / card.id, results, counts, study_scores(card.id, films, card.weights_sha256))
+        print(f"Written: the card and the scores of {card.id}.", file=sys.stderr)
+    for name, results in report["finders"].items():
+        counts = {"test_films": report["films"], "test_patients": report["studies"]}
+        store_results(folder / name, results, counts)
+        print(f"Written: the card of {name}.", file=sys.stderr)
+    if ENSEMBLE in report["checkpoints"]:
+        members = {card.id: card.weights_sha256 for card in _cards(readers)}
+        if store_ensemble_results(folder, members, report["checkpoints"][ENSEMBLE]["results"]):
+            print("Written: the ensemble's results.", file=sys.stderr)
+    _update_documents(folder, readers, "simulated", simulated_tables(report), short_simulated_table(report))
+
+
+def _update_documents(folder: Path, readers: Sequence[Reader], name: str, table: str, short: str | None = None) -> None:
+    """Put the table into the checkpoints' page and its short form into the project's, if it is of all checkpoints."""
+    if not set(choose_checkpoints([ENSEMBLE], folder)) <= {card.id for card in _cards(readers)}:
+        print(
+            "The documents hold all checkpoints but only some were measured: they stay as they were.", file=sys.stderr
+        )
+        return
+    for path, content, title in (
+        (folder / _DOCUMENT, table, "the checkpoints' page"),
+        (folder.parent / _DOCUMENT, short, "the project's page"),
+    ):
+        if content and update_document(path, name, content):
+            print(f"Written: {title}.", file=sys.stderr)
+        elif content:
+            print(f"There is no place for these results in {title}.", file=sys.stderr)
+
+
+def _cards(readers: Sequence[Reader]) -> list[Any]:
+    return [reader.classifier.checkpoint for reader in readers]
+
+
+# --- steadiness ------------------------------------------------------------------------------------------------------
+
+
+def _appraise_steadiness(
+    options: argparse.Namespace, readers: Sequence[Reader], folder: Path
+) -> tuple[dict[str, Any], str]:
+    studies, count = _given_films(options) if options.data else _simulated_films(options)
+    measured = measure_steadiness(studies, readers, options.resamples, on_progress=Progress(count, sys.stderr))
+    how = {"simulated": not options.data, "seed": options.seed, "asked_films": options.films}
+    report = {**how, **measured}
+    tables = steadiness_tables(report)
+    if options.write:
+        _update_documents(folder, readers, "steadiness on given films" if options.data else "steadiness", tables)
+    return report, tables
+
+
+def _simulated_films(options: argparse.Namespace) -> tuple[Iterator[tuple[str, list[Radiograph]]], int]:
+    """Yield studies of together about as many films as were asked for; two films a study are the fewest."""
+    seeds = seeds_of(max(1, options.films // 2), options.seed)
+
+    def studies() -> Iterator[tuple[str, list[Radiograph]]]:
+        for study in make_studies(seeds, options.size, options.jobs):
+            yield study.id, [film.radiograph for film in study.films]
+
+    return studies(), len(seeds)
+
+
+def _given_films(options: argparse.Namespace) -> tuple[Iterator[tuple[str, list[Radiograph]]], int]:
+    """Yield studies of a dataset, evenly spaced in it, until about as many films as were asked for were read."""
+    every = index_dataset(options.data, options.format).studies
+    films = sum(len(study.paths) for study in every)
+    wanted = min(len(every), max(1, round(len(every) * options.films / films)))
+    chosen = [every[place] for place in np.unique(np.linspace(0, len(every) - 1, wanted).round().astype(int))]
+
+    def studies() -> Iterator[tuple[str, list[Radiograph]]]:
+        for study in chosen:
+            read = []
+            for path in study.paths:
+                try:
+                    read.append(read_film(path))
+                except ScaphoidError as error:
+                    print(f"{path}: {error}", file=sys.stderr)
+            if read:
+                yield study.patient_id, read
+
+    return studies(), len(chosen)
+
+
+# --- options ---------------------------------------------------------------------------------------------------------
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        value = int(text)
+        if not least <= value <= most:
+            raise ValueError
+        return value
+
+    parse.__name__ = f"whole number from {least:,} to {most:,}"
+    return parse
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m core.appraise",
+        description="Measure checkpoints on simulated studies that no training has seen, and how steady their answers "
+        "are. For research and education; not a medical device.",
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--checkpoint",
+        metavar="ID",
+        action="append",
+        help="checkpoint to measure; several may be named (default: all, and their mean)",
+    )
+    common.add_argument("--checkpoints", metavar="DIR", type=Path, help=argparse.SUPPRESS)
+    common.add_argument("--seed", type=_whole(0, 10**9), default=0, help="another seed, other studies (default: 0)")
+    common.add_argument(
+        "--size",
+        type=_whole(64, 2048),
+        default=FILM_SIZE,
+        help=f"simulated film's longer side (default: {FILM_SIZE})",
+    )
+    common.add_argument("--jobs", type=_whole(0, 256), help="processes that make films (default: one a core)")
+    common.add_argument(
+        "--resamples", metavar="N", type=_whole(1, 10**6), default=2000, help="bootstrap resamples (default: 2000)"
+    )
+    common.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+    kinds = parser.add_subparsers(dest="what", required=True, metavar="simulated | steadiness")
+    simulated = kinds.add_parser(
+        "simulated", parents=[common], help="how good on unseen simulated studies", description="How good they are."
+    )
+    simulated.add_argument(
+        "--studies",
+        metavar="N",
+        type=_whole(2, SEEDS_APART),
+        default=DEFAULT_STUDIES,
+        help=f"simulated studies, half of them with a fracture (default: {DEFAULT_STUDIES})",
+    )
+    simulated.add_argument(
+        "--write",
+        action="store_true",
+        help="store results in cards, scores as the split test, and tables in the documents",
+    )
+    steadiness = kinds.add_parser(
+        "steadiness",
+        parents=[common],
+        help="how far answers move when films are flipped, turned, exposed otherwise or written in another format",
+        description="How steady they are.",
+    )
+    steadiness.add_argument(
+        "--films", metavar="N", type=_whole(1, 10**6), default=DEFAULT_FILMS,
+        help=f"about as many films (default: {DEFAULT_FILMS})",
+    )  # fmt: skip
+    steadiness.add_argument("--data", metavar="DIR", type=Path, help="a dataset's films instead of simulated ones")
+    steadiness.add_argument("--format", choices=FORMATS, help="layout of --data (default: told by looking)")
+    steadiness.add_argument("--write", action="store_true", help="put the tables into the checkpoints' page")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and run; a user's mistake is one line on stderr and exit status 1."""
+    options = _parser().parse_args(arguments)
+    try:
+        return run(options)
+    except ScaphoidError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1

@@ -1,0 +1,150 @@
+"""Where results are kept: in cards, in tables of scores, and between markers in documents."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from core.checkpoints import CARD_NAME, SCORES_COLUMNS, SCORES_NAME, read_scores, verify
+from core.checkpoints.cards import write_card
+from core.errors import CheckpointError
+from core.values import Checkpoint, Scores
+
+_END = "<!-- end -->"
+_TESTED_ON = re.compile(r"^Tested on [\d,]+ films of [\d,]+ other simulated patients")
+
+
+def replace_between(text: str, name: str, table: str) -> str:
+    """Return a document with what stands between ``<!-- results: NAME -->`` and the next ``<!-- end -->`` replaced.
+
+    Raises
+    ------
+    CheckpointError
+        The document has not exactly one such place.
+    """
+    start = f"<!-- results: {name} -->"
+    if text.count(start) != 1:
+        raise CheckpointError(f"A document must have one place for results, but this one has {text.count(start)}.")
+    head, _, tail = text.partition(start)
+    old, end, rest = tail.partition(_END)
+    if not end or "<!-- results:" in old:
+        raise CheckpointError("The place for results in a document must have an end, but it has none.")
+    return f"{head}{start}\n{table.strip()}\n{end}{rest}"
+
+
+def update_document(path: Path, name: str, table: str) -> bool:
+    """Put a table into its place in a document; return whether there is such a place."""
+    path = Path(path)
+    if not path.is_file() or f"<!-- results: {name} -->" not in path.read_text("utf-8"):
+        return False
+    write_whole(path, replace_between(path.read_text("utf-8"), name, table))
+    return True
+
+
+def store_results(
+    directory: Path, results: Mapping[str, Any], counts: Mapping[str, int] | None = None, scores: Scores | None = None
+) -> Checkpoint:
+    """Put results into a checkpoint's card, and the scores they were computed from into its table of scores.
+
+    Parameters
+    ----------
+    directory : pathlib.Path
+        The checkpoint's folder.
+    results : Mapping
+        Replace the card's results of the same names; its other results stay.
+    counts : Mapping, optional
+        ``test_films``, ``test_patients``, ... likewise; they also mend the numbers in the card's words.
+    scores : Scores, optional
+        Of the split ``test``: they replace the scores of that split; those of the others stay to the last bit.
+
+    Returns
+    -------
+    Checkpoint
+        The card as it now is, its own hash renewed.
+
+    Raises
+    ------
+    CheckpointError
+        The checkpoint is broken, or the card would be refused.
+    """
+    directory = Path(directory)
+    card = verify(directory)
+    counts = dict(counts or {})
+    data = {
+        **card.data,
+        "results": {**card.data.get("results", {}), **results},
+        "counts": {**card.data.get("counts", {}), **counts},
+    }
+    if {"test_films", "test_patients"} <= set(counts):
+        words = f"Tested on {counts['test_films']:,} films of {counts['test_patients']:,} other simulated patients"
+        data["tested_on"] = _TESTED_ON.sub(words, card.data.get("tested_on", ""))
+    text, changed = write_card(replace(card, data=data))
+    # The scores first: where the power fails between the two, running the command again mends it.
+    if scores is not None:
+        write_whole(directory / SCORES_NAME, _scores_text(directory, scores))
+    write_whole(directory / CARD_NAME, text)
+    return changed
+
+
+def store_ensemble_results(folder: Path, members: Mapping[str, str], results: Mapping[str, Any]) -> bool:
+    """Put results into the ensemble's file, where it is of exactly these members (id -> SHA-256 of the weights).
+
+    Returns
+    -------
+    bool
+        Whether it is.
+    """
+    from core.checkpoints.ensembles import ENSEMBLE_NAME, read_ensemble
+
+    ensemble = read_ensemble(folder)
+    if ensemble is None or dict(ensemble.members) != dict(members):
+        return False
+    path = Path(folder) / ENSEMBLE_NAME
+    content = json.loads(path.read_text("utf-8"))
+    data = content.setdefault("data", {})
+    data["results"] = {**data.get("results", {}), **results}
+    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return True
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file all at once or not at all.
+
+    Raises
+    ------
+    CheckpointError
+        It cannot be written there.
+    """
+    try:
+        handle, aside = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".part", dir=path.parent)
+        try:
+            with open(handle, "w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(aside, path.stat().st_mode & 0o777 if path.exists() else 0o644)
+            os.replace(aside, path)
+        except BaseException:
+            Path(aside).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise CheckpointError("A place where results can be written was expected, but it cannot be written.") from error
+
+
+def _scores_text(directory: Path, scores: Scores) -> str:
+    kept = [each for each in read_scores(directory) if each.split != scores.split]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(SCORES_COLUMNS)
+    for each in (*kept, scores):
+        columns = (each.study_ids, each.patient_ids, each.labels.tolist(), map(repr, each.probabilities.tolist()))
+        table.writerows((each.split, *row) for row in zip(*columns, strict=True))
+    return text.getvalue()

@@ -1,0 +1,149 @@
+"""What a checkpoint and a finder are worth on simulated studies, every estimate with its 95% interval and n.
+
+Percentiles of a bootstrap over patients, whose films are drawn together. Resampling cannot show what was never seen, so
+where a share is 0 or 1 the limits are Wilson's over as many patients, and where an AUC is 0 or 1 they are Wilson's over
+the patients of the smaller class.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from core.appraise.reading import FilmRead, WristRead, study_scores
+from core.evaluate import auc_of, interval_of, quantile_of, rate_interval
+from core.evaluate.comparison import mean_of
+from core.metrics import evaluate_scores, wilson_interval
+from core.train.appraisal import DISPLACEMENTS, WITHIN, interval_dict
+from core.values import Interval, Scores
+
+# Subgroup -> what of a film's facts it goes by, and whether films or whole studies are counted.
+_SUBGROUPS: Mapping[str, tuple[Callable[[Mapping[str, Any]], str], str]] = {
+    "age": (lambda facts: "child" if facts["child"] else "adult", "studies"),
+    "hardware": (lambda facts: "none" if facts["hardware"] == "none" else "plate, wires or both", "studies"),
+    "cast": (lambda facts: "cast" if facts["cast"] else "no cast", "studies"),
+    "view": (lambda facts: facts["view"], "films"),
+    "framing": (lambda facts: facts["framing"], "films"),
+}
+
+
+def measure_checkpoint(
+    films: Sequence[FilmRead], points: Mapping[str, float], resamples: int = 2000, seed: int = 0
+) -> dict[str, Any]:
+    """Measure what one checkpoint (or the mean of several) said.
+
+    Parameters
+    ----------
+    films : sequence of FilmRead
+    points : Mapping of str to float
+        Its operating points: name -> threshold.
+    resamples, seed : int
+
+    Returns
+    -------
+    dict
+        ``results``: name -> interval, of all studies; ``kinds``, ``displacements``: name -> ``{"auc", "peak"}``, each
+        against all negatives (`n` of the AUC counts the positives); ``subgroups``: by what -> value ->
+        ``{"auc", "counted"}``, `n` being the studies or films counted. An interval is
+        ``{"value", "low", "high", "n"}``; what cannot be measured is None.
+    """
+    scores = study_scores("", films)
+    first = evaluate_scores(scores, 0.5, resamples, seed)
+    results = {"auc": interval_dict(_auc(scores, resamples, seed))}
+    results |= {name: interval_dict(getattr(first, name)) for name in ("average_precision", "brier", "ece")}
+    patients = np.array(scores.patient_ids)
+    for name, threshold in points.items():
+        called = scores.probabilities >= threshold
+        for what, label in (("sensitivity", 1), ("specificity", 0)):
+            ours = scores.labels == label
+            rate = rate_interval(called[ours] == bool(label), patients[ours], resamples, seed)
+            results[f"{what}_at_{name}"] = interval_dict(rate)
+    shown = [film for film in films if film.places]
+    for name in shown[0].places if shown else ():
+        results[name] = interval_dict(_share(shown, name, resamples, seed))
+
+    def against_negatives(chosen: Callable[[Mapping[str, Any]], bool]) -> dict[str, Any]:
+        kept = [film for film in films if not film.facts["label"] or chosen(film.facts)]
+        ours = [film for film in shown if chosen(film.facts)]
+        peak = interval_dict(_share(ours, "location_peak_in_mask", resamples, seed)) if ours else None
+        return {"auc": interval_dict(_auc(study_scores("", kept), resamples, seed, of_positives=True)), "peak": peak}
+
+    kinds = sorted({film.facts["kind"] for film in films if film.facts["label"]})
+    return {
+        "results": results,
+        "kinds": {kind: against_negatives(lambda facts, kind=kind: facts["kind"] == kind) for kind in kinds},
+        "displacements": {
+            name: against_negatives(lambda facts, low=low, high=high: low <= facts["displacement_mm"] < high)
+            for name, low, high in DISPLACEMENTS
+            if any(film.facts["label"] and low <= film.facts["displacement_mm"] < high for film in films)
+        },
+        "subgroups": {
+            name: _subgroup(films, group_of, counted, resamples, seed)
+            for name, (group_of, counted) in _SUBGROUPS.items()
+        },
+    }
+
+
+def measure_finder(wrists: Sequence[WristRead], resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
+    """Measure a finder: name -> interval."""
+    patients = [wrist.study_id for wrist in wrists]
+    errors = [wrist.centre_error for wrist in wrists]
+    holds = {
+        "centre_within_15_percent": [error <= WITHIN for error in errors],
+        "side_within_a_quarter": [abs(wrist.side_ratio) <= math.log2(1.25) for wrist in wrists],
+        "direction_within_15_degrees": [wrist.angle_error <= 15 for wrist in wrists],
+        "wrists_with_confidence_of_half": [wrist.confidence >= 0.5 for wrist in wrists],
+    }
+    results = {name: rate_interval(values, patients, resamples, seed) for name, values in holds.items()}
+    for name, share in (("centre_error_median", 0.5), ("centre_error_90th_percentile", 0.9)):
+        results[name] = interval_of(quantile_of(errors, share), patients, resamples, seed)
+    return {name: interval_dict(interval) for name, interval in results.items()}
+
+
+def measure_change(changes: Sequence[float], patients: Sequence[str], resamples: int = 2000, seed: int = 0) -> dict:
+    """Measure how far something moves answers: median, 90th percentile and mean of the absolute changes."""
+    size = np.abs(np.asarray(changes, np.float64))
+    statistics = {"median": quantile_of(size, 0.5), "90th_percentile": quantile_of(size, 0.9), "mean": mean_of(size)}
+    return {
+        name: interval_dict(interval_of(statistic, patients, resamples, seed)) for name, statistic in statistics.items()
+    }
+
+
+def _subgroup(
+    films: Sequence[FilmRead], group_of: Callable[[Mapping[str, Any]], str], counted: str, resamples: int, seed: int
+) -> dict[str, Any]:
+    measured = {}
+    for value in sorted({group_of(film.facts) for film in films}):
+        ours = [film for film in films if group_of(film.facts) == value]
+        scores = study_scores("", ours) if counted == "studies" else _film_scores(ours)
+        measured[value] = {"auc": interval_dict(_auc(scores, resamples, seed)), "counted": counted}
+    return measured
+
+
+def _film_scores(films: Sequence[FilmRead]) -> Scores:
+    """Return the films' own scores, each still its patient's."""
+    return Scores(
+        checkpoint_id="",
+        split="test",
+        study_ids=tuple(f"{film.study_id}/{number}" for number, film in enumerate(films)),
+        patient_ids=tuple(film.study_id for film in films),
+        labels=np.array([film.facts["label"] for film in films], np.int8),
+        probabilities=np.array([film.probability for film in films]),
+    )
+
+
+def _auc(scores: Scores, resamples: int, seed: int, of_positives: bool = False) -> Interval:
+    found = interval_of(auc_of(scores.labels, scores.probabilities), scores.patient_ids, resamples, seed)
+    if found.value in (0.0, 1.0):
+        positive = scores.labels == 1
+        count = min(len(set(np.array(scores.patient_ids)[ours])) for ours in (positive, ~positive))
+        found = replace(wilson_interval(count if found.value else 0, count), n=found.n)
+    return replace(found, n=int(scores.labels.sum())) if of_positives else found
+
+
+def _share(films: Sequence[FilmRead], name: str, resamples: int, seed: int) -> Interval:
+    return rate_interval([film.places[name] for film in films], [film.study_id for film in films], resamples, seed)

@@ -1,0 +1,228 @@
+"""Every chosen checkpoint reads every simulated study once, film by film, as films are read in life.
+
+The wrist is found by the finder that the checkpoint's card names, films that are not fit to be read are refused, and a
+study is the mean of its films.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from core.appraise.studies import KnownFilm, KnownStudy
+from core.evaluate import ENSEMBLE
+from core.metrics import calibrate
+from core.quality import assess
+from core.radiographs import fit_square
+from core.train.appraisal import NEAR_PIXELS, angle_error, centre_error, peak_of
+from core.values import Checkpoint, Radiograph, Scores, WristRegion
+
+PLACES = (
+    "location_peak_in_mask",
+    f"location_peak_within_{NEAR_PIXELS}_pixels",
+    "centre_of_square_in_mask",
+    f"centre_of_square_within_{NEAR_PIXELS}_pixels",
+)
+
+
+class _Classifier(Protocol):
+    checkpoint: Checkpoint
+
+    def run(self, squares: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Return logit and, where there is a location head, location."""
+
+
+class _Finder(Protocol):
+    def find(self, radiograph: Radiograph) -> WristRegion:
+        """Return the wrist's square."""
+
+
+class _Reader(Protocol):
+    classifier: _Classifier
+    finder: _Finder | None
+
+
+@dataclass(frozen=True, eq=False)
+class FilmRead:
+    """What a checkpoint says of one film, and what is known of it.
+
+    Attributes
+    ----------
+    study_id : str
+    facts : Mapping
+        As of :class:`core.appraise.studies.KnownFilm`.
+    logit, probability : float
+        Before and after calibration.
+    places : Mapping of str to bool
+        Where the location head's peak lies, and for comparison the square's centre, on films with a break;
+        empty elsewhere.
+    """
+
+    study_id: str
+    facts: Mapping[str, Any]
+    logit: float
+    probability: float
+    places: Mapping[str, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class WristRead:
+    """What a finder says of one film."""
+
+    study_id: str
+    centre_error: float  # in sides of the true square
+    side_ratio: float  # log2
+    angle_error: float  # degrees
+    confidence: float = 1.0
+
+
+@dataclass(eq=False)
+class Reading:
+    """Everything that was read.
+
+    Attributes
+    ----------
+    films : dict of str to list of FilmRead
+        By checkpoint; the mean of several as ``all``.
+    wrists : dict of str to list of WristRead
+        By finder.
+    refused : dict of str to int
+        Films that were not fit to be read, by checkpoint.
+    studies, positives, films_made : int
+    """
+
+    films: dict[str, list[FilmRead]]
+    wrists: dict[str, list[WristRead]] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
+    studies: int = 0
+    positives: int = 0
+    films_made: int = 0
+
+
+def read_all(studies: Iterable[KnownStudy], readers: Sequence[_Reader], on_progress=lambda done: None) -> Reading:
+    """Read studies with every reader, and add the mean of all where there are several.
+
+    Parameters
+    ----------
+    studies : iterable of KnownStudy
+        Each is forgotten once it was read.
+    readers : sequence of core.reading.Reader
+    on_progress : callable
+        Called with the number of studies done.
+    """
+    cards = [reader.classifier.checkpoint for reader in readers]
+    reading = Reading({card.id: [] for card in cards}, refused={card.id: 0 for card in cards})
+    if len(readers) > 1:
+        reading.films[ENSEMBLE] = []
+    for done, study in enumerate(studies, start=1):
+        reading.studies, reading.positives = done, reading.positives + study.label
+        reading.films_made += len(study.films)
+        read = _read_study(study, readers, reading)
+        if len(readers) > 1:
+            reading.films[ENSEMBLE] += _mean_of(study, read)
+        on_progress(done)
+    return reading
+
+
+def _read_study(study: KnownStudy, readers: Sequence[_Reader], reading: Reading) -> list[list[FilmRead | None]]:
+    """Return what each reader says of each film, None where it refuses it, and note it in `reading`."""
+    found: dict[str | None, list[WristRegion | None]] = {}
+    fit: dict[str | None, list[bool]] = {}
+    answers = []
+    for reader in readers:
+        card = reader.classifier.checkpoint
+        if card.region not in found:
+            found[card.region] = _find(study, reader, reading)
+            fit[card.region] = [
+                assess(film.radiograph, region).level != "unfit"
+                for film, region in zip(study.films, found[card.region], strict=True)
+            ]
+        answers.append(_ask(study, reader.classifier, found[card.region], fit[card.region]))
+        reading.films[card.id] += [film for film in answers[-1] if film]
+        reading.refused[card.id] += sum(film is None for film in answers[-1])
+    return answers
+
+
+def _find(study: KnownStudy, reader: _Reader, reading: Reading) -> list[WristRegion | None]:
+    if reader.finder is None:
+        return [None] * len(study.films)
+    regions = [reader.finder.find(film.radiograph) for film in study.films]
+    wrists = reading.wrists.setdefault(reader.classifier.checkpoint.region, [])
+    for film, region in zip(study.films, regions, strict=True):
+        ratio = math.log2(region.side / film.region.side)
+        off, turned = centre_error(region, film.region), angle_error(region, film.region)
+        wrists.append(WristRead(study.id, off, ratio, turned, region.confidence))
+    return regions
+
+
+def _ask(
+    study: KnownStudy, classifier: _Classifier, regions: Sequence[WristRegion | None], fit: Sequence[bool]
+) -> list[FilmRead | None]:
+    card = classifier.checkpoint
+    squares = [
+        fit_square(film.radiograph.height, film.radiograph.width, card.input_size, region)
+        for film, region in zip(study.films, regions, strict=True)
+    ]
+    chosen = [place for place, is_fit in enumerate(fit) if is_fit]
+    read: list[FilmRead | None] = [None] * len(study.films)
+    if not chosen:
+        return read
+    seen = [np.asarray(squares[place].apply(study.films[place].radiograph.pixels), np.float32) for place in chosen]
+    answer = classifier.run(np.stack(seen)[..., None])
+    for row, place in enumerate(chosen):
+        film, logit = study.films[place], float(np.asarray(answer["logit"])[row, 0])
+        location = np.asarray(answer["location"])[row, ..., 0] if "location" in answer else None
+        places = look_at_peak(film, squares[place], location) if location is not None else {}
+        read[place] = FilmRead(study.id, film.facts, logit, float(calibrate(logit, card.calibration)), places)
+    return read
+
+
+def look_at_peak(film: KnownFilm, square: Any, location: np.ndarray) -> dict[str, bool]:
+    """Say whether the location map's peak, and the square's centre, lie in the break or near it.
+
+    A break that lies outside the square is missed. Empty where nothing is broken.
+    """
+    if not film.facts["label"] or not film.mask.any():
+        return {}
+    cover = np.asarray(square.apply(film.mask.astype(np.float32)))
+    # A thin break covers no pixel of a reduced film by much.
+    shown = cover > min(0.25, max(cover.max() / 2, 0.01))
+    if not shown.any():
+        return dict.fromkeys(PLACES, False)
+    away = cv2.distanceTransform((~shown).astype(np.uint8), cv2.DIST_L2, 5)
+    peak, middle = peak_of(location, square.size), (square.size // 2, square.size // 2)
+    inside_and_near = (shown[peak], away[peak] <= NEAR_PIXELS, shown[middle], away[middle] <= NEAR_PIXELS)
+    return dict(zip(PLACES, map(bool, inside_and_near), strict=True))
+
+
+def _mean_of(study: KnownStudy, answers: Sequence[Sequence[FilmRead | None]]) -> list[FilmRead]:
+    """Return the mean over the checkpoints that read each film, and its log-odds."""
+    mean = []
+    for place, film in enumerate(study.films):
+        read = [each[place].probability for each in answers if each[place]]
+        if read:
+            probability = float(np.mean(read))
+            inside = min(max(probability, 1e-12), 1 - 1e-12)
+            mean.append(FilmRead(study.id, film.facts, math.log(inside / (1 - inside)), probability))
+    return mean
+
+
+def study_scores(checkpoint_id: str, films: Sequence[FilmRead], weights_sha256: str = "") -> Scores:
+    """Return the mean of each study's films; each simulated study is a patient of its own."""
+    by_study: dict[str, list[FilmRead]] = {}
+    for film in films:
+        by_study.setdefault(film.study_id, []).append(film)
+    return Scores(
+        checkpoint_id=checkpoint_id,
+        split="test",
+        study_ids=tuple(by_study),
+        patient_ids=tuple(by_study),
+        labels=np.array([found[0].facts["label"] for found in by_study.values()], np.int8),
+        probabilities=np.array([np.mean([film.probability for film in found]) for found in by_study.values()]),
+        weights_sha256=weights_sha256,
+    )

@@ -1,0 +1,151 @@
+"""Results as Markdown tables: the same text is printed, and stands in the documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from core.evaluate import ENSEMBLE
+
+_ESTIMATES = {
+    "auc": "AUC of the study",
+    "average_precision": "average precision",
+    "brier": "Brier score",
+    "ece": "expected calibration error",
+    "sensitivity_at_high_sensitivity": "sensitivity at the lower threshold",
+    "specificity_at_high_sensitivity": "specificity at the lower threshold",
+    "sensitivity_at_high_specificity": "sensitivity at the upper threshold",
+    "specificity_at_high_specificity": "specificity at the upper threshold",
+    "location_peak_in_mask": "location head: peak inside the break",
+    "location_peak_within_8_pixels": "location head: peak within 8 pixels of it",
+    "centre_of_square_in_mask": "the square's centre instead: inside",
+    "centre_of_square_within_8_pixels": "the square's centre instead: within 8 pixels",
+}
+_FINDER = {
+    "centre_within_15_percent": "centre within 15% of the square's side",
+    "side_within_a_quarter": "side within a quarter",
+    "direction_within_15_degrees": "direction within 15 degrees",
+    "wrists_with_confidence_of_half": "confidence of 0.5 or more",
+    "centre_error_median": "centre's error in sides of the square, median",
+    "centre_error_90th_percentile": "the same, 90th percentile",
+}
+_SHORT = ("auc", "ece", "sensitivity_at_high_specificity", "specificity_at_high_specificity", "location_peak_in_mask")
+
+
+def show(interval: Mapping[str, Any] | None) -> str:
+    """Return ``0.956 [0.928, 0.979]``; a dash where there is no value."""
+    if not interval or interval["value"] is None:
+        return "-"
+    low, high = ("-" if interval[end] is None else f"{interval[end]:.3f}" for end in ("low", "high"))
+    return f"{interval['value']:.3f} [{low}, {high}]"
+
+
+def simulated_tables(report: Mapping[str, Any]) -> str:
+    """Return everything that ``appraise simulated`` measured as Markdown."""
+    measured = report["checkpoints"]
+    parts = [_foreword(report), _table(["", *map(_title, measured)], _estimate_rows(measured))]
+    negatives = report["studies"] - report["positives"]
+    parts.append(f"AUC of the study by kind of fracture, each against the {negatives:,} studies without one:")
+    groups = [(group, name) for group in ("kinds", "displacements") for name in next(iter(measured.values()))[group]]
+    words = {
+        "kinds": lambda name: name.replace("_", " "),
+        "displacements": lambda name: name if "displaced" in name else f"displaced {name}",
+    }
+
+    def by_group(what: str) -> Iterable[list[str]]:
+        for group, name in groups:
+            cells = [each[group].get(name, {}).get(what) for each in measured.values()]
+            n = next((cell["n"] for cell in cells if cell), 0)
+            if n:
+                yield [f"{words[group](name)} (n = {n})", *map(show, cells)]
+
+    parts.append(_table(["", *map(_title, measured)], by_group("auc")))
+    if any(found["peak"] for each in measured.values() for found in each["kinds"].values()):
+        parts.append("Location head's peak inside the break, films:")
+        parts.append(_table(["", *map(_title, measured)], by_group("peak")))
+    parts.append("AUC by subgroup:")
+    parts.append(_table(["", *map(_title, measured)], _subgroup_rows(measured)))
+    if report["differences"]:
+        parts.append("Differences of the study's AUC, paired over the same studies:")
+        rows = [[f"`{each['first']}` - `{each['second']}`", show(each["auc"])] for each in report["differences"]]
+        parts.append(_table(["", "difference"], rows))
+    for name, finder in report["finders"].items():
+        parts.append(_table([f"`{name}`, {_count(finder)} films", ""], _named_rows(finder, _FINDER)))
+    return "\n\n".join(parts)
+
+
+def short_simulated_table(report: Mapping[str, Any]) -> str:
+    """Return the few figures that a reader in a hurry needs, one row a checkpoint."""
+    rows = [
+        [_title(name), *(show(each["results"].get(estimate)) for estimate in _SHORT)]
+        for name, each in report["checkpoints"].items()
+    ]
+    return _foreword(report) + "\n\n" + _table(["", *(_ESTIMATES[name] for name in _SHORT)], rows)
+
+
+def steadiness_tables(report: Mapping[str, Any]) -> str:
+    """Return everything that ``appraise steadiness`` measured as Markdown."""
+    films = "simulated" if report["simulated"] else "given"
+    parts = [
+        f"How far a study's logit moves when all its films change: {report['films']:,} {films} films of "
+        f"{report['studies']:,} studies, the wrist found anew on each changed film. Wanted: a median below "
+        f"{report['steady']}. 95% intervals by a bootstrap over patients."
+    ]
+    if report["simulated"]:
+        asked = f"--films {report['asked_films']} --seed {report['seed']}"
+        parts[0] += f" Made by `python -m core.appraise steadiness {asked} --write`."
+    for name, changes in report["checkpoints"].items():
+        rows = []
+        for change, each in changes.items():
+            median = each["median"]
+            steady = "-" if median["value"] is None else "yes" if median["value"] < report["steady"] else "no"
+            refused = str(each["refused"])
+            rows.append([change, show(median), show(each["90th_percentile"]), str(median["n"]), refused, steady])
+        heads = [_title(name), "median", "90th percentile", "studies", "read only one way", "steady"]
+        parts.append(_table(heads, rows))
+    return "\n\n".join(parts)
+
+
+def _foreword(report: Mapping[str, Any]) -> str:
+    return (
+        f"{report['studies']:,} simulated studies of as many patients, {report['positives']:,} with a fracture; "
+        f"{report['films']:,} films of {report['size']} pixels, simulator version {report['version']}, seeds from "
+        f"{report['first_seed']} on, which no training draws. The wrist is found by the finder. 95% intervals by a "
+        f"bootstrap over patients ({report['resamples']} resamples; Wilson's where a share or an AUC is 0 or 1). "
+        f"Made by `python -m core.appraise simulated --studies {report['studies']} --seed {report['seed']} --write`."
+    )
+
+
+def _estimate_rows(measured: Mapping[str, Any]) -> Iterable[list[str]]:
+    for name, words in _ESTIMATES.items():
+        cells = [each["results"].get(name) for each in measured.values()]
+        n = next((cell["n"] for cell in cells if cell), 0)
+        if n:
+            yield [f"{words} (n = {n})", *map(show, cells)]
+    refused = [str(each["films_refused"]) if "films_refused" in each else "-" for each in measured.values()]
+    yield ["films refused as unfit", *refused]
+
+
+def _subgroup_rows(measured: Mapping[str, Any]) -> Iterable[list[str]]:
+    first = next(iter(measured.values()))
+    for by, values in first["subgroups"].items():
+        for value, found in values.items():
+            cells = [each["subgroups"][by].get(value, {}).get("auc") for each in measured.values()]
+            yield [f"{by}: {value} (n = {found['auc']['n']} {found['counted']})", *map(show, cells)]
+
+
+def _named_rows(results: Mapping[str, Any], words: Mapping[str, str]) -> Iterable[list[str]]:
+    return ([words[name], show(results[name])] for name in words if name in results)
+
+
+def _count(results: Mapping[str, Any]) -> int:
+    return next(iter(results.values()))["n"]
+
+
+def _title(name: str) -> str:
+    return "mean of all" if name == ENSEMBLE else f"`{name}`"
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

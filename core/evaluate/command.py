@@ -1,0 +1,299 @@
+"""The command line of ``core.evaluate``: options in, tables or one JSON object out."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from core.datasets import DatasetIndex, describe, index_dataset, select_split
+from core.errors import CheckpointError, DatasetError, ScaphoidError, ScoresError
+from core.evaluate.baselines import measure_baselines
+from core.evaluate.comparison import ENSEMBLE, compare_scores, mean_scores, rate_interval
+from core.evaluate.options import DEFAULT_THRESHOLD, make_parser
+from core.evaluate.report import Apart, Findings, Measured, PointMeasured, Progress, to_dict, to_text
+from core.evaluate.scoring import WITHIN, StudiesRead, read_studies
+from core.metrics import SCORES_COLUMNS, evaluate_scores, read_scores, write_scores
+from core.values import Checkpoint, Scores, Study
+
+if TYPE_CHECKING:
+    from core.reading import Reader
+
+PROBLEMS_NAMED = 20
+
+
+def threshold_of(card: Checkpoint | None) -> float:
+    """Return the threshold from which a checkpoint suspects a fracture: its high-specificity point, or its only one.
+
+    0.5 where there is no checkpoint, or no operating point.
+    """
+    points = card.operating_points if card else ()
+    return _chosen({point.name: point.threshold for point in points})
+
+
+def choose_checkpoints(asked: Sequence[str] | None, folder: Path | None = None) -> list[str | None]:
+    """Return the ids of the checkpoints that were asked for, each once.
+
+    Parameters
+    ----------
+    asked : sequence of str or None
+        ``"all"`` stands for every checkpoint that reads films for fractures; nothing for the default one (None).
+    folder : pathlib.Path, optional
+        The folder of checkpoints; None: the project's own.
+
+    Raises
+    ------
+    CheckpointError
+        All were asked for, but one is broken or there is none.
+    """
+    if not asked:
+        return [None]
+    if ENSEMBLE not in asked:
+        return list(dict.fromkeys(asked))
+    from core.checkpoints import CHECKPOINTS, list_checkpoints
+
+    entries = list_checkpoints(folder or CHECKPOINTS)
+    broken = next((entry for entry in entries if entry.checkpoint is None), None)
+    if broken:
+        raise CheckpointError(f"All checkpoints must be whole to be measured, but {broken.id} is not: {broken.reason}")
+    found = [entry.id for entry in entries if entry.checkpoint.task == "fracture"]
+    if not found:
+        raise CheckpointError("A checkpoint that reads films for fractures was expected, but there is none.")
+    return found
+
+
+def ensemble_points(cards: Sequence[Checkpoint], folder: Path | None = None) -> dict[str, float]:
+    """Return name -> threshold of the operating points that were chosen for the mean of exactly these checkpoints.
+
+    Empty where none were: thresholds of the members, averaged or not, were not chosen on the mean.
+
+    Raises
+    ------
+    CheckpointError
+        The ensemble's file is not what it should be.
+    """
+    from core.checkpoints import CHECKPOINTS
+    from core.checkpoints.ensembles import read_ensemble
+
+    ensemble = read_ensemble(folder or CHECKPOINTS)
+    if ensemble is None or dict(ensemble.members) != {card.id: card.weights_sha256 for card in cards}:
+        return {}
+    return {point.name: point.threshold for point in ensemble.operating_points}
+
+
+def run(options: argparse.Namespace, open_reader: Callable[..., Reader] | None = None) -> int:
+    """Carry out the command; return the exit status: 0, or 1 where any film was left out.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Of this module's command line.
+    open_reader : callable or None
+        (checkpoint id, and the folder of checkpoints where it is not the project's own) -> an object with `classifier`
+        and `finder`; None: `core.reading.open_reader`.
+    """
+    if options.out and not options.out.absolute().parent.is_dir():  # told before the films are read, not after
+        raise ScoresError("The table of scores must go into a folder that exists, but there is no such folder.")
+    findings, complete = (
+        (_findings_from_table(options), True) if options.scores else _findings_from_films(options, open_reader)
+    )
+    if options.json:
+        print(json.dumps(to_dict(findings), allow_nan=False))
+    else:
+        print(to_text(findings, options.resamples, options.seed))
+    return 0 if complete else 1
+
+
+# --- a table of scores -----------------------------------------------------------------------------------------------
+
+
+def _findings_from_table(options: argparse.Namespace) -> Findings:
+    card = None
+    if options.checkpoint:
+        from core.checkpoints import find_checkpoint, read_card
+
+        place = [options.checkpoints] if options.checkpoints else []
+        card = read_card(find_checkpoint(options.checkpoint[0], *place))
+    scores = read_scores(options.scores, card.id if card else "", options.split or "")
+    points = {point.name: point.threshold for point in card.operating_points} if card else {}
+    return Findings((_measure(scores, points, options),))
+
+
+# --- a dataset -------------------------------------------------------------------------------------------------------
+
+
+def _findings_from_films(
+    options: argparse.Namespace, open_reader: Callable[..., Reader] | None
+) -> tuple[Findings, bool]:
+    """Return what was measured, and whether every film was scored."""
+    index = index_dataset(options.data, options.format)
+    studies = select_split(index, options.split)
+    if options.regions == "table" and not index.regions:
+        raise DatasetError("A table that marks each wrist by x, y and side was expected, but the dataset has none.")
+    groups = _values_apart(index, studies, options.apart) if options.apart else None
+    ids = choose_checkpoints(options.checkpoint, options.checkpoints)
+    _tell_about(index)
+    if open_reader is None:
+        from core.reading import import_tensorflow_quietly, open_reader
+
+        import_tensorflow_quietly()
+    place = [options.checkpoints] if options.checkpoints else []
+    readers = [open_reader(checkpoint_id, *place) for checkpoint_id in ids]
+    read, failures = _read_all(index, studies, readers, options)
+    several = read.scores if len(read.scores) == 1 else (*read.scores, mean_scores(read.scores))
+    if options.out:
+        _write_all(several, options.out)
+    cards = [reader.classifier.checkpoint for reader in readers]
+    points = [{point.name: point.threshold for point in card.operating_points} for card in cards]
+    points += [ensemble_points(cards, options.checkpoints)] if len(cards) > 1 else []
+    measured = tuple(_measure(scores, named, options, groups) for scores, named in zip(several, points, strict=True))
+    differences = {
+        (first.checkpoint_id, second.checkpoint_id): compare_scores(first, second, options.resamples, options.seed)
+        for first, second in combinations(several, 2)
+    }
+    baselines = measure_baselines(read.facts, several[-1], options.resamples, options.seed) if options.baselines else ()
+    found = None
+    if read.wrists:
+        patients = [wrist.patient_id for wrist in read.wrists]
+        within = [wrist.error <= WITHIN for wrist in read.wrists]
+        found = rate_interval(within, patients, options.resamples, options.seed)
+    findings = Findings(measured, differences, tuple(baselines), options.apart, found)
+    return findings, not (failures or index.problems)
+
+
+def _read_all(
+    index: DatasetIndex, studies: Sequence[Study], readers: Sequence[Reader], options: argparse.Namespace
+) -> tuple[StudiesRead, int]:
+    progress = Progress(len(studies), sys.stderr)
+    failures = 0
+
+    def tell(path: Path, sentence: str) -> None:
+        nonlocal failures
+        failures += 1
+        progress.clear()
+        print(f"{path}: {sentence}", file=sys.stderr, flush=True)
+
+    read = read_studies(
+        studies,
+        readers,
+        split=options.split or "all",
+        marked=index.regions,
+        use_marked=options.regions == "table",
+        with_facts=options.baselines,
+        on_failure=tell,
+        on_progress=progress,
+    )
+    if failures:
+        left_out = len(studies) - len(read.studies)
+        print(f"Films that could not be read: {failures}; studies left out for it: {left_out}.", file=sys.stderr)
+    unmarked = sum(path not in index.regions for study in read.studies for path in study.paths)
+    if options.regions == "table" and unmarked:
+        print(f"Films whose wrist the table does not mark: {unmarked}; theirs was found.", file=sys.stderr)
+    return read, failures
+
+
+def _values_apart(index: DatasetIndex, studies: Sequence[Study], column: str) -> dict[str, str]:
+    """Return study id -> what the dataset's table says of it in `column`; several values of its films joined."""
+    details = index.details()
+    column = column.strip().lower()
+    known = {name for row in details.values() for name in row}
+    if column not in known:
+        listed = f"it has: {', '.join(sorted(known))}" if known else "the dataset has no table"
+        raise DatasetError(f"A column of the dataset's table was expected, but there is none of that name; {listed}.")
+    groups = {}
+    for study in studies:
+        values = {details[path][column] for path in study.paths if path in details}
+        groups[study.id] = " and ".join(sorted(value or "(empty)" for value in values)) or "(empty)"
+    return groups
+
+
+def _measure(
+    scores: Scores, points: Mapping[str, float], options: argparse.Namespace, groups: Mapping[str, str] | None = None
+) -> Measured:
+    threshold = _chosen(points) if options.threshold is None else options.threshold
+    evaluation = evaluate_scores(scores, threshold, options.resamples, options.seed)
+    at_points = []
+    for name, at in points.items():
+        found = evaluate_scores(scores, at, options.resamples, options.seed)
+        at_points.append(PointMeasured(name, at, found.sensitivity, found.specificity))
+    apart = []
+    positive = [study for study, label in zip(scores.study_ids, scores.labels, strict=True) if label and groups]
+    for value in sorted({groups[study] for study in positive}):
+        ours = np.array([groups[study] == value for study in scores.study_ids])
+        kept = np.flatnonzero((scores.labels == 0) | ours)
+        found = evaluate_scores(subset(scores, kept), threshold, options.resamples, options.seed)
+        apart.append(Apart(value, found.positives, found.auc, found.sensitivity))
+    return Measured(scores, evaluation, tuple(at_points), tuple(apart))
+
+
+def subset(scores: Scores, places: Sequence[int]) -> Scores:
+    """Return the scores of some of the studies."""
+    return replace(
+        scores,
+        study_ids=tuple(scores.study_ids[place] for place in places),
+        patient_ids=tuple(scores.patient_ids[place] for place in places),
+        labels=scores.labels[places],
+        probabilities=scores.probabilities[places],
+    )
+
+
+def _chosen(points: Mapping[str, float]) -> float:
+    return points.get("high_specificity", next(iter(points.values()), DEFAULT_THRESHOLD))
+
+
+def _write_all(several: Sequence[Scores], path: Path) -> None:
+    """Write the studies' scores: of one checkpoint, or the mean and beside it each checkpoint in a column of its id."""
+    if len(several) == 1:
+        write_scores(several[0], path)
+        return
+    mean = several[-1]
+    columns = [mean.study_ids, mean.patient_ids, mean.labels.tolist()]
+    columns += [map(repr, scores.probabilities.tolist()) for scores in (mean, *several[:-1])]
+    try:
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow([*SCORES_COLUMNS, *(scores.checkpoint_id for scores in several[:-1])])
+            table.writerows(zip(*columns, strict=True))
+    except OSError as error:
+        raise ScoresError("A place where the table of scores can be written was expected, but it cannot be.") from error
+
+
+def _tell_about(index: DatasetIndex) -> None:
+    """Say on stderr what was found, and what of it cannot be used."""
+    print(describe(index.splits, index.problems), file=sys.stderr)
+    for problem in index.problems[:PROBLEMS_NAMED]:
+        print(f"{problem.path}: {problem.reason}", file=sys.stderr)
+    if len(index.problems) > PROBLEMS_NAMED:
+        print(f"and {len(index.problems) - PROBLEMS_NAMED} more", file=sys.stderr)
+    for note in index.notes:
+        print(note, file=sys.stderr)
+    sys.stderr.flush()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and run; a user's mistake is one line on stderr and exit status 1."""
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    if options.scores and (options.out or options.format):
+        parser.error("--out and --format belong to --data")
+    if options.scores and (options.baselines or options.apart or options.regions != "found"):
+        parser.error("--baselines, --apart and --regions belong to --data")
+    if options.scores and options.checkpoint and (len(options.checkpoint) > 1 or ENSEMBLE in options.checkpoint):
+        parser.error("--scores takes one --checkpoint at most")
+    if options.seed < 0:
+        parser.error("--seed must be 0 or more")
+    try:
+        return run(options)
+    except ScaphoidError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 1

@@ -1,0 +1,512 @@
+"""core.appraise: what is measured, worked by hand; where results go; a real run on a few simulated studies."""
+
+import json
+import math
+import shutil
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from core.appraise import command, documents, measures, reading, steadiness, studies, tables
+from core.appraise.reading import FilmRead, WristRead
+from core.checkpoints import CHECKPOINTS, default_id, read_card, read_scores, verify
+from core.checkpoints.cards import write_card
+from core.errors import CheckpointError
+from core.metrics import wilson_interval
+from core.phantoms import simulate_study
+from core.phantoms.dataset import DatasetSettings, _plan
+from core.radiographs import fit_square, read_radiograph
+from core.values import Checkpoint, Interval, OperatingPoint, Radiograph, Scores, WristRegion
+
+SIZE = 32
+SHARE = Interval(0.9, 0.8, 1.0, 20)
+HALVED = {"method": "temperature", "temperature": 2.0}
+POINTS = (
+    OperatingPoint("high_sensitivity", 0.2, SHARE, SHARE),
+    OperatingPoint("high_specificity", 0.6, SHARE, SHARE),
+)
+
+
+def make_card(name="stand-in", **changes):
+    entries = {"region": "finder", "operating_points": POINTS, "weights_sha256": "0" * 64, "input_size": SIZE} | changes
+    return Checkpoint(name, "Stand-in", "fracture", "resnet50", "conv5_block3_out", **entries)
+
+
+class MeanClassifier:
+    """Its logit is `slope` times the mean of the square, less one half; its location map peaks top left."""
+
+    def __init__(self, slope=4.0, **card):
+        self.checkpoint = make_card(**card)
+        self.slope = slope
+
+    def run(self, squares):
+        location = np.zeros((len(squares), 2, 2, 1), np.float32)
+        location[:, 0, 0] = 1
+        return {"logit": self.slope * (squares.mean(axis=(1, 2)) - 0.5), "location": location}
+
+
+class WholeFilmFinder:
+    """Finds the whole film, and counts how often it is asked."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def find(self, radiograph):
+        self.asked += 1
+        return WristRegion(radiograph.width / 2, radiograph.height / 2, radiograph.width)
+
+
+def make_reader(slope=4.0, finder=None, **card):
+    return SimpleNamespace(classifier=MeanClassifier(slope, **card), finder=finder or WholeFilmFinder())
+
+
+def make_film(brightness, label=0, mask=None, number=0, **facts):
+    """Stripes around a brightness, so that the film is fit to be read."""
+    pixels = np.full((SIZE, SIZE), brightness, np.float32)
+    pixels[::2] += 0.15
+    pixels[1::2] -= 0.15
+    known = {"label": label, "kind": "hairline" if label else "none", "displacement_mm": 0.0, "view": "PA"}
+    known |= {"framing": "wrist", "child": False, "hardware": "none", "cast": False} | facts
+    mask = np.zeros((SIZE, SIZE), bool) if mask is None else mask
+    return studies.KnownFilm(
+        Radiograph(f"film-{brightness}-{number}", pixels, "PNG"), mask, WristRegion(16, 16, SIZE), known
+    )
+
+
+def blob(row, column, side=4):
+    mask = np.zeros((SIZE, SIZE), bool)
+    mask[row : row + side, column : column + side] = True
+    return mask
+
+
+# --- studies ---------------------------------------------------------------------------------------------------------
+
+
+def test_no_training_can_draw_the_seeds_of_a_test_set():
+    seeds = [seed for seed, _ in studies.seeds_of(1500)]
+    assert len(set(seeds)) == 1500
+    assert min(seeds) >= studies.FIRST_SEED
+    assert max(task.seed for task in _plan(DatasetSettings(4000, seed=3))) < studies.FIRST_SEED
+    assert max(seeds) < studies.seeds_of(1, seed=1)[0][0]
+    assert [broken for _, broken in studies.seeds_of(4)] == [True, False, True, False]
+
+
+def test_studies_are_the_simulators_own_whoever_makes_them():
+    seeds = studies.seeds_of(2)
+    here = list(studies.make_studies(seeds, 96, jobs=0))
+    elsewhere = list(studies.make_studies(seeds, 96, jobs=1))
+    for (seed, broken), study, other in zip(seeds, here, elsewhere, strict=True):
+        films = simulate_study(seed, size=96, positive=broken)
+        assert study.label == other.label == int(broken)
+        assert len(study.films) == len(other.films) == len(films)
+        for ours, theirs, film in zip(study.films, other.films, films, strict=True):
+            np.testing.assert_array_equal(ours.mask, film.mask)
+            np.testing.assert_array_equal(ours.radiograph.pixels, theirs.radiograph.pixels)
+            np.testing.assert_allclose(ours.radiograph.pixels, film.pixels, atol=0.5 / 255)
+            assert ours.facts == theirs.facts
+            assert (ours.facts["kind"], ours.facts["view"]) == (film.kind, film.view)
+            assert ours.region.x == film.region.x
+        assert len({film.radiograph.id for film in study.films}) == len(films)
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_reader_reads_every_study_and_readers_share_a_finder():
+    made = [
+        studies.KnownStudy("a", 1, (make_film(0.7, 1, blob(0, 0)), make_film(0.5, 1, blob(24, 24), 1))),
+        studies.KnownStudy("b", 0, (make_film(0.3), make_film(0.3, number=1))),
+    ]
+    finder, done = WholeFilmFinder(), []
+    readers = [make_reader(4.0, finder, name="m-1"), make_reader(-4.0, finder, name="m-2", calibration=HALVED)]
+    read = reading.read_all(made, readers, done.append)
+    assert (finder.asked, done) == (4, [1, 2])
+    assert (read.studies, read.positives, read.films_made) == (2, 1, 4)
+    assert [film.logit for film in read.films["m-1"]] == pytest.approx([0.8, 0, -0.8, -0.8], abs=1e-5)
+    assert [film.logit for film in read.films["m-2"]] == pytest.approx([-0.8, 0, 0.8, 0.8], abs=1e-5)
+    sigmoid = lambda x: 1 / (1 + math.exp(-x))  # noqa: E731
+    mean = (sigmoid(0.8) + sigmoid(-0.4)) / 2
+    assert read.films["all"][0].probability == pytest.approx(mean, abs=1e-6)
+    assert sigmoid(read.films["all"][0].logit) == pytest.approx(mean, abs=1e-6)
+    scores = reading.study_scores("m-1", read.films["m-1"])
+    assert scores.study_ids == scores.patient_ids == ("a", "b")
+    assert scores.probabilities.tolist() == pytest.approx([(sigmoid(0.8) + 0.5) / 2, sigmoid(-0.8)], abs=1e-6)
+    first, second = (film.places for film in read.films["m-1"][:2])
+    assert first["location_peak_in_mask"]
+    assert not second["location_peak_in_mask"]
+    assert read.films["m-1"][2].places == {}
+    assert [wrist.centre_error for wrist in read.wrists["finder"]] == [0] * 4
+
+
+def test_a_film_that_is_not_fit_is_refused_and_counted():
+    blank = replace(make_film(0.5), radiograph=Radiograph("blank", np.full((SIZE, SIZE), 0.5, np.float32), "PNG"))
+    made = [studies.KnownStudy("a", 0, (blank, make_film(0.6, number=1)))]
+    read = reading.read_all(made, [make_reader()])
+    assert read.refused == {"stand-in": 1}
+    assert len(read.films["stand-in"]) == 1
+    assert "all" not in read.films
+
+
+def test_peak_inside_near_and_outside_the_break():
+    square = fit_square(64, 64, 64)
+    location = np.zeros((4, 4), np.float32)
+    location[1, 1] = 1  # its cell is pixels 16 to 31
+    film = lambda mask, label=1: make_film(0.5, label, mask)  # noqa: E731
+
+    def masked(row, column, side=6):
+        mask = np.zeros((64, 64), bool)
+        mask[row : row + side, column : column + side] = True
+        return mask
+
+    look = lambda mask, label=1: [*reading.look_at_peak(film(mask, label), square, location).values()]  # noqa: E731
+    assert look(masked(20, 20)) == [True, True, False, False]  # it ends at (25, 25), 10 pixels from the middle
+    assert look(masked(20, 29)) == [False, True, False, True]
+    assert look(masked(50, 50)) == [False, False, False, False]
+    assert look(masked(30, 30)) == [False, False, True, True]
+    assert look(masked(20, 20), label=0) == []
+    # A break that the square does not show is a miss, not a film without a break.
+    away = fit_square(64, 64, 64, WristRegion(16, 16, 20))
+    assert [*reading.look_at_peak(film(masked(50, 50)), away, location).values()] == [False] * 4
+    # A hairline of one pixel on a film that is reduced four times still shows.
+    thin = np.zeros((256, 256), bool)
+    thin[:, [94, 98]] = True  # pixels 23 and 24 of the square
+    assert reading.look_at_peak(film(thin), fit_square(256, 256, 64), location)["location_peak_in_mask"]
+
+
+# --- measures --------------------------------------------------------------------------------------------------------
+
+
+def some_films():
+    """Studies of two films: three kinds of break and some without, with their place in each subgroup."""
+    rng = np.random.default_rng(0)
+    films = []
+    for number in range(60):
+        kind = ("none", "hairline", "colles")[number % 3]
+        label = int(kind != "none")
+        for view in ("PA", "LATERAL"):
+            probability = float(np.clip(rng.normal(0.35 + 0.2 * label + 0.2 * (kind == "colles"), 0.15), 0, 1))
+            facts = {"label": label, "kind": kind, "displacement_mm": 4.0 * (kind == "colles"), "view": view}
+            facts |= {"framing": "hand", "child": number % 2 == 0, "hardware": "plate" if number % 5 == 0 else "none"}
+            places = {"location_peak_in_mask": probability > 0.5} if label else {}
+            films.append(FilmRead(f"s{number}", facts | {"cast": False}, 0.0, probability, places))
+    return films
+
+
+def test_checkpoint_is_measured_against_all_negatives():
+    films = some_films()
+    found = measures.measure_checkpoint(films, {"high_sensitivity": 0.4, "high_specificity": 0.6}, 200)
+    kinds = np.array([film.facts["kind"] for film in films]).reshape(-1, 2)[:, 0]
+    means = np.array([film.probability for film in films]).reshape(-1, 2).mean(axis=1)
+    labels = kinds != "none"
+    assert found["results"]["auc"]["value"] == pytest.approx(roc_auc_score(labels, means))
+    assert found["results"]["brier"]["value"] == pytest.approx(np.mean((means - labels) ** 2))
+    sensitivity = found["results"]["sensitivity_at_high_specificity"]
+    assert (sensitivity["value"], sensitivity["n"]) == (pytest.approx(np.mean(means[labels] >= 0.6)), 40)
+    specificity = found["results"]["specificity_at_high_sensitivity"]
+    assert (specificity["value"], specificity["n"]) == (pytest.approx(np.mean(means[~labels] < 0.4)), 20)
+    for kind in ("hairline", "colles"):
+        kept = ~labels | (kinds == kind)
+        auc = found["kinds"][kind]["auc"]
+        assert (auc["value"], auc["n"]) == (pytest.approx(roc_auc_score(labels[kept], means[kept])), 20)
+        assert auc["low"] <= auc["value"] <= auc["high"]
+        inside = [film.places["location_peak_in_mask"] for film in films if film.facts["kind"] == kind]
+        peak = found["kinds"][kind]["peak"]
+        assert (peak["value"], peak["n"]) == (pytest.approx(np.mean(inside)), 40)
+    assert list(found["kinds"]) == ["colles", "hairline"]
+    far = found["displacements"]
+    assert far["3 mm and more"] == found["kinds"]["colles"]
+    assert far["not displaced"] == found["kinds"]["hairline"]
+    assert set(far) == {"not displaced", "3 mm and more"}
+    lateral = found["subgroups"]["view"]["LATERAL"]
+    own = [film for film in films if film.facts["view"] == "LATERAL"]
+    area = roc_auc_score([film.facts["label"] for film in own], [film.probability for film in own])
+    assert (lateral["auc"]["value"], lateral["auc"]["n"], lateral["counted"]) == (pytest.approx(area), 60, "films")
+    plate = np.arange(60) % 5 == 0
+    hardware = found["subgroups"]["hardware"]["plate, wires or both"]["auc"]
+    assert (hardware["value"], hardware["n"]) == (pytest.approx(roc_auc_score(labels[plate], means[plate])), 12)
+    json.dumps(found, allow_nan=False)
+
+
+def test_what_cannot_be_measured_is_none_and_what_is_perfect_is_not_certain():
+    negatives = [film for film in some_films() if not film.facts["label"]]
+    assert measures.measure_checkpoint(negatives, {}, 50)["results"]["auc"]["value"] is None
+    films = [replace(film, probability=0.9 if film.facts["label"] else 0.1) for film in some_films()]
+    found = measures.measure_checkpoint(films, {"high_specificity": 0.5}, 50)
+    assert found["results"]["auc"] == vars(replace(wilson_interval(20, 20), n=60))
+    assert found["results"]["sensitivity_at_high_specificity"] == vars(wilson_interval(40, 40))
+
+
+def test_finder_is_measured():
+    errors = [0.01, 0.02, 0.15, 0.16, 0.5]
+    wrists = [WristRead(f"s{i}", error, 0.3, 15.0 + 10 * (i == 4), i / 4) for i, error in enumerate(errors)]
+    found = measures.measure_finder(wrists, 100)
+    assert found["centre_within_15_percent"]["value"] == 0.6
+    assert found["side_within_a_quarter"]["value"] == 1
+    assert found["direction_within_15_degrees"]["value"] == 0.8
+    assert found["wrists_with_confidence_of_half"]["value"] == 0.6
+    assert (found["centre_error_median"]["value"], found["centre_error_median"]["n"]) == (0.15, 5)
+    assert found["centre_error_90th_percentile"]["value"] == 0.5
+
+
+# --- steadiness ------------------------------------------------------------------------------------------------------
+
+
+def test_changes_of_a_film():
+    pixels = np.random.default_rng(0).random((20, 30)).astype(np.float32)
+    np.testing.assert_allclose(steadiness.turn(pixels, 90)[:30, :20], np.rot90(pixels, -1), atol=1e-4)
+    turned = steadiness.turn(np.ones((20, 30), np.float32), 10)
+    assert turned.shape == (25, 34)  # 20 cos + 30 sin, 30 cos + 20 sin of 10 degrees: 24.9 and 33.02, rounded up
+    assert turned.sum() == pytest.approx(600, rel=0.03)  # nothing of the film is cut off
+    film = Radiograph("a", np.full((4, 4), 0.8, np.float32), "PNG")
+    assert steadiness.CHANGES["exposure x 0.7"](film).pixels.tolist() == [[pytest.approx(0.56)] * 4] * 4
+    assert steadiness.CHANGES["exposure x 1.3"](film).pixels.tolist() == [[1.0] * 4] * 4
+    mirrored = steadiness.CHANGES["mirrored"](Radiograph("a", pixels, "PNG")).pixels
+    np.testing.assert_array_equal(mirrored, np.fliplr(pixels))
+
+
+@pytest.mark.parametrize(
+    ("data", "step", "source"),
+    [
+        (lambda p: steadiness.as_png(p, 8), 255, "PNG, 8 bit"),
+        (lambda p: steadiness.as_png(p, 16), 65535, "PNG, 16 bit"),
+        (steadiness.as_dicom, 4095, "DICOM"),
+        (lambda p: steadiness.as_dicom(p, inverted=True), 4095, "DICOM"),
+    ],
+)
+def test_films_written_come_back(data, step, source):
+    pixels = np.linspace(0, 1, 64 * 48, dtype=np.float32).reshape(64, 48)
+    film = read_radiograph(data(pixels))
+    assert film.source.startswith(source)
+    np.testing.assert_allclose(film.pixels, pixels, atol=0.51 / step + (0.01 if step == 65535 else 1e-3))
+
+
+def test_logit_of_a_study_is_the_log_odds_of_its_mean_probability():
+    reader = make_reader(8.0, calibration=HALVED)
+    films = [make_film(0.7).radiograph, make_film(0.3, number=1).radiograph]
+    assert steadiness.study_logit(reader, films) == pytest.approx(0, abs=1e-5)
+    assert steadiness.study_logit(reader, films[:1]) == pytest.approx(8 * 0.2 / 2, abs=1e-4)
+    assert steadiness.study_logit(make_reader(400.0), films[:1]) == pytest.approx(80, abs=0.01)
+    assert steadiness.study_logit(reader, [Radiograph("blank", np.full((32, 32), 0.5), "PNG")]) is None
+
+
+def test_steadiness_of_a_known_classifier():
+    made = [(f"p{i}", [make_film(0.3 + 0.02 * i).radiograph]) for i in range(5)]
+    done = []
+    found = steadiness.measure_steadiness(made, [make_reader(10.0)], 100, on_progress=done.append)
+    assert (found["studies"], found["films"], done) == (5, 5, [1, 2, 3, 4, 5])
+    changes = found["checkpoints"]["stand-in"]
+    assert list(changes) == list(steadiness.CHANGES)
+    assert changes["mirrored"]["median"]["value"] == pytest.approx(0, abs=1e-5)
+    # Mean brightness 0.30 to 0.38, times 0.7: the logit falls by 10 x 0.3 x brightness; the median is of 0.34.
+    assert changes["exposure x 0.7"]["median"]["value"] == pytest.approx(1.02, abs=1e-3)
+    assert changes["exposure x 0.7"]["mean"]["value"] == pytest.approx(1.02, abs=1e-3)
+    assert changes["exposure x 0.7"]["90th_percentile"]["value"] == pytest.approx(1.14, abs=1e-3)
+    assert changes["exposure x 0.7"]["refused"] == 0
+    assert changes["PNG, 8 bit"]["median"]["value"] < 0.1
+    shown = tables.steadiness_tables({"simulated": True, "seed": 0, "asked_films": 5, **found})
+    row = next(line for line in shown.splitlines() if line.startswith("| exposure x 0.7 |"))
+    assert row.endswith("| 5 | 0 | no |")
+
+
+# --- documents -------------------------------------------------------------------------------------------------------
+
+
+def test_only_what_stands_between_the_markers_changes():
+    text = "# A\n<!-- results: simulated -->\nold\nold\n<!-- end -->\nrest\n<!-- results: other -->\nx\n<!-- end -->\n"
+    changed = documents.replace_between(text, "simulated", "\n| a |\n\n")
+    assert changed == text.replace("old\nold\n", "| a |\n")
+    assert documents.replace_between(changed, "simulated", "| a |") == changed
+    for broken in (
+        "nothing",
+        text + text,
+        "<!-- results: simulated -->\nno end",
+        text.replace("<!-- end -->\nrest", ""),
+    ):
+        with pytest.raises(CheckpointError):
+            documents.replace_between(broken, "simulated", "x")
+
+
+def test_a_document_without_a_place_is_left_alone(tmp_path):
+    page = tmp_path / "README.md"
+    assert not documents.update_document(page, "simulated", "x")
+    page.write_text("nothing here\n")
+    assert not documents.update_document(page, "simulated", "x")
+    assert page.read_text() == "nothing here\n"
+    page.write_text("<!-- results: simulated --><!-- end -->")
+    assert documents.update_document(page, "simulated", "x")
+    assert page.read_text() == "<!-- results: simulated -->\nx\n<!-- end -->"
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A folder of checkpoints with one whose weights are no network's; card and scores are as published."""
+    from hashlib import sha256
+
+    folder = tmp_path / "checkpoints"
+    (folder / "stand-in").mkdir(parents=True)
+    (folder / "stand-in" / "model.weights.h5").write_bytes(b"weights")
+    words = "Tested on 640 films of 320 other simulated patients; and so on."
+    data = {"tested_on": words, "counts": {"train_films": 5, "test_films": 640}}
+    data["results"] = {"auc": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}, "real_normals": {"value": 1}}
+    card = make_card(data=data, weights_sha256=sha256(b"weights").hexdigest(), region=None, versions={}, input_size=224)
+    (folder / "stand-in" / "card.json").write_text(write_card(card)[0], encoding="utf-8")
+    rows = ["split,study_id,patient_id,label,probability", "valid,v,p,1,0.10740089325249458", "test,t,q,0,0.5"]
+    (folder / "stand-in" / "scores.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def test_results_go_into_card_and_scores_and_the_rest_stays(published):
+    before = read_card(published / "stand-in")
+    scores = Scores("stand-in", "test", ("a", "b"), ("a", "b"), np.array([1, 0]), np.array([0.1 + 0.2, 0.25]))
+    counts = {"test_films": 3600, "test_patients": 1500}
+    for _ in range(2):  # the second time changes nothing
+        documents.store_results(published / "stand-in", {"auc": {"value": 0.97}}, counts, scores)
+    card = verify(published / "stand-in")
+    assert card.data["results"] == {"auc": {"value": 0.97}, "real_normals": {"value": 1}}
+    assert card.data["counts"] == {"train_films": 5, "test_films": 3600, "test_patients": 1500}
+    assert card.data["tested_on"] == "Tested on 3,600 films of 1,500 other simulated patients; and so on."
+    assert card.operating_points[0].threshold == before.operating_points[0].threshold
+    assert card.weights_sha256 == before.weights_sha256
+    assert card.card_sha256 != before.card_sha256
+    text = (published / "stand-in" / "scores.csv").read_text()
+    assert text.splitlines()[1:] == [
+        "valid,v,p,1,0.10740089325249458",
+        "test,a,a,1,0.30000000000000004",
+        "test,b,b,0,0.25",
+    ]
+    assert sorted(path.name for path in (published / "stand-in").iterdir()) == [
+        "card.json", "model.weights.h5", "scores.csv",
+    ]  # fmt: skip
+
+
+def test_a_broken_checkpoint_gets_no_results(published):
+    (published / "stand-in" / "model.weights.h5").write_bytes(b"others")
+    text = (published / "stand-in" / "card.json").read_text()
+    with pytest.raises(CheckpointError, match="altered"):
+        documents.store_results(published / "stand-in", {"auc": {"value": 1.0}})
+    assert (published / "stand-in" / "card.json").read_text() == text
+
+
+def test_ensembles_file_gets_results_of_exactly_its_members(tmp_path):
+    share = vars(SHARE)
+    point = {"name": "high_specificity", "threshold": 0.7, "sensitivity": share, "specificity": share}
+    members = {"a-1": "0" * 64, "b-1": "1" * 64}
+    listed = [{"id": name, "weights_sha256": digest} for name, digest in members.items()]
+    path = tmp_path / "ensemble.json"
+    assert not documents.store_ensemble_results(tmp_path, members, {"auc": 1})
+    path.write_text(json.dumps({"members": listed, "operating_points": [point], "data": {"results": {"x": 1}}}))
+    assert not documents.store_ensemble_results(tmp_path, {"a-1": "0" * 64}, {"auc": 1})
+    assert documents.store_ensemble_results(tmp_path, members, {"auc": 1})
+    content = json.loads(path.read_text())
+    assert content["data"]["results"] == {"x": 1, "auc": 1}
+    assert (content["members"], content["operating_points"]) == (listed, [point])
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_report_of_two_checkpoints(monkeypatch, capsys, published):
+    made = []
+    for number in range(24):
+        label = number % 2
+        film = make_film(0.45 + 0.1 * label + 0.004 * (number % 7), label, blob(0, 0) if label else None, number)
+        made.append(studies.KnownStudy(f"s{number}", label, (film,)))
+    monkeypatch.setattr(command, "make_studies", lambda *arguments: iter(made))
+    opened = {"m-1": make_reader(9.0, name="m-1"), "m-2": make_reader(-3.0, name="m-2")}
+    options = command._parser().parse_args(
+        ["simulated", "--studies", "24", "--checkpoint", "m-1", "--checkpoint", "m-2", "--resamples", "50", "--json"]
+    )
+    assert command.run(options, lambda name, folder: opened[name]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [*report["checkpoints"]] == ["m-1", "m-2", "all"]
+    aucs = {name: each["results"]["auc"]["value"] for name, each in report["checkpoints"].items()}
+    assert aucs == {"m-1": 1, "m-2": 0, "all": 1}
+    assert [(each["first"], each["second"], each["auc"]["value"]) for each in report["differences"]] == [
+        ("m-1", "m-2", 1), ("m-1", "all", 0), ("m-2", "all", -1),
+    ]  # fmt: skip
+    assert report["checkpoints"]["m-1"]["results"]["location_peak_in_mask"]["value"] == 1
+    assert "sensitivity_at_high_specificity" in report["checkpoints"]["m-1"]["results"]
+    assert not any("_at_" in name for name in report["checkpoints"]["all"]["results"])  # no points were chosen for it
+    assert (report["studies"], report["positives"], report["films"]) == (24, 12, 24)
+    assert report["first_seed"] == 2**53
+    shown = tables.simulated_tables(report)
+    assert "| AUC of the study (n = 24) | 1.000 [" in shown
+    assert "| `m-1` - `m-2` | 1.000 [" in shown
+    assert "mean of all" in tables.short_simulated_table(report)
+
+
+def test_measuring_the_embedded_model_end_to_end(tmp_path, capsys):
+    """Six simulated studies, read by the real network; results are written into copies."""
+    folder = tmp_path / "checkpoints"
+    chosen = default_id()
+    finder = read_card(CHECKPOINTS / chosen).region
+    for name in (chosen, *([finder] if finder else [])):
+        shutil.copytree(CHECKPOINTS / name, folder / name)
+    for page in (folder / "README.md", tmp_path / "README.md"):
+        page.write_text("before\n<!-- results: simulated -->\n<!-- end -->\nafter\n")
+    valid = [scores for scores in read_scores(folder / chosen) if scores.split == "valid"]
+    arguments = ["simulated", "--studies", "6", "--jobs", "0", "--size", "256", "--resamples", "20", "--write"]
+    assert command.main([*arguments, "--checkpoints", str(folder)]) == 0
+    out = capsys.readouterr().out
+    card = verify(folder / chosen)
+    auc = card.data["results"]["auc"]
+    assert card.data["counts"]["test_studies"] == 6
+    assert f"| AUC of the study (n = {auc['n']}) | {auc['value']:.3f} [" in out
+    page = (folder / "README.md").read_text()
+    assert page.startswith("before\n<!-- results: simulated -->\n6 simulated studies")
+    assert page.endswith("<!-- end -->\nafter\n")
+    assert out.strip() in page
+    assert f"`{chosen}` | {auc['value']:.3f} [" in (tmp_path / "README.md").read_text()
+    if finder:
+        assert verify(folder / finder).data["results"]["centre_error_median"]["n"] == card.data["counts"]["test_films"]
+    after = {scores.split: scores for scores in read_scores(folder / chosen)}
+    assert auc["n"] == len(after["test"].study_ids) <= 6
+    assert auc["value"] == pytest.approx(roc_auc_score(after["test"].labels, after["test"].probabilities))
+    if valid:
+        assert after["valid"].probabilities.tolist() == valid[0].probabilities.tolist()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "required"),
+        (["simulated", "--studies", "1"], "whole number from 2"),
+        (["simulated", "--seed", "-1"], "whole number from 0"),
+        (["steadiness", "--films", "0"], "whole number from 1"),
+        (["steadiness", "--data", "x", "--format", "none"], "invalid choice"),
+    ],
+)
+def test_wrong_options(arguments, sentence, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command.main(arguments)
+    assert stopped.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_mistakes_are_one_line_and_status_1(tmp_path, capsys):
+    assert command.main(["simulated", "--checkpoints", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert (out, len(err.splitlines())) == ("", 1)
+    assert str(tmp_path) not in err
+
+
+def test_documents_change_only_where_all_checkpoints_were_measured(published, monkeypatch, capsys):
+    def measure(*names):
+        options = ["steadiness", "--films", "2", "--resamples", "20", "--write", "--checkpoints", str(published)]
+        options += [part for name in names for part in ("--checkpoint", name)]
+        films = [studies.KnownStudy("s", 0, (make_film(0.4), make_film(0.5, number=1)))]
+        monkeypatch.setattr(command, "make_studies", lambda *arguments: iter(films))
+        command.run(command._parser().parse_args(options), lambda name, folder: make_reader(name=name))
+        return page.read_text()
+
+    page = published / "README.md"
+    empty = "<!-- results: steadiness -->\n<!-- end -->\n"
+    page.write_text(empty)
+    assert measure("another") == empty
+    assert "stay as they were" in capsys.readouterr().err
+    text = measure()
+    assert "| mirrored | 0.000 [" in text
+    assert "`python -m core.appraise steadiness --films 2 --seed 0 --write`" in text
