@@ -13,7 +13,7 @@ import numpy as np
 
 from core.checkpoints import CHECKPOINTS
 from core.errors import RadiographError, ScaphoidError
-from core.reading import FilmReading, Reader
+from core.reading import ALL, FilmReading, Reader
 from core.results import film_result, reading_result
 
 
@@ -24,7 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("files", nargs="+", metavar="FILE", type=Path, help="PNG, JPEG, TIFF or DICOM films")
     parser.add_argument("--study", action="store_true", help="treat the films as one study and add its result")
-    parser.add_argument("--checkpoint", metavar="ID", help="checkpoint to read with (default: the embedded one)")
+    parser.add_argument("--checkpoint", metavar="ID", help="checkpoint to read with, or all: the mean of all models")
     parser.add_argument("--checkpoints", metavar="DIR", type=Path, default=CHECKPOINTS, help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
     parser.add_argument("--explain", metavar="METHOD", help="also write heat maps: gradcam, scorecam, smoothgrad, ...")
@@ -86,6 +86,8 @@ def run(options: argparse.Namespace) -> int:
         from core.explain import canonical_method
 
         options.explain = canonical_method(options.explain)
+    if options.explain and options.checkpoint == ALL:
+        raise ScaphoidError("A heat map is one model's, so --explain needs one --checkpoint, but all were named.")
     import_tensorflow_quietly()
     reader = open_reader(options.checkpoint, options.checkpoints)
     show = (lambda row: json.dumps(row, allow_nan=False)) if options.json else _table_row

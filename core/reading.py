@@ -5,21 +5,26 @@ The command line and the reading room both go this way, so that they cannot disa
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.checkpoints import CHECKPOINTS
+from core.checkpoints.ensembles import find_ensemble
 from core.quality import Quality, assess
 from core.values import Checkpoint, Prediction, Radiograph, WristRegion
 
 if TYPE_CHECKING:
     from core.classifier import Classifier, Decision
     from core.wrist import WristFinder
+
+# Asks for the mean of all models where a checkpoint's id is expected.
+ALL = "all"
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,11 +49,12 @@ class FilmReading:
 
 @dataclass(frozen=True, eq=False)
 class StudyReading:
-    """What one checkpoint says of a study.
+    """What one checkpoint, or the mean of several, says of a study.
 
     Attributes
     ----------
     checkpoint : Checkpoint
+        For a mean: its card as of ``core.checkpoints.ensembles``.
     films : tuple of FilmReading
         In the order given.
     probability : float or None
@@ -56,6 +62,8 @@ class StudyReading:
     decision : Decision or None
     seconds : float
         Time from films in memory to the answer.
+    members : tuple of StudyReading
+        For a mean: what each of its models says.
     """
 
     checkpoint: Checkpoint
@@ -63,6 +71,7 @@ class StudyReading:
     probability: float | None
     decision: Decision | None
     seconds: float
+    members: tuple[StudyReading, ...] = ()
 
     @property
     def driver(self) -> FilmReading | None:
@@ -117,6 +126,57 @@ class Reader:
         return known.get(film.id) or self.finder.find(film)
 
 
+@dataclass(frozen=True, eq=False)
+class EnsembleReader:
+    """Several checkpoints that read together: the mean of their calibrated probabilities.
+
+    Attributes
+    ----------
+    readers : tuple of Reader
+    checkpoint : Checkpoint
+        The mean's card.
+    """
+
+    readers: tuple[Reader, ...]
+    checkpoint: Checkpoint
+
+    def read(self, radiographs: Sequence[Radiograph], regions: Mapping[str, WristRegion] | None = None) -> StudyReading:
+        """Read the films of one study with every model; parameters and result as :meth:`Reader.read`.
+
+        Models with the same wrist finder read the same square; it is searched for once. A study's probability is the
+        mean over the models that read any of its films.
+        """
+        from core.classifier import decide
+
+        start = time.perf_counter()
+        found: dict[str | None, dict[str, WristRegion]] = {}
+        members = []
+        for reader in self.readers:
+            finder = reader.checkpoint.region
+            member = reader.read(radiographs, found.get(finder, regions))
+            found.setdefault(finder, {film.radiograph.id: film.region for film in member.films if film.region})
+            members.append(member)
+        films = tuple(self._film([member.films[place] for member in members]) for place in range(len(radiographs)))
+        probability = mean_probability(members)
+        decision = None if probability is None else decide(probability, self.checkpoint)
+        seconds = time.perf_counter() - start
+        return StudyReading(self.checkpoint, films, probability, decision, seconds, tuple(members))
+
+    def _film(self, readings: Sequence[FilmReading]) -> FilmReading:
+        """Return what the models say of one film together: the mean over those that read it, and its log-odds."""
+        from core.classifier import ensemble_probability
+
+        read = [reading for reading in readings if reading.prediction]
+        shown = next((reading for reading in (*read, *readings) if reading.region), (*read, *readings)[0])
+        if not read:
+            return FilmReading(shown.radiograph, shown.region, shown.quality, None)
+        mean = ensemble_probability([reading.prediction.probability for reading in read])
+        inside = min(max(mean, 1e-12), 1 - 1e-12)
+        logit = math.log(inside / (1 - inside))
+        prediction = Prediction(shown.radiograph.id, self.checkpoint.id, logit, mean)
+        return FilmReading(shown.radiograph, shown.region, shown.quality, prediction)
+
+
 def import_tensorflow_quietly() -> None:
     """Import TensorFlow and keep its start-up notes off stderr, where a command says which film it could not read.
 
@@ -135,20 +195,60 @@ def import_tensorflow_quietly() -> None:
         os.close(nowhere)
 
 
-def open_reader(checkpoint_id: str | None = None, folder: Path = CHECKPOINTS) -> Reader:
+def open_reader(
+    checkpoint_id: str | None = None,
+    folder: Path = CHECKPOINTS,
+    finder_of: Callable[[str], WristFinder] | None = None,
+) -> Reader | EnsembleReader:
     """Load a checkpoint (the default one if no id is given) and the wrist finder its card names.
+
+    Parameters
+    ----------
+    checkpoint_id : str or None
+        `ALL` opens the mean of all models.
+    folder : pathlib.Path
+    finder_of : callable, optional
+        Returns a wrist finder by its id, where finders are kept; by default it is loaded.
 
     Raises
     ------
     CheckpointError
-        If either is missing, altered or made for something else.
+        If either is missing, altered or made for something else; for a mean, also if there are fewer than two models.
     """
     from core.classifier import load_classifier
     from core.wrist import load_finder
 
+    if checkpoint_id == ALL:
+        return open_ensemble(folder)
     classifier = load_classifier(checkpoint_id, folder)
     region = classifier.checkpoint.region
-    return Reader(classifier, load_finder(region, folder) if region else None)
+    if region is None:
+        return Reader(classifier, None)
+    return Reader(classifier, finder_of(region) if finder_of else load_finder(region, folder))
+
+
+def open_ensemble(folder: Path = CHECKPOINTS, reader_of: Callable[[str], Reader] | None = None) -> EnsembleReader:
+    """Load the models whose mean is taken (see ``core.checkpoints.ensembles``).
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+    reader_of : callable, optional
+        Returns a reader by its checkpoint's id, where readers are kept; by default they are loaded.
+
+    Raises
+    ------
+    CheckpointError
+        There are fewer than two, one is broken, or the ensemble's file is.
+    """
+    from functools import lru_cache
+
+    from core.wrist import load_finder
+
+    card, members = find_ensemble(folder)
+    finder_of = lru_cache(lambda finder_id: load_finder(finder_id, folder))
+    readers = reader_of or (lambda key: open_reader(key, folder, finder_of))
+    return EnsembleReader(tuple(readers(member.id) for member in members), card)
 
 
 def mean_probability(readings: Sequence[StudyReading]) -> float | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -44,18 +45,34 @@ def reading_result(names: Sequence[str], reading: StudyReading) -> dict[str, Any
     row["seconds"] = round(reading.seconds, 4)
     row["weights_sha256"] = card.weights_sha256
     row["wrist_finder"] = card.region
+    if reading.members:
+        row["models"] = member_results(reading)
     return row
+
+
+def member_results(reading: StudyReading) -> list[dict[str, Any]]:
+    """Return what each model of a mean says of the study; empty where one checkpoint read alone."""
+    return [
+        {
+            "checkpoint": member.checkpoint.id,
+            "title": member.checkpoint.title,
+            "probability": member.probability,
+            "decision": member.decision.text if member.decision else "not read",
+            "weights_sha256": member.checkpoint.weights_sha256,
+        }
+        for member in reading.members
+    ]
 
 
 def study_result(names: Sequence[str], readings: Sequence[StudyReading]) -> dict[str, Any]:
     """Return everything about a study that a colleague needs to check it: every checkpoint, every film, versions."""
     checkpoints = []
-    for reading in readings:
+    for reading in (each for given in readings for each in (given, *given.members)):
         films = [film_result(name, film, reading) for name, film in zip(names, reading.films, strict=True)]
         checkpoints.append(reading_result(names, reading) | {"films": films})
     return {
         "notice": "For research and education; not a medical device.",
-        "mean_probability": mean_probability(readings),
+        "mean_probability": mean_probability([part for reading in readings for part in reading.members or (reading,)]),
         "checkpoints": checkpoints,
         "versions": running_versions(),
     }
@@ -78,7 +95,10 @@ def cases_sentence(reading: StudyReading, folder: Path = CHECKPOINTS) -> str:
     if reading.probability is None:
         return "No film was read."
     try:
-        scores = held_out_scores(card, folder)
+        if reading.members:
+            scores = _mean_scores(card, [held_out_scores(member.checkpoint, folder) for member in reading.members])
+        else:
+            scores = held_out_scores(card, folder)
     except CheckpointError as error:
         return f"What this probability means cannot be said: {error}"
     if scores is None:
@@ -129,6 +149,22 @@ def held_out_scores(card: Checkpoint, folder: Path = CHECKPOINTS) -> Scores | No
     """
     path = folder / card.id / "scores.csv"
     return _held_out(path.parent, path.stat().st_mtime_ns) if path.is_file() else None
+
+
+def _mean_scores(card: Checkpoint, parts: Sequence[Scores | None]) -> Scores | None:
+    """Return the scores of a mean from those of its models; None unless all were measured on the same studies."""
+    tables = [
+        dict(zip(part.study_ids, zip(part.labels, part.probabilities, strict=True), strict=True))
+        for part in parts
+        if part
+    ]
+    if not tables or len(tables) < len(parts) or any(table.keys() != tables[0].keys() for table in tables):
+        return None
+    if any(table[key][0] != tables[0][key][0] for table in tables for key in table):
+        return None
+    first = parts[0]
+    probabilities = [sum(table[key][1] for table in tables) / len(tables) for key in first.study_ids]
+    return Scores(card.id, first.split, first.study_ids, first.patient_ids, first.labels, probabilities)
 
 
 @lru_cache(maxsize=16)
@@ -192,6 +228,23 @@ def result_rows(card: Checkpoint) -> list[dict[str, str]]:
             words = _RESULT_NAMES.get(name, name.replace("_", " "))
             rows.append({"": words, **_interval_words(found), "films": "simulated" if simulated else "real"})
     return rows
+
+
+def model_names(cards: Iterable[Checkpoint]) -> dict[str, str]:
+    """Return a name for people for each card's id: its title, and its id too where another has the same title."""
+    cards = list(cards)
+    shared = {title for title, n in Counter(card.title for card in cards).items() if n > 1}
+    return {card.id: f"{card.title} ({card.id})" if card.title in shared else card.title for card in cards}
+
+
+def comparison_rows(cards: Sequence[Checkpoint]) -> list[dict[str, str]]:
+    """Return what several cards say was measured: one row an estimate and kind of films, one column a model."""
+    names, rows = model_names(cards), {}
+    for card in cards:
+        for found in result_rows(card):
+            row = rows.setdefault((found[""], found["films"]), {"": found[""], "films": found["films"]})
+            row[names[card.id]] = f"{found['value']} ({found['95% interval']}), n={found['n']}"
+    return list(rows.values())
 
 
 def operating_point_rows(card: Checkpoint) -> list[dict[str, str]]:

@@ -1,6 +1,7 @@
 """Serves the dashboard for the browser tests, with a window into what the server still holds of anyone's films.
 
-``python -m tests.served PORT PROBE_PORT``: the dashboard on PORT; ``http://localhost:PROBE_PORT`` answers with counts.
+``python -m tests.served PORT PROBE_PORT RUNS``: the dashboard on PORT; ``http://localhost:PROBE_PORT`` answers with
+counts. Trainings lie in the folder RUNS and are done by a stand-in.
 """
 
 import gc
@@ -49,8 +50,12 @@ class Probe(BaseHTTPRequestHandler):
 if __name__ == "__main__":
     from streamlit.web import bootstrap
 
-    port, probe_port = map(int, sys.argv[1:])
+    port, probe_port = map(int, sys.argv[1:3])
     sys.path.insert(0, str(ROOT))
+
+    from core.train import jobs
+
+    jobs.RUNS, jobs.COMMAND = Path(sys.argv[3]), (sys.executable, "-m", "tests.stand_in_training")
     threading.Thread(target=ThreadingHTTPServer(("localhost", probe_port), Probe).serve_forever, daemon=True).start()
     options = {"server_port": port, "server_headless": True}
     bootstrap.load_config_options(options)

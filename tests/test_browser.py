@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -38,7 +39,8 @@ class Server:
 
     def __init__(self):
         self.port, self.probe = free_port(), free_port()
-        command = [sys.executable, "-m", "tests.served", str(self.port), str(self.probe)]
+        self.runs = tempfile.TemporaryDirectory()
+        command = [sys.executable, "-m", "tests.served", str(self.port), str(self.probe), self.runs.name]
         self.log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by stop)
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=self.log, stderr=subprocess.STDOUT)
         self.url = f"http://localhost:{self.port}"
@@ -65,6 +67,7 @@ class Server:
         self.process.terminate()
         self.process.wait(timeout=20)
         self.log.close()
+        self.runs.cleanup()
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +266,7 @@ def test_a_deep_link_to_a_cold_server_shows_the_notice(chromium, address):
         page.goto(f"{cold.url}/{address}")
         page.locator(".scaphoid-notice", has_text="Not a medical device").wait_for(timeout=60_000)
         ready(page)
-        if address == "about":
+        if address in ("about", "compare", "train"):
             assert not cold.held()["tensorflow"], "a page of figures must not wait for TensorFlow"
         page.close()
         assert "Traceback" not in cold.printed()
@@ -286,6 +289,49 @@ def test_nothing_scrolls_sideways(page, server, size):
     assert sideways(page) <= 0
     open_heat(page)
     assert sideways(page) <= 0
+
+
+def curves(page, name):
+    """Count the lines that are drawn in a figure of learning curves."""
+    return page.locator(f"[class*='{name}'] .scatterlayer .trace path.js-line")
+
+
+def test_a_training_is_started_watched_and_stopped_and_its_curves_compared(page, server, tmp_path):
+    from core.phantoms.dataset import DatasetSettings, write_dataset
+
+    write_dataset(tmp_path / "films", DatasetSettings(studies=8, seed=3, size=64))
+    page.goto(f"{server.url}/train")
+    ready(page)
+    field = page.get_by_label("Folder of films on this computer")
+    field.fill(str(tmp_path / "films"))
+    field.press("Enter")
+    page.get_by_text(re.compile("Found: \\d+ simulated films of 8 studies")).wait_for()
+    page.get_by_text("More choices").click()
+    page.get_by_label("Name", exact=True).fill("seen-in-chromium")
+    epochs = page.get_by_label("Epochs (rounds through all films)")
+    epochs.fill("400")
+    epochs.press("Enter")
+    settled(page)
+    page.get_by_role("button", name="Start training").click()
+    card = page.locator(".st-key-run-seen-in-chromium")
+    card.get_by_text(re.compile(r"Epoch \d+ of 400")).wait_for()
+    curves(page, "st-key-curves-seen-in-chromium-loss").first.wait_for(state="attached")
+    first = card.get_by_text(re.compile(r"Epoch \d+ of 400")).inner_text()
+    page.wait_for_function(
+        "before => !document.querySelector('.st-key-run-seen-in-chromium').innerText.includes(before)", arg=first
+    )  # it moves without anybody touching the page
+    assert sideways(page) <= 0
+
+    page.goto(f"{server.url}/compare")
+    ready(page)
+    settled(page)
+    page.locator(".legend", has_text="seen-in-chromium (training)").wait_for()
+    curves(page, "st-key-curves-loss").nth(3).wait_for(state="attached")
+
+    page.goto(f"{server.url}/train")
+    card.get_by_role("button", name="Stop").click()
+    card.get_by_role("button", name="Resume").wait_for()
+    assert card.get_by_text("Stopped", exact=True).is_visible()
 
 
 def sideways(page):

@@ -10,12 +10,18 @@ from PIL import Image
 
 from core.errors import ScaphoidError
 from core.figures import (
+    LEARNING_PANELS,
+    MODEL_COLOURS,
+    LearningCurve,
     ProbabilityRow,
     heat_colours,
+    learning_figure,
+    model_colours,
     overlay_image,
     percent,
     png_bytes,
     probability_figure,
+    without_points,
     zone_limits,
 )
 from core.values import Checkpoint, Interval, OperatingPoint
@@ -91,3 +97,50 @@ def test_probability_figure_draws_each_row_where_it_belongs():
 )
 def test_no_probability_is_shown_as_certain(given, shown):
     assert percent(given) == shown
+
+
+HISTORY = (
+    {"epoch": 1, "loss": 0.9, "valid_loss": 0.7, "valid_auc": 0.8, "learning_rate": 1e-3},
+    {"epoch": 2, "loss": 0.5, "valid_loss": float("nan"), "valid_auc": 0.9, "learning_rate": 1e-4},
+    {"epoch": 3, "loss": 0.4, "valid_loss": 0.6, "valid_auc": None},
+)
+
+
+def test_learning_curves_are_drawn_where_they_belong_in_their_models_colour():
+    curves = [LearningCurve("A", HISTORY, "#111111"), LearningCurve("B", HISTORY[:1], "#222222")]
+    drawn = {
+        (trace.name, trace.line.color, trace.line.dash): list(zip(trace.x, trace.y, strict=True))
+        for trace in learning_figure(curves, "loss").data
+    }
+    assert drawn == {
+        ("A, training", "#111111", "dot"): [(1, 0.9), (2, 0.5), (3, 0.4)],
+        ("A, validation", "#111111", "solid"): [(1, 0.7), (3, 0.6)],
+        ("B, training", "#222222", "dot"): [(1, 0.9)],
+        ("B, validation", "#222222", "solid"): [(1, 0.7)],
+    }
+    (rate,) = learning_figure(curves[:1], "learning_rate").data
+    assert list(rate.y) == [1e-3, 1e-4]
+    assert learning_figure(curves, "learning_rate").layout.yaxis.type == "log"
+    assert {learning_figure(curves, panel).layout.uirevision for panel in LEARNING_PANELS} == {"keep"}
+
+
+def test_what_was_not_recorded_is_said_and_not_drawn():
+    finder = LearningCurve("Finder", ({"epoch": 1, "loss": 1.0, "valid_within": 0.9},), "#111111")
+    figure = learning_figure([finder], "auc")
+    assert not figure.data
+    assert figure.layout.annotations[0].text == "not recorded"
+    assert without_points([finder, LearningCurve("A", HISTORY, "#222222")], "auc") == ["Finder"]
+    assert without_points([finder], "loss") == []
+
+
+@given(ids=st.sets(st.text("abcdef0123456789-", min_size=1, max_size=12), max_size=8))
+def test_no_two_models_share_a_colour_while_there_are_enough(ids):
+    colours = model_colours(ids)
+    assert set(colours) == ids
+    assert len(set(colours.values())) == len(ids)
+    assert set(colours.values()) <= set(MODEL_COLOURS)
+    assert model_colours(sorted(ids, reverse=True)) == colours, "the order of asking does not matter"
+
+
+def test_more_models_than_colours_still_have_one_each():
+    assert len(model_colours(f"model-{n}" for n in range(20))) == 20

@@ -1,14 +1,21 @@
 """The pages without a browser: what a reader is told, and what happens with bad input."""
 
+import json
+import os
+import re
 import shutil
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import streamlit as st
 from streamlit.runtime.caching import clear_session_resource_cache
 from streamlit.testing.v1 import AppTest
 
 from core import checkpoints
+from core.train import jobs
 from tests.films import bad_files, dicom_film, png_film
 
 ROOT = Path(__file__).parent.parent
@@ -107,7 +114,7 @@ def elsewhere(tmp_path, monkeypatch):
     """Return a folder of checkpoints that the pages use instead of the embedded ones, with a copy of those."""
     folder = tmp_path / "checkpoints"
     shutil.copytree(checkpoints.CHECKPOINTS, folder)
-    for module in ("pages.parts.study", "pages.parts.readers", "core.checkpoints"):
+    for module in ("pages.parts.study", "pages.parts.readers", "pages.parts.trainings", "core.checkpoints"):
         monkeypatch.setattr(f"{module}.CHECKPOINTS", folder)
     return folder
 
@@ -125,15 +132,187 @@ def test_a_flipped_byte_in_the_weights_is_said_and_never_loaded(elsewhere):
     assert "the films cannot be read" in told
 
 
-def test_several_checkpoints_stand_side_by_side_with_their_mean(elsewhere):
+@pytest.fixture
+def two_models(elsewhere):
+    """Return the ids of two models, of which the first is the default one."""
     first = elsewhere / checkpoints.default_id(elsewhere)
-    card = replace(checkpoints.read_card(first), id="second-one", title="The second one")
-    checkpoints.publish(elsewhere, card, first / "model.weights.h5")
+    card = replace(checkpoints.read_card(first), id="second-one", title="The second one", calibration=None)
+    checkpoints.publish(elsewhere, card, first / "model.weights.h5", history=[{"epoch": 1, "loss": 0.5}])
+    return first.name, "second-one"
+
+
+def test_each_model_and_their_mean_can_be_read_with(two_models, elsewhere):
     app = open_page()
-    next(button for button in app.button if "Simulated: " in button.label).click().run()
-    app.multiselect(key="checkpoints").set_value([first.name, "second-one"]).run()
+    next(button for button in app.button if "displaced" in button.label).click().run()
+    cards = [checkpoints.read_card(elsewhere / key) for key in two_models]
+    titles = [card.title for card in cards]
+    assert app.selectbox(key="checkpoint").options == [*titles, "Mean of all models"]
+    assert app.selectbox(key="checkpoint").value == two_models[0]
+    app.selectbox(key="checkpoint").set_value("second-one").run()
+    assert "by The second one." in words(app)
+
+    app.selectbox(key="checkpoint").set_value("all").run()
+    assert "Uncertain (no operating point)" in words(app), "points of its models are not points of the mean"
+    assert "mean of 2 models" in words(app)
+    assert "simulated test studies that scored like this one" not in words(app), "the second one has no scores"
+    table = words(app).partition("Each model by itself")[2]
+    rows = re.findall("<tr><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td></tr>", table)
+    assert [row[0] for row in rows] == titles
+    assert {row[2] for row in rows} <= {"Fracture suspected", "Uncertain", "No fracture seen"}
+    assert all(row[1].endswith("%") for row in rows)
+    app.toggle(key="heat").set_value(True).run()
+    assert app.selectbox(key="heat-model").value == two_models[0]
+    app.selectbox(key="heat-model").set_value("second-one").run()
     assert not app.exception
-    assert "mean of 2" in words(app)
-    assert "by " + checkpoints.read_card(first).title + ", The second one" in words(app)
-    app.multiselect(key="checkpoints").set_value([]).run()
-    assert "Choose a checkpoint" in words(app)
+    assert not app.error
+
+    rate = {"value": 0.9, "low": 0.8, "high": 0.95, "n": 100}
+    point = {"name": "high_specificity", "threshold": 0.0, "sensitivity": rate, "specificity": rate}
+    members = [{"id": card.id, "weights_sha256": card.weights_sha256} for card in cards]
+    ensemble = {"members": members, "operating_points": [point], "data": {"simulated": True}}
+    (elsewhere / "ensemble.json").write_text(json.dumps(ensemble))
+    assert "Fracture suspected" in words(app.run()), "every probability lies above the mean's own limit, 0"
+    (elsewhere / "ensemble.json").write_text("{")
+    app.run()
+    assert not app.exception
+    assert app.selectbox(key="checkpoint").options == titles
+    assert "The mean of the models is not offered" in words(app)
+
+
+# --- Compare ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """Return a folder of trainings that are done by a stand-in; what still runs at the end is killed."""
+    folder = tmp_path / "runs"
+    monkeypatch.setattr(jobs, "RUNS", folder)
+    monkeypatch.setattr(jobs, "COMMAND", (sys.executable, "-m", "tests.stand_in_training"))
+    yield folder
+    for run in jobs.list_runs(folder):
+        if run.running:
+            os.kill(json.loads((folder / run.id / "job.json").read_text())["pid"], 9)
+
+
+def curves(app, panel):
+    """Return the names of the lines in a figure of learning curves, with their colours."""
+    figure = next(chart for chart in app.get("plotly_chart") if panel in chart.proto.id)
+    return {trace["name"]: trace["line"]["color"] for trace in json.loads(figure.proto.spec)["data"]}
+
+
+def test_compare_shows_curves_and_figures_of_models_and_of_what_is_in_training(two_models, elsewhere, runs):
+    folder = runs / "in-training"
+    folder.mkdir(parents=True)
+    history = [{"epoch": 1, "loss": 0.4, "valid_auc": 0.7}]
+    (folder / "progress.json").write_text(json.dumps({"phase": "stopped", "history": history, "updated": time.time()}))
+    app = open_page("pages/compare.py")
+    assert not app.exception
+    title = checkpoints.read_card(elsewhere / two_models[0]).title
+    assert app.multiselect(key="models").value == list(two_models)
+    assert set(curves(app, "curves-auc")) == {f"{title}, validation"}
+    loss = curves(app, "curves-loss")
+    assert set(loss) == {f"{title}, training", f"{title}, validation", "The second one, training"}
+    assert len(set(loss.values())) == 2
+    table = app.dataframe[0].value.set_index("")
+    card = checkpoints.read_card(elsewhere / two_models[0])
+    auc = card.data["results"]["auc"]
+    assert table.loc["AUC of the study", "The second one"] == (
+        f"{auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f}), n={auc['n']}"
+    )
+    assert "simulated films, not on patients" in words(app)
+    assert card.data["tested_on"] in words(app)
+    app.multiselect(key="models").set_value(["in-training", "second-one"]).run()
+    assert not app.exception
+    later = curves(app, "curves-loss")
+    assert set(later) == {"in-training (stopped), training", "The second one, training"}
+    assert later["The second one, training"] == loss["The second one, training"], "its colour is its own"
+    app.multiselect(key="models").set_value([]).run()
+    assert "Choose a model" in words(app)
+
+
+# --- Train ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def films(tmp_path):
+    """Return a folder of three studies, one file of which cannot be used."""
+    for split, patient, finding in (("train", 1, "positive"), ("train", 2, "negative"), ("valid", 3, "positive")):
+        folder = tmp_path / f"films/{split}/XR_WRIST/patient0000{patient}/study1_{finding}"
+        folder.mkdir(parents=True)
+        (folder / "image1.png").write_bytes(png_film())
+    (folder / "image2.png").write_bytes(b"")
+    return tmp_path / "films"
+
+
+def choose(app, folder):
+    app.text_input(key="folder").set_value(str(folder)).run()
+    assert not app.exception
+    return app
+
+
+def wait_until(app, condition):
+    for _ in range(200):
+        if condition(words(app.run())):
+            return
+        time.sleep(0.1)
+    raise AssertionError(words(app))
+
+
+def test_a_training_is_begun_watched_stopped_and_resumed(films, elsewhere, runs):
+    app = choose(open_page("pages/train.py"), films)
+    table = app.dataframe[0].value
+    assert table.values.tolist() == [["for training", 2, 2, 2, "1 (50%)"], ["for validation", 1, 1, 1, "1 (100%)"]]
+    assert "1 × " in words(app)
+    assert "image2" not in words(app)
+    app.text_input(key="name").set_value("mine").run()
+    app.number_input[0].set_value(300).run()
+    app.button(key="start").click().run()
+    assert not app.error
+    wait_until(app, lambda text: "mine" in text and "Dotted" in text)
+    assert "A training is running on this computer already" in words(app)
+    app.button(key="start").click().run()
+    assert "mine was begun before" in words(app)
+    again = open_page("pages/train.py")
+    buttons = lambda: [button.label for button in again.button if button.key != "look"]  # noqa: E731
+    assert buttons() == ["Stop"], "another session sees it too, and may stop it"
+    again.button(key="stop-mine").click().run()
+    wait_until(again, lambda _: buttons() == ["Resume"])
+    assert jobs.read_run("mine", runs).phase == "stopped"
+    again.button(key="resume-mine").click().run()
+    wait_until(again, lambda _: buttons() == ["Stop"])
+    assert str(films) not in words(again)
+    assert str(films) not in " ".join(code.value for code in again.code)
+
+
+@pytest.mark.parametrize(
+    ("place", "sentence"),
+    [("films", "whole path is needed"), ("/no/such/folder", "expected, but there is none"), ("empty", "was expected")],
+)
+def test_a_place_without_films_is_one_sentence_and_nothing_can_be_started(tmp_path, runs, place, sentence):
+    (tmp_path / "empty").mkdir()
+    app = choose(open_page("pages/train.py"), tmp_path / "empty" if place == "empty" else place)
+    (error,) = app.error
+    assert sentence in error.value
+    assert str(tmp_path) not in error.value
+    assert "start" not in [button.key for button in app.button]
+
+
+def test_nothing_is_started_from_a_page_that_is_open_to_others(films, runs, monkeypatch):
+    before = st.get_option
+    monkeypatch.setattr(st, "get_option", lambda name: "0.0.0.0" if name == "server.address" else before(name))
+    app = open_page("pages/train.py")
+    assert "open to others" in words(app)
+    assert not app.text_input
+
+
+def test_a_training_that_died_or_failed_says_so(runs):
+    for name, phase, message in (("dead", "training", ""), ("failed", "failed", "No films of patients to test on.")):
+        (runs / name).mkdir(parents=True)
+        (runs / name / "request.json").write_text("{}" if name == "failed" else '{"id": "dead"}')
+        told = {"phase": phase, "message": message, "pid": 999_999_999, "updated": time.time(), "history": []}
+        (runs / name / "progress.json").write_text(json.dumps(told))
+    app = open_page("pages/train.py")
+    assert not app.exception
+    assert "ended without saying why" in words(app)
+    assert "No films of patients to test on" in words(app)
+    assert app.button(key="resume-dead")

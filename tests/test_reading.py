@@ -1,12 +1,22 @@
 """The way from films to a second opinion, with a stand-in for the network so that every number is known."""
 
+import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from core.reading import Reader, mean_probability
+import core.reading as reading_module
+from core.checkpoints import CheckpointEntry
+from core.checkpoints.ensembles import Ensemble, ensemble_card, ensemble_members, find_ensemble, read_ensemble
+from core.errors import CheckpointError
+from core.predict import main as predict
+from core.radiographs import read_radiograph
+from core.reading import EnsembleReader, Reader, mean_probability, open_reader
+from core.results import reading_result, study_result
 from core.values import Checkpoint, Interval, OperatingPoint, Prediction, Radiograph, WristRegion
+from tests.films import png_film
 
 RATE = Interval(0.95, 0.9, 0.98, 100)
 CARD = Checkpoint(
@@ -29,7 +39,7 @@ def film(number, brightness=1.0):
     return Radiograph(f"{number:064d}", pixels, "PNG, 8 bit")
 
 
-def reader(probabilities, confidence=1.0):
+def reader(probabilities, confidence=1.0, card=CARD):
     """Return a reader that gives each film id its probability, and a log of what the finder and network were asked."""
     asked = SimpleNamespace(found=[], read=[])
 
@@ -39,9 +49,9 @@ def reader(probabilities, confidence=1.0):
 
     def predict(radiographs, regions):
         asked.read += list(zip([r.id for r in radiographs], regions, strict=True))
-        return [Prediction(r.id, CARD.id, 0.0, probabilities[r.id]) for r in radiographs]
+        return [Prediction(r.id, card.id, 0.0, probabilities[r.id]) for r in radiographs]
 
-    classifier = SimpleNamespace(checkpoint=CARD, predict=predict)
+    classifier = SimpleNamespace(checkpoint=card, predict=predict)
     return Reader(classifier, SimpleNamespace(find=find)), asked
 
 
@@ -95,10 +105,149 @@ def test_nothing_is_said_where_no_wrist_was_found():
     assert mean_probability([reading]) is None
 
 
-def test_an_ensemble_is_the_mean_of_its_members():
+# --- the mean of several models ---------------------------------------------------------------------------------------
+
+
+def member(name, **changes):
+    return replace(CARD, **{"id": name, "title": name.upper(), "weights_sha256": name[0] * 64} | changes)
+
+
+def mean_of(*readers, ensemble=None):
+    return EnsembleReader(readers, ensemble_card([r.checkpoint for r in readers], ensemble))
+
+
+def test_a_mean_is_the_mean_of_its_models_for_each_film_and_the_study():
+    films = [film(1), film(2)]
+    one, _ = reader({films[0].id: 0.2, films[1].id: 0.4}, card=member("a"))
+    other, _ = reader({films[0].id: 0.8, films[1].id: 0.9}, card=member("b"))
+    reading = mean_of(one, other).read(films)
+    assert reading.probability == pytest.approx((0.3 + 0.85) / 2)
+    assert [f.prediction.probability for f in reading.films] == pytest.approx([0.5, 0.65])
+    assert reading.films[0].prediction.logit == pytest.approx(0)
+    assert reading.driver.radiograph is films[1]
+    assert [part.probability for part in reading.members] == pytest.approx([0.3, 0.85])
+    assert [part.decision.label for part in reading.members] == ["uncertain", "suspected"]
+    assert mean_probability(reading.members) == reading.probability
+
+
+def test_without_points_of_its_own_a_mean_gives_no_finding():
     films = [film(1)]
-    readings = [reader({films[0].id: p})[0].read(films) for p in (0.2, 0.9)]
-    assert mean_probability(readings) == pytest.approx(0.55)
+    sure = [reader({films[0].id: 0.99}, card=member(name))[0] for name in "ab"]
+    reading = mean_of(*sure).read(films)
+    assert (reading.decision.label, reading.decision.text) == ("uncertain", "Uncertain (no operating point)")
+    assert reading.decision.thresholds == {}
+    row = reading_result(["Film 1"], reading)
+    assert row["checkpoint"] == "mean of 2 models"
+    assert (row["threshold"], row["thresholds"]) == (None, {})
+    assert [part["decision"] for part in row["models"]] == ["Fracture suspected"] * 2
+
+
+def measured(*cards, low=0.4, high=0.97):
+    points = (OperatingPoint("high_sensitivity", low, RATE, RATE), OperatingPoint("high_specificity", high, RATE, RATE))
+    return Ensemble({card.id: card.weights_sha256 for card in cards}, points, {"simulated": True})
+
+
+def test_points_that_were_chosen_for_the_mean_decide():
+    films = [film(1)]
+    readers = [reader({films[0].id: p}, card=member(name))[0] for name, p in (("a", 0.9), ("b", 0.99))]
+    cards = [r.checkpoint for r in readers]
+    reading = mean_of(*readers, ensemble=measured(*cards)).read(films)
+    assert reading.decision.label == "uncertain", "0.945 lies below the mean's 0.97, though above each model's 0.6"
+    assert reading.decision.thresholds == {"high_sensitivity": 0.4, "high_specificity": 0.97}
+    retrained = measured(cards[0], replace(cards[1], weights_sha256="f" * 64))
+    assert mean_of(*readers, ensemble=retrained).read(films).decision.thresholds == {}
+
+
+def test_one_finder_looks_once_for_all_and_another_for_itself():
+    films = [film(1), film(2)]
+    given = {f.id: 0.5 for f in films}
+    cards = (member("a"), member("b"), member("c", region="other-finder"), member("d", region=None))
+    readers, asked = zip(*(reader(given, card=card) for card in cards), strict=True)
+    readers = (*readers[:3], Reader(readers[3].classifier, None))
+    reading = mean_of(*readers).read(films)
+    ids = [f.id for f in films]
+    assert [log.found for log in asked] == [ids, [], ids, []]
+    assert [region for _, region in asked[0].read] == [region for _, region in asked[1].read]
+    assert reading.films[0].region is asked[0].read[0][1]
+    marked = WristRegion(50, 60, 100, 90, set_by_reader=True)
+    mean_of(*readers).read(films, {ids[0]: marked, ids[1]: marked})
+    assert [log.found for log in asked] == [ids, [], ids, []], "what a person has marked is not looked for"
+    assert all(log.read[-1][1] is marked for log in asked[:3])
+
+
+def test_a_film_that_no_model_reads_does_not_count_and_one_that_some_read_does():
+    films = [film(1), film(2, brightness=0.01)]
+    sees, _ = reader({films[0].id: 0.8}, card=member("a"))
+    blind, _ = reader({}, confidence=0.0, card=member("b", region="other-finder"))
+    reading = mean_of(sees, blind).read(films)
+    assert reading.probability == pytest.approx(0.8)
+    assert reading.films[1].prediction is None
+    assert reading.films[1].quality.reasons
+    nothing = mean_of(blind, blind).read(films)
+    assert (nothing.probability, nothing.decision, nothing.driver) == (None, None, None)
+
+
+def test_the_result_of_a_mean_names_its_models_and_their_weights():
+    films = [film(1)]
+    readers = [reader({films[0].id: p}, card=member(name))[0] for name, p in (("a", 0.1), ("b", 0.5))]
+    result = json.loads(json.dumps(study_result(["Film 1"], [mean_of(*readers).read(films)]), allow_nan=False))
+    assert [row["checkpoint"] for row in result["checkpoints"]] == ["mean of 2 models", "a", "b"]
+    assert result["mean_probability"] == pytest.approx(0.3)
+    assert [part["weights_sha256"][0] for part in result["checkpoints"][0]["models"]] == ["a", "b"]
+
+
+def entries(*cards, broken=()):
+    return [CheckpointEntry(card.id, card, None) for card in cards] + [
+        CheckpointEntry(name, None, "The weights are missing.") for name in broken
+    ]
+
+
+def test_who_belongs_to_the_mean():
+    a, b, finder = member("a"), member("b"), member("finder", task="wrist")
+    mura = member("mura", positive_label="abnormal")
+    assert ensemble_members(entries(a, b, finder, mura), "b") == (b, a), "the default first, of one finding, no finder"
+    assert ensemble_members(entries(a, mura, b), "mura") == (mura,)
+    with pytest.raises(CheckpointError, match="whole, but c is not"):
+        ensemble_members(entries(a, b, broken=["c"]), "a")
+    later = member("later")
+    known = measured(a, b)
+    assert ensemble_members(entries(a, b, later, broken=["c"]), "a", known) == (a, b), "what was measured stands"
+    changed = replace(b, weights_sha256="f" * 64)
+    assert ensemble_members(entries(a, changed, later), "a", known) == (a, changed, later)
+    with pytest.raises(CheckpointError, match="two models or more, but there are 1"):
+        ensemble_card([a])
+    with pytest.raises(CheckpointError, match="same finding"):
+        ensemble_card([a, mura])
+
+
+def test_the_file_of_the_ensemble(tmp_path):
+    assert read_ensemble(tmp_path) is None
+    rate = {"value": 0.9, "low": 0.8, "high": 0.95, "n": 100}
+    points = [{"name": "high_sensitivity", "threshold": 0.2, "sensitivity": rate, "specificity": rate}]
+    members = [{"id": name, "weights_sha256": name * 64} for name in "ab"]
+    good = {"members": members, "operating_points": points, "data": {"simulated": True}}
+    (tmp_path / "ensemble.json").write_text(json.dumps(good))
+    found = read_ensemble(tmp_path)
+    assert dict(found.members) == {"a": "a" * 64, "b": "b" * 64}
+    assert found.operating_points[0].threshold == 0.2
+    assert found.operating_points[0].sensitivity.n == 100
+    with pytest.raises(CheckpointError, match="two models or more"):
+        find_ensemble(tmp_path)
+    point = points[0]
+    bad = (
+        "{",
+        "[]",
+        json.dumps(good | {"members": members[:1]}),
+        json.dumps(good | {"members": [members[0]] * 2}),
+        json.dumps(good | {"members": [members[0], {"id": "../b", "weights_sha256": ""}]}),
+        json.dumps(good | {"operating_points": [point | {"threshold": 2}]}),
+        json.dumps(good | {"operating_points": [point, point]}),
+        json.dumps({"members": members}),
+    )
+    for text in bad:
+        (tmp_path / "ensemble.json").write_text(text)
+        with pytest.raises(CheckpointError):
+            read_ensemble(tmp_path)
 
 
 def test_a_checkpoint_of_whole_films_asks_no_finder():
@@ -107,3 +256,37 @@ def test_a_checkpoint_of_whole_films_asks_no_finder():
     assert asked.found == []
     assert reading.films[0].region is None
     assert reading.probability == 0.4
+
+
+def test_opening_the_mean_loads_each_model_and_the_common_finder_once(monkeypatch, tmp_path):
+    cards = {card.id: card for card in (member("a"), member("b"))}
+    loaded = []
+    monkeypatch.setattr(
+        reading_module, "find_ensemble", lambda folder: (ensemble_card([*cards.values()]), (*cards.values(),))
+    )
+    monkeypatch.setattr(
+        "core.classifier.load_classifier",
+        lambda key, folder: loaded.append(key) or SimpleNamespace(checkpoint=cards[key]),
+    )
+    monkeypatch.setattr("core.wrist.load_finder", lambda key, folder: loaded.append(key) or SimpleNamespace())
+    opened = open_reader("all", tmp_path)
+    assert sorted(loaded) == ["a", "b", "finder"]
+    assert [r.checkpoint.id for r in opened.readers] == ["a", "b"]
+    assert opened.readers[0].finder is opened.readers[1].finder
+
+
+def test_the_command_line_reads_with_all_and_says_what_each_said(monkeypatch, tmp_path, capsys):
+    path = tmp_path / "a.png"
+    path.write_bytes(png_film())
+    key = read_radiograph(path.read_bytes()).id
+    who = mean_of(*(reader({key: p}, card=member(name))[0] for name, p in (("a", 0.2), ("b", 0.6))))
+    monkeypatch.setattr(reading_module, "open_reader", lambda checkpoint, folder: {"all": who}[checkpoint])
+    monkeypatch.setattr(reading_module, "import_tensorflow_quietly", lambda: None)
+    assert predict([str(path), "--checkpoint", "all", "--json", "--study"]) == 0
+    film_row, study_row = map(json.loads, capsys.readouterr().out.splitlines())
+    assert film_row["checkpoint"] == study_row["checkpoint"] == "mean of 2 models"
+    assert film_row["probability"] == study_row["probability"] == pytest.approx(0.4)
+    assert film_row["logit"] == pytest.approx(np.log(0.4 / 0.6))
+    assert [(part["checkpoint"], part["probability"]) for part in study_row["models"]] == [("a", 0.2), ("b", 0.6)]
+    assert predict([str(path), "--checkpoint", "all", "--explain", "gradcam", "--out", str(tmp_path / "maps")]) == 1
+    assert "one --checkpoint" in capsys.readouterr().err

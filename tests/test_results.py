@@ -1,6 +1,7 @@
 """What a screen and a file say: sentences and JSON checked against numbers counted by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,13 @@ from core.checkpoints.cards import write_card
 from core.quality import Quality
 from core.reading import FilmReading, StudyReading
 from core.results import (
+    _mean_scores,
     cases_sentence,
+    comparison_rows,
     evidence_sentence,
     film_result,
+    held_out_scores,
+    model_names,
     operating_point_rows,
     reading_result,
     result_rows,
@@ -142,3 +147,44 @@ def test_tables_of_the_card():
     )
     assert [row["films"] for row in both] == ["simulated", "real"]
     assert operating_point_rows(card())[0]["sensitivity"] == "0.95 (0.90 to 0.98, n=100)"
+
+
+def test_models_stand_beside_each_other_by_what_was_measured_on_which_films():
+    def measured(value):
+        return {"value": value, "low": value - 0.1, "high": value + 0.05, "n": 40}
+
+    both = card(
+        data={"simulated": True, "results": {"auc": measured(0.9), "real_normals_called_suspected": measured(0.2)}}
+    )
+    real = replace(both, id="d", data={"simulated": False, "results": {"auc": measured(0.8), "odd_one": measured(0.5)}})
+    names = model_names([both, real, replace(both, id="e", title="E")])
+    assert names == {"c": "C (c)", "d": "C (d)", "e": "E"}, "an id only where titles are the same"
+    assert comparison_rows([both, real]) == [
+        {"": "AUC of the study", "films": "simulated", "C (c)": "0.900 (0.800 to 0.950), n=40"},
+        {"": "Without a fracture, called suspected", "films": "real", "C (c)": "0.200 (0.100 to 0.250), n=40"},
+        {"": "AUC of the study", "films": "real", "C (d)": "0.800 (0.700 to 0.850), n=40"},
+        {"": "odd one", "films": "real", "C (d)": "0.500 (0.400 to 0.550), n=40"},
+    ]
+    assert comparison_rows([]) == []
+
+
+def test_a_mean_is_compared_with_the_mean_scores_of_studies_that_all_its_models_read(tmp_path):
+    def published(name, probabilities, studies="abc"):
+        own = write_card(replace(card(), id=name))[1]
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "card.json").write_text(write_card(own)[0])
+        rows = [f"test,{s},{s},{int(s != 'a')},{p}" for s, p in zip(studies, probabilities, strict=True)]
+        head = "split,study_id,patient_id,label,probability"
+        (tmp_path / name / "scores.csv").write_text("\n".join([head, *rows]) + "\n")
+        return replace(reading([0.9]), checkpoint=own)
+
+    one = published("one", [0.1, 0.9, 0.8])
+    two = published("two", [0.3, 0.8, 0.7][::-1], "abc"[::-1])
+    mean = replace(one, checkpoint=card(operating_points=()), members=(one, two))
+    assert cases_sentence(mean, tmp_path).startswith("Of ")
+    found = _mean_scores(mean.checkpoint, [held_out_scores(part.checkpoint, tmp_path) for part in (one, two)])
+    assert dict(zip(found.study_ids, found.probabilities.tolist(), strict=True)) == pytest.approx(
+        {"a": 0.2, "b": 0.85, "c": 0.75}
+    )
+    other = published("other", [0.1, 0.9, 0.8], "abd")
+    assert cases_sentence(replace(mean, members=(one, other)), tmp_path).startswith("There are no test studies")

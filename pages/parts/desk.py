@@ -17,8 +17,8 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from core.errors import RadiographError
 from core.explain import explain
 from core.radiographs import read_radiograph
-from core.reading import Reader, StudyReading
-from core.values import Explanation, Radiograph, WristRegion
+from core.reading import EnsembleReader, Reader, StudyReading
+from core.values import Checkpoint, Explanation, Radiograph, WristRegion
 from pages.parts.viewer import film_bytes
 
 _STUDY_NUMBERS = itertools.count(1)
@@ -34,7 +34,7 @@ class Desk:
     films: tuple[Radiograph, ...] = ()
     problems: tuple[str, ...] = ()
     regions: dict[str, WristRegion] = field(default_factory=dict)
-    readings: dict[str, StudyReading] = field(default_factory=dict)
+    readings: dict[tuple, StudyReading] = field(default_factory=dict)
     explanations: dict[tuple, Explanation] = field(default_factory=dict)
     packed: dict[str, bytes] = field(default_factory=dict)
 
@@ -63,12 +63,19 @@ class Desk:
         self.readings.clear()
         self.explanations.clear()
 
-    def reading(self, reader: Reader) -> StudyReading:
+    def reading(self, reader: Reader | EnsembleReader) -> StudyReading:
         """Return what `reader` says of the study; read once."""
-        key = reader.checkpoint.id
+        key = self.reading_key(reader.checkpoint)
         if key not in self.readings:
-            self.readings[key] = reader.read(self.films, self.regions)
+            reading = reader.read(self.films, self.regions)
+            for each in (reading, *reading.members):
+                self.readings[self.reading_key(each.checkpoint)] = each
         return self.readings[key]
+
+    @staticmethod
+    def reading_key(checkpoint: Checkpoint) -> tuple:
+        """Return the key under which a checkpoint's reading lies in `readings`."""
+        return checkpoint.id, checkpoint.weights_sha256, checkpoint.card_sha256
 
     def explanation(self, reader: Reader, film: Radiograph, method: str, target: str, progress=None) -> Explanation:
         """Return a heat map of a film; made once."""

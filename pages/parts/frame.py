@@ -5,7 +5,12 @@ from __future__ import annotations
 import streamlit as st
 
 NOTICE = "For research and education. Not a medical device: do not use it for diagnosis or treatment."
-_PAGES = {"Reading room": "streamlit_app.py", "About this model": "pages/about.py"}
+_PAGES = {
+    "Reading room": "streamlit_app.py",
+    "Compare models": "pages/compare.py",
+    "Train": "pages/train.py",
+    "About this model": "pages/about.py",
+}
 
 _STYLE = """
 <style>
@@ -24,6 +29,14 @@ _STYLE = """
   .answer .share { font-size: 1.75rem; line-height: 1.25; font-weight: 650; }
   .answer p { flex-basis: 100%; font-size: 1.04rem; margin: 0; }
   .answer p.small { color: #a3adba; font-size: .93rem; }
+  .members { width: 100%; border-collapse: collapse; font-size: .93rem; }
+  .members td, .members th { text-align: left; padding: .3rem .6rem .3rem 0; border-bottom: 1px solid #2a313b;
+    vertical-align: top; }
+  .members th { color: #a3adba; font-weight: 400; }
+  .members td:nth-child(2) { white-space: nowrap; }
+  .legend { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; margin: 0; }
+  .legend i { display: inline-block; width: 1.1rem; height: .35rem; border-radius: 2px; margin-right: .5rem;
+    vertical-align: middle; }
   [data-testid="stFileUploaderDropzone"] { min-height: 8.5rem; align-items: center;
     justify-content: center; }
 </style>

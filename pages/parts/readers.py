@@ -7,25 +7,42 @@ import threading
 import streamlit as st
 
 from core.checkpoints import CHECKPOINTS, default_id, list_checkpoints
-from core.reading import Reader, open_reader
+from core.reading import ALL, EnsembleReader, Reader, open_ensemble, open_reader
+from core.wrist import WristFinder, load_finder
 
 
-@st.cache_resource(max_entries=6, show_spinner=False)
+@st.cache_resource(max_entries=10, show_spinner=False)
 def _reader(checkpoint_id: str, weights_sha256: str) -> Reader:
-    return open_reader(checkpoint_id, CHECKPOINTS)
+    return open_reader(checkpoint_id, CHECKPOINTS, _finder_of)
 
 
-def reader_of(checkpoint_id: str) -> Reader:
-    """Return a checkpoint ready to read; loaded anew only if its weights have changed.
+@st.cache_resource(max_entries=3, show_spinner=False)
+def _finder(finder_id: str, weights_sha256: str) -> WristFinder:
+    return load_finder(finder_id, CHECKPOINTS)
+
+
+def _finder_of(finder_id: str) -> WristFinder:
+    return _finder(finder_id, _sha_of(finder_id))
+
+
+def _sha_of(checkpoint_id: str) -> str:
+    entry = next((entry for entry in list_checkpoints(CHECKPOINTS) if entry.id == checkpoint_id), None)
+    return entry.checkpoint.weights_sha256 if entry and entry.checkpoint else ""
+
+
+def reader_of(checkpoint_id: str) -> Reader | EnsembleReader:
+    """Return a checkpoint, or the mean of all, ready to read; loaded anew only if its weights have changed.
+
+    The models of a mean are those that are kept for reading alone: nothing is loaded twice.
 
     Raises
     ------
     CheckpointError
         If it is missing or altered.
     """
-    entry = next((entry for entry in list_checkpoints(CHECKPOINTS) if entry.id == checkpoint_id), None)
-    sha = entry.checkpoint.weights_sha256 if entry and entry.checkpoint else ""
-    return _reader(checkpoint_id, sha)
+    if checkpoint_id == ALL:
+        return open_ensemble(CHECKPOINTS, reader_of)
+    return _reader(checkpoint_id, _sha_of(checkpoint_id))
 
 
 @st.cache_resource(show_spinner=False)

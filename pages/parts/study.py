@@ -8,7 +8,8 @@ from functools import partial
 
 import streamlit as st
 
-from core.checkpoints import CHECKPOINTS, CheckpointEntry, default_id, list_checkpoints
+from core.checkpoints import CHECKPOINTS, default_id, list_checkpoints
+from core.checkpoints.ensembles import find_ensemble
 from core.errors import ScaphoidError
 from core.explain import METHODS, available_methods
 from core.figures import (
@@ -21,9 +22,9 @@ from core.figures import (
     png_bytes,
     probability_figure,
 )
-from core.reading import Reader, StudyReading, mean_probability
-from core.results import cases_sentence, evidence_sentence, study_result
-from core.values import Explanation, Radiograph, WristRegion
+from core.reading import ALL, EnsembleReader, Reader, StudyReading
+from core.results import cases_sentence, evidence_sentence, member_results, model_names, study_result
+from core.values import Checkpoint, Explanation, Radiograph, WristRegion
 from pages.parts.desk import Desk
 from pages.parts.readers import reader_of
 from pages.parts.viewer import ViewerFilm, ViewerOverlay, show_viewer
@@ -34,21 +35,22 @@ _VIEW_WORDS = {"LATERAL": "lateral", "OBLIQUE": "oblique"}
 
 def show_study(desk: Desk) -> None:
     """Show the study on the desk."""
-    for key in ("method", "target"):  # A choice outlives the control, so that the map can be switched off and on.
+    for key in (
+        "method",
+        "target",
+        "heat-model",
+    ):  # A choice outlives the control, so that the map can be switched off and on.
         if key in st.session_state:
             st.session_state[key] = st.session_state[key]
     for problem in desk.problems:
         st.error(problem)
-    entries = list_checkpoints(CHECKPOINTS)
     answer_place = st.container()
     viewing, asking = st.columns([0.68, 0.32], gap="medium")
     with asking:
         share_place, heat_place = st.container(), st.container()
-        readers = _choose_readers(entries)
-    if not readers:
-        none_chosen = st.session_state.get("checkpoints") == []
-        unusable = "No checkpoint can be used, so the films cannot be read."
-        answer_place.error("Choose a checkpoint to read with." if none_chosen else unusable)
+        reader = _choose_reader()
+    if reader is None:
+        answer_place.error("No checkpoint can be used, so the films cannot be read.")
         with viewing:  # The films stay, and with them the zoom, while another checkpoint is chosen.
             films = [ViewerFilm(film, film_label(desk, film)) for film in desk.films]
             show_viewer(desk.study, films, desk.packed_film, None, lambda: None)
@@ -56,19 +58,20 @@ def show_study(desk: Desk) -> None:
             _offer_closing(desk)
         return
     with answer_place, st.spinner("Reading the films"):
-        readings = [desk.reading(reader) for reader in readers]
+        reading = desk.reading(reader)
     with answer_place:
-        _show_answer(desk, readings)
+        _show_answer(desk, reading)
     with share_place:
-        _show_probabilities(desk, readings)
+        _show_probabilities(desk, reading)
+        _show_members(reading)
     with heat_place:
-        overlay = _choose_heat(desk, readers[0])
+        explained, overlay = _choose_heat(desk, reader)
     with asking:
-        _offer_downloads(desk, readings, overlay)
+        _offer_downloads(desk, reading, explained, overlay)
         _offer_closing(desk)
     with viewing:
-        _show_films(desk, readings[0], overlay)
-        _show_notes(desk, readings[0])
+        _show_films(desk, reading, explained, overlay)
+        _show_notes(desk, reading)
 
 
 def _offer_closing(desk: Desk) -> None:
@@ -81,96 +84,102 @@ def film_label(desk: Desk, film: Radiograph) -> str:
     return f"Film {number}" + (f" · {_VIEW_WORDS.get(film.view, film.view)}" if film.view else "")
 
 
-def _choose_readers(entries: list[CheckpointEntry]) -> list[Reader]:
+def _choose_reader() -> Reader | EnsembleReader | None:
+    """Let the reader choose a model where there are several, or the mean of all; None where none can be used."""
+    entries = list_checkpoints(CHECKPOINTS)
     usable = {
         entry.id: entry.checkpoint for entry in entries if entry.checkpoint and entry.checkpoint.task == "fracture"
     }
+    for entry in entries:
+        if entry.reason:
+            st.warning(f"Checkpoint {entry.id} is not used: {entry.reason}")
     try:
         default = default_id(CHECKPOINTS)
     except ScaphoidError as error:
         default = None
         st.warning(str(error))
-    chosen = list(usable)[:1] if default not in usable else [default]
+    chosen = default if default in usable else next(iter(usable), None)
     if len(usable) > 1:
-        chosen = st.multiselect(
-            "Read with",
-            list(usable),
-            default=chosen,
-            format_func=lambda key: usable[key].title,
-            key="checkpoints",
-            help="Several are shown side by side with their mean; the heat map is the first one's.",
-        )
-    for entry in entries:
-        if entry.reason:
-            st.warning(f"Checkpoint {entry.id} is not used: {entry.reason}")
-    readers = []
-    for key in chosen:
-        try:
-            readers.append(reader_of(key))
-        except ScaphoidError as error:
-            st.error(f"Checkpoint {key} is not used: {error}")
-    return readers
+        chosen = _choose_among(usable, default)
+    try:
+        with st.spinner("Opening the model"):
+            return reader_of(chosen) if chosen else None
+    except ScaphoidError as error:
+        st.error(f"Checkpoint {chosen} is not used: {error}")
+        return None
+
+
+def _choose_among(usable: dict[str, Checkpoint], default: str | None) -> str:
+    names = model_names(usable.values())
+    options = sorted(usable, key=lambda key: key != default)
+    try:
+        mean, members = find_ensemble(CHECKPOINTS)
+        names[ALL] = "Mean of all models" if len(members) == len(usable) else mean.title
+        options.append(ALL)
+    except ScaphoidError as error:
+        st.warning(f"The mean of the models is not offered: {error}")
+    if st.session_state.get("checkpoint") not in options:
+        st.session_state.pop("checkpoint", None)
+    return st.selectbox("Read with", options, format_func=names.get, key="checkpoint")
 
 
 # ---- the answer ------------------------------------------------------------------------------------------------------
-def _show_answer(desk: Desk, readings: list[StudyReading]) -> None:
-    first = readings[0]
-    if first.decision is None:
-        reasons = " ".join(dict.fromkeys(reason for film in first.films for reason in film.quality.reasons))
+def _show_answer(desk: Desk, reading: StudyReading) -> None:
+    if reading.decision is None:
+        reasons = " ".join(dict.fromkeys(reason for film in reading.films for reason in film.quality.reasons))
         st.html(
             f'<section class="answer" style="--tone:#a3adba" aria-live="polite"><h2>Not read</h2>'
             f"<p>{html.escape(reasons)}</p></section>"
         )
         return
-    words = sorted({reading.decision.label for reading in readings if reading.decision})
-    agreed = len(words) == 1
-    probability = mean_probability(readings)
-    tone = _TONES[first.decision.label] if agreed else UNCERTAIN
-    title = first.decision.text if agreed else "Uncertain: the models disagree"
-    alone = f"{first.checkpoint.title} alone: " if len(readings) > 1 else ""
-    share = percent(probability) + (f" mean of {len(readings)}" if len(readings) > 1 else "")
+    share = percent(reading.probability) + (f" {reading.checkpoint.id}" if reading.members else "")
     st.html(
-        f'<section class="answer" style="--tone:{tone}" aria-live="polite"><h2>{html.escape(title)}</h2>'
+        f'<section class="answer" style="--tone:{_TONES[reading.decision.label]}" aria-live="polite">'
+        f"<h2>{html.escape(reading.decision.text)}</h2>"
         f'<span class="share">{share}</span>'
-        f"<p>{html.escape(alone + cases_sentence(first))}</p>"
-        f'<p class="small">{html.escape(_how(desk, readings))}</p></section>'
+        f"<p>{html.escape(cases_sentence(reading))}</p>"
+        f'<p class="small">{html.escape(_how(desk, reading))}</p></section>'
     )
 
 
-def _how(desk: Desk, readings: list[StudyReading]) -> str:
-    first = readings[0]
-    read = sum(film.prediction is not None for film in first.films)
-    driver = film_label(desk, first.driver.radiograph)
-    names = ", ".join(reading.checkpoint.title for reading in readings)
-    seconds = sum(reading.seconds for reading in readings)
-    by = f", driven by {driver}" if read > 1 else ""
-    films = "1 film" if len(first.films) == 1 else f"{read} of {len(first.films)} films"
-    return f"{desk.title}. {films} read{by}, in {seconds:.2f} s, by {names}."
+def _how(desk: Desk, reading: StudyReading) -> str:
+    read = sum(film.prediction is not None for film in reading.films)
+    names = ", ".join(model_names(part.checkpoint for part in reading.members or (reading,)).values())
+    by = f", driven by {film_label(desk, reading.driver.radiograph)}" if read > 1 else ""
+    films = "1 film" if len(reading.films) == 1 else f"{read} of {len(reading.films)} films"
+    return f"{desk.title}. {films} read{by}, in {reading.seconds:.2f} s, by {names}."
 
 
-def _show_probabilities(desk: Desk, readings: list[StudyReading]) -> None:
-    first = readings[0]
-    rows = []
-    if len(readings) > 1:
-        rows += [ProbabilityRow(f"Mean of {len(readings)}", mean_probability(readings), main=True)]
-        rows += [
-            ProbabilityRow(reading.checkpoint.title, reading.probability)
-            for reading in readings
-            if reading.probability is not None
-        ]
-    elif first.probability is not None:
-        rows += [ProbabilityRow("Study (mean)", first.probability, main=True)]
+def _show_probabilities(desk: Desk, reading: StudyReading) -> None:
+    if reading.probability is None:
+        return
+    main = "Mean of models" if reading.members else "Study (mean)"
+    rows = [ProbabilityRow(main, reading.probability, main=True)]
     rows += [
         ProbabilityRow(film_label(desk, film.radiograph), film.prediction.probability)
-        for film in first.films
+        for film in reading.films
         if film.prediction
     ]
-    if rows:
-        st.markdown(f"**Probability of {_article(first.checkpoint.positive_label)}**")
-        st.plotly_chart(
-            probability_figure(rows, first.checkpoint), config={"displayModeBar": False}, key="probabilities"
-        )
+    st.markdown(f"**Probability of {_article(reading.checkpoint.positive_label)}**")
+    st.plotly_chart(probability_figure(rows, reading.checkpoint), config={"displayModeBar": False}, key="probabilities")
+    if reading.checkpoint.operating_points:
         st.caption("Green: none seen. Yellow: uncertain. Red: suspected. How the limits were chosen: About this model.")
+    elif reading.members:
+        st.caption("No limits were chosen for this mean, so it gives a number and no finding.")
+
+
+def _show_members(reading: StudyReading) -> None:
+    """Show what each model of a mean says by itself."""
+    if not reading.members:
+        return
+    names = model_names(part.checkpoint for part in reading.members)
+    lines = [
+        f"<tr><td>{html.escape(names[row['checkpoint']])}</td>"
+        f"<td>{'-' if row['probability'] is None else percent(row['probability'])}</td>"
+        f"<td>{html.escape(row['decision'])}</td></tr>"
+        for row in member_results(reading)
+    ]
+    st.html(f'<table class="members"><tr><th>Each model by itself</th><th></th><th></th></tr>{"".join(lines)}</table>')
 
 
 def _article(label: str) -> str:
@@ -178,12 +187,14 @@ def _article(label: str) -> str:
 
 
 # ---- the heat map ----------------------------------------------------------------------------------------------------
-def _choose_heat(desk: Desk, reader: Reader) -> Explanation | None:
-    """Let the reader ask for a heat map of the film shown; return it, or None."""
+def _choose_heat(desk: Desk, reader: Reader | EnsembleReader) -> tuple[Checkpoint, Explanation | None]:
+    """Let the reader ask for a heat map of the film shown; return whose it is, and the map or None."""
     selected = _selected_film(desk)
     film = next(film for film in desk.reading(reader).films if film.radiograph.id == selected.id)
     if not st.toggle("Heat map", key="heat", disabled=film.prediction is None) or film.prediction is None:
-        return None
+        return reader.checkpoint, None
+    if isinstance(reader, EnsembleReader):
+        reader = _choose_member(reader)
     keys = available_methods(reader.checkpoint)
     if st.session_state.get("method") not in keys:
         st.session_state.pop("method", None)
@@ -195,10 +206,19 @@ def _choose_heat(desk: Desk, reader: Reader) -> Explanation | None:
         words = {"for": f"for {label}", "against": f"against {label}"}
         target = st.radio("Evidence", tuple(words), format_func=words.get, horizontal=True, key="target")
     try:
-        return _explained(desk, reader, selected, method, target)
+        return reader.checkpoint, _explained(desk, reader, selected, method, target)
     except ScaphoidError as error:
         st.error(str(error))
-        return None
+        return reader.checkpoint, None
+
+
+def _choose_member(reader: EnsembleReader) -> Reader:
+    """Let the reader choose whose map to see: a mean looks at nothing, its models do."""
+    members = {member.checkpoint.id: member for member in reader.readers}
+    names = model_names(member.checkpoint for member in reader.readers)
+    if st.session_state.get("heat-model") not in members:
+        st.session_state.pop("heat-model", None)
+    return members[st.selectbox("Map of", list(members), format_func=names.get, key="heat-model")]
 
 
 def _explained(desk: Desk, reader: Reader, film: Radiograph, method: str, target: str) -> Explanation:
@@ -217,13 +237,13 @@ def _selected_film(desk: Desk) -> Radiograph:
     return next((film for film in desk.films if film.id == state.get("selected")), desk.films[0])
 
 
-def _show_films(desk: Desk, reading: StudyReading, explanation: Explanation | None) -> None:
+def _show_films(desk: Desk, reading: StudyReading, card: Checkpoint, explanation: Explanation | None) -> None:
     films = [ViewerFilm(film.radiograph, film_label(desk, film.radiograph), film.region) for film in reading.films]
     overlay = None
     if explanation:
-        _, positive = evidence_sentence(explanation, reading.checkpoint)
+        _, positive = evidence_sentence(explanation, card)
         method = METHODS[explanation.method]
-        side = f", {explanation.target} {reading.checkpoint.positive_label}" if method.directed else ""
+        side = f", {explanation.target} {card.positive_label}" if method.directed else ""
         title = f"{method.title}{side}"
         overlay = ViewerOverlay(explanation, title if positive else f"{title}: No positive evidence", positive)
     show_viewer(desk.study, films, desk.packed_film, overlay, lambda: _take_region(desk))
@@ -245,10 +265,10 @@ def _show_notes(desk: Desk, reading: StudyReading) -> None:
 
 # ---- downloads -------------------------------------------------------------------------------------------------------
 # The buttons hold the desk and keys, never films: what the desk has forgotten cannot be held by a button.
-def _offer_downloads(desk: Desk, readings: list[StudyReading], explanation: Explanation | None) -> None:
+def _offer_downloads(desk: Desk, reading: StudyReading, card: Checkpoint, explanation: Explanation | None) -> None:
     st.download_button(
         "Download the result (JSON)",
-        partial(_result_json, desk, [reading.checkpoint.id for reading in readings]),
+        partial(_result_json, desk, desk.reading_key(reading.checkpoint)),
         file_name="scaphoid-result.json",
         mime="application/json",
         width="stretch",
@@ -256,7 +276,7 @@ def _offer_downloads(desk: Desk, readings: list[StudyReading], explanation: Expl
         on_click="ignore",
     )
     # A map that is not shown as evidence is not handed out either: scaled to its own maximum it would look like some.
-    if explanation and evidence_sentence(explanation, readings[0].checkpoint)[1]:
+    if explanation and evidence_sentence(explanation, card)[1]:
         st.download_button(
             "Download film with heat map (PNG)",
             partial(_overlay_png, desk, desk.explanation_key(explanation)),
@@ -268,10 +288,9 @@ def _offer_downloads(desk: Desk, readings: list[StudyReading], explanation: Expl
         )
 
 
-def _result_json(desk: Desk, checkpoint_ids: list[str]) -> str:
+def _result_json(desk: Desk, key: tuple) -> str:
     labels = [film_label(desk, film) for film in desk.films]
-    readings = [desk.readings[key] for key in checkpoint_ids]
-    return json.dumps(study_result(labels, readings), indent=2, allow_nan=False)
+    return json.dumps(study_result(labels, [desk.readings[key]]), indent=2, allow_nan=False)
 
 
 def _overlay_png(desk: Desk, key: tuple) -> bytes:

@@ -1,0 +1,222 @@
+"""The Train page's two halves: a new training, and all that run or ran on this computer."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from core.backbones import BACKBONES
+from core.checkpoints import CHECKPOINTS, list_checkpoints
+from core.errors import DatasetError, ScaphoidError
+from core.figures import LearningCurve
+from core.results import model_names
+from core.train import PRESETS, jobs
+from core.train.jobs import RunOptions, RunStatus
+from core.train.survey import DatasetSurvey, survey_dataset
+from pages.parts.curves import colours_of_all, show_curves
+
+_PRESET_WORDS = {
+    "scaphoid": ("Scaphoid's own", "Also learns where the break is, where the dataset shows it."),
+    "better-mura": (
+        "better-mura",
+        "The published recipe of the better-mura project, kept to the letter, to check its figures.",
+    ),
+    "mura-320": ("MURA at 320 pixels", "A published recipe with larger films, kept to the letter; slower."),
+}
+_STARTS = {"imagenet": "ImageNet weights", "none": "Random numbers"}
+_COLOURS = {"published": "green", "failed": "red", "stopped": "gray", jobs.LOST: "orange"}
+_LOST = (
+    "Its process ended without saying why, as after a power cut or when memory ran out. "
+    "Resume goes on from its last whole epoch."
+)
+_SHOWN = 12
+
+
+# ---- a new training --------------------------------------------------------------------------------------------------
+def show_new_training() -> None:
+    """Let somebody choose films, recipe and network, and start."""
+    st.markdown("#### A new training")
+    if st.get_option("server.address") not in ("localhost", "127.0.0.1", "::1"):
+        st.warning(
+            "Trainings are started only where this page is served to its own computer alone, but it is open to others."
+        )
+        return
+    st.caption("It works on the computer that serves this page, and goes on when you close the browser.")
+    field, button = st.columns([0.76, 0.24], vertical_alignment="bottom")
+    place = field.text_input("Folder of films on this computer", key="folder", placeholder="/data/MURA-v1.1").strip()
+    survey = _surveyed(place, button.button("Look", key="look", width="stretch"))
+    if survey is None:
+        return
+    _show_survey(survey)
+    presets = [name for name in PRESETS if name in _PRESET_WORDS] + [
+        name for name in PRESETS if name not in _PRESET_WORDS and name != "wrist"
+    ]
+    words = {name: _PRESET_WORDS.get(name, (name, "")) for name in presets}
+    left, right = st.columns(2)
+    preset = left.selectbox("Recipe", presets, format_func=lambda name: words[name][0], key="preset")
+    wish = PRESETS[preset].backbone or "efficientnetlite0"
+    networks = sorted(BACKBONES, key=lambda name: name != wish)
+    backbone = right.selectbox(
+        "Network", networks, format_func=lambda name: BACKBONES[name].title, key=f"backbone-{preset}"
+    )
+    st.caption(words[preset][1])
+    options = _more_choices(place, preset, backbone, survey)
+    _say_what_happens(options)
+    if st.button("Start training", type="primary", key="start"):
+        _start(options)
+
+
+def _surveyed(place: str, again: bool) -> DatasetSurvey | None:
+    """Return what the folder holds, looked through once; else say why there is nothing to train on."""
+    if not place:
+        st.caption(
+            "MURA, GRAZPEDWRI-DX, FracAtlas, one folder for each class, or a table (CSV) that lists the films. "
+            "You will see what was found before anything starts."
+        )
+        return None
+    if not Path(place).expanduser().is_absolute():
+        st.error("The folder's whole path is needed, from its first letter or slash on, but a part of one was given.")
+        return None
+    known = st.session_state.get("surveyed")
+    if again or known is None or known[0] != place:
+        with st.spinner("Looking through the folder"):
+            try:
+                found = survey_dataset(Path(place).expanduser())
+            except DatasetError as error:
+                found = str(error)
+            except OSError:
+                found = "A folder that may be read was expected, but this one may not."
+        known = st.session_state["surveyed"] = (place, found)
+    if isinstance(known[1], str):
+        st.error(known[1])
+        return None
+    return known[1]
+
+
+def _show_survey(survey: DatasetSurvey) -> None:
+    st.markdown(f"**Found: {survey.sentence}**")
+    st.dataframe(pd.DataFrame(survey.rows), hide_index=True, height="content", key="survey")
+    if survey.left_out:
+        st.warning("Left out, because they cannot be used:\n" + "\n".join(f"- {line}" for line in survey.left_out))
+    for note in survey.notes:
+        st.caption(note)
+
+
+def _more_choices(place: str, preset: str, backbone: str, survey: DatasetSurvey) -> RunOptions:
+    usable = [entry.checkpoint for entry in list_checkpoints(CHECKPOINTS) if entry.checkpoint]
+    alike = [card for card in usable if card.task == "fracture" and card.backbone == backbone]
+    starts = _STARTS | {key: f"Weights of {name}" for key, name in model_names(alike).items()}
+    with st.expander("More choices"):
+        name = st.text_input(
+            "Name", key="name", placeholder="made from network, recipe and time", help="Small letters, digits, hyphens."
+        ).strip()
+        weights = st.selectbox(
+            "Start from",
+            list(starts),
+            format_func=starts.get,
+            key=f"weights-{backbone}",
+            help="ImageNet weights are fetched once where they are not on this computer. From random numbers a network "
+            "learns slowly.",
+        )
+        epochs = st.number_input(
+            "Epochs (rounds through all films)", 1, 500, PRESETS[preset].epochs, key=f"epochs-{preset}"
+        )
+    finders = [card.id for card in usable if card.task == "wrist"]
+    return RunOptions(
+        data=Path(place).expanduser(),
+        backbone=backbone,
+        preset=preset,
+        id=name or None,
+        weights=weights,
+        finder=finders[-1] if finders and survey.with_regions else None,
+        epochs=int(epochs),
+        out=CHECKPOINTS,
+    )
+
+
+def _say_what_happens(options: RunOptions) -> None:
+    seconds = jobs.seconds_per_epoch(options, jobs.RUNS)
+    pace = (
+        f"the last training like this took {jobs.duration_words(seconds)} an epoch"
+        if seconds
+        else "how long it takes is shown as soon as it is measured"
+    )
+    st.markdown(
+        f"{BACKBONES[options.backbone].title} will be trained for {options.epochs} epochs, measured on patients it "
+        f"never saw, and offered in the reading room; {pace}."
+    )
+    if any(run.running for run in jobs.list_runs(jobs.RUNS)):
+        st.warning("A training is running on this computer already. Two at once each take about twice as long.")
+
+
+def _start(options: RunOptions) -> None:
+    try:
+        run_id = jobs.start_run(options, jobs.RUNS)
+    except ScaphoidError as error:
+        st.error(str(error))
+        return
+    st.success(f"{run_id} was started.")
+
+
+# ---- those that run or ran -------------------------------------------------------------------------------------------
+@st.fragment(run_every=2)
+def show_trainings() -> None:
+    """Show every training, whoever started it, as it is now."""
+    runs = jobs.list_runs(jobs.RUNS)
+    st.markdown("#### Trainings on this computer")
+    if not runs:
+        st.caption("None yet.")
+    colours = colours_of_all(list_checkpoints(CHECKPOINTS), runs)
+    for run in runs[:_SHOWN]:
+        with st.container(border=True, key=f"run-{run.id}"):
+            _show_run(run, colours[run.id])
+    if len(runs) > _SHOWN:
+        st.caption(f"And {len(runs) - _SHOWN} older ones.")
+
+
+def _show_run(run: RunStatus, colour: str) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**{run.id}**", width="content")
+        st.badge(jobs.PHASES[run.phase], color=_COLOURS.get(run.phase, "blue"))
+    title = BACKBONES[run.backbone].title if run.backbone in BACKBONES else run.backbone
+    began = time.strftime("begun %d %b, %H:%M", time.localtime(run.started)) if run.started else ""
+    st.caption(" · ".join(filter(None, (title, _PRESET_WORDS.get(run.preset, (run.preset,))[0], began))))
+    sentence = jobs.progress_sentence(run)
+    if run.running:
+        st.progress(run.share, text=sentence)
+    elif run.phase == "failed":
+        st.error(sentence or "It failed; its last lines say why.")
+    elif run.phase == jobs.LOST:
+        st.warning(_LOST + (f" ({sentence}.)" if sentence else ""))
+    elif run.phase == "published":
+        st.markdown("It is offered in the reading room and stands on Compare models and About this model.")
+    elif sentence:
+        st.markdown(sentence)
+    _offer_changes(run)
+    if run.running or st.toggle("Curves and last lines", key=f"more-{run.id}"):
+        _show_course(run, colour)
+
+
+def _show_course(run: RunStatus, colour: str) -> None:
+    if run.history:
+        show_curves([LearningCurve(run.id, run.history, colour)], f"curves-{run.id}", ("loss", "auc"))
+        st.caption("Dotted: on the films it learns from. Solid: on films of other patients.")
+    lines = jobs.tail_log(run.id, jobs.RUNS, 6 if run.running else 12)
+    if lines:
+        st.code(lines, language=None, wrap_lines=True)
+
+
+def _offer_changes(run: RunStatus) -> None:
+    if not (run.running or run.resumable):
+        return
+    words, act = ("Stop", jobs.stop_run) if run.running else ("Resume", jobs.resume_run)
+    if st.button("Stopping" if run.stopping else words, key=f"{words.lower()}-{run.id}", disabled=run.stopping):
+        try:
+            act(run.id, jobs.RUNS)
+        except ScaphoidError as error:
+            st.error(str(error))
+            return
+        st.rerun(scope="fragment")
