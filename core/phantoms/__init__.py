@@ -14,6 +14,7 @@ from core.phantoms.films import (
     simulate_wrist,
 )
 from core.phantoms.fractures import KINDS, UNDISPLACED
+from core.phantoms.injection import inject_fracture, write_injected
 
 __all__ = [
     "FRAMINGS",
@@ -22,7 +23,9 @@ __all__ = [
     "VERSION",
     "VIEWS",
     "SimulatedFilm",
+    "inject_fracture",
     "simulate_film",
     "simulate_study",
     "simulate_wrist",
+    "write_injected",
 ]

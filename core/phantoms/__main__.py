@@ -14,16 +14,25 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     """Return the command line's settings."""
     parser = argparse.ArgumentParser(
         prog="python -m core.phantoms",
-        description="Write simulated wrist radiographs (PA and lateral, half of the studies fractured) with exact "
-        "fracture masks, in the folder layout of MURA.",
+        description="Write simulated wrist radiographs (two or three views a study, half of them fractured) with "
+        "exact fracture masks, in the folder layout of MURA.",
     )
     parser.add_argument("out", metavar="OUT", type=Path, help="a new or empty folder")
-    parser.add_argument("--studies", metavar="N", type=int, required=True, help="number of studies, two films each")
+    parser.add_argument(
+        "--studies", metavar="N", type=int, required=True, help="number of studies, two or three films each"
+    )
     parser.add_argument(
         "--seed", metavar="S", type=int, default=0, help="the same seed gives the same films (default 0)"
     )
     parser.add_argument("--size", type=int, default=512, help="longer side of a film in pixels (default 512)")
     parser.add_argument("--valid-fraction", type=float, default=0.2, help="share of the valid split (default 0.2)")
+    parser.add_argument(
+        "--bits",
+        choices=("8", "16", "mixed"),
+        default="8",
+        help="depth of the PNG files; mixed: as each machine stores",
+    )
+    parser.add_argument("--sheet", metavar="FILE.png", type=Path, help="also draw the first films on a contact sheet")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
     return parser.parse_args(arguments)
 
@@ -32,12 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     options = parse_arguments(arguments)
     from core.errors import ScaphoidError
-    from core.phantoms.dataset import DatasetSettings, write_dataset
+    from core.phantoms.dataset import DatasetSettings, write_dataset, write_sheet
 
     start = time.monotonic()
     try:
-        settings = DatasetSettings(options.studies, options.seed, options.size, options.valid_fraction)
+        settings = DatasetSettings(options.studies, options.seed, options.size, options.valid_fraction, options.bits)
         films = write_dataset(options.out, settings, options.jobs, _progress(start))
+        if options.sheet:
+            write_sheet(options.out, options.sheet)
     except ScaphoidError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""One person's wrist, hand and forearm: outlines varied as people vary, posed, ready to be projected."""
+"""A person, a pose, and a bone as one view shows it; and the curves they are made of."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from core.phantoms import outlines
+from core.phantoms.views import View
 
 # Side of the wrist square in millimetres of an adult: from the middle of the metacarpals to a hand's width of forearm.
 REGION_SIDE_MM = 106.0
@@ -16,12 +16,37 @@ REGION_SIDE_MM = 106.0
 
 @dataclass(frozen=True)
 class Patient:
-    """What the two films of a study have in common. Lengths in mm, angles in degrees."""
+    """What the films of a study have in common. Lengths in mm, angles in degrees.
+
+    Attributes
+    ----------
+    child : bool
+    age : float
+        Years.
+    closing : float
+        Age at which this person's growth plates close.
+    scale : float
+        Size of the bones; 1 = an average man.
+    girth, fat_mm : float
+        Width of the limb about the bones, 1 = average, and the fat under its skin.
+    density, cortex_mm, texture : float
+        Mineral content and cortex, 1 = normal, and relative amplitude of the trabeculae.
+    ulnar_variance_mm, deviation : float
+        Height of the ulna over the radius; how far the hand leans to the ulna at rest.
+    scar, canal, island : float
+        Contrast of a physeal scar, a nutrient canal, a bone island; 0 = none.
+    folds : int
+        Skin folds.
+    seed : int
+        From which the shapes of the bones are drawn.
+    """
 
     child: bool
     age: float
+    closing: float
     scale: float
     girth: float
+    fat_mm: float
     density: float
     cortex_mm: float
     texture: float
@@ -33,6 +58,71 @@ class Patient:
     folds: int
     seed: int
 
+    @property
+    def growing(self) -> bool:
+        """Whether the growth plates are open."""
+        return self.child and self.age < self.closing
+
+    def stream(self, part: int) -> np.random.Generator:
+        """Return the random numbers that shape one part of the body: the same in every film."""
+        return np.random.default_rng([self.seed, part])
+
+
+@dataclass(frozen=True)
+class Pose:
+    """How the limb lies on the detector for one film; angles in degrees.
+
+    Attributes
+    ----------
+    view : View
+    deviation, flexion : float
+        Of the hand, towards the ulna and towards the palm.
+    tilt : float
+        Turn of the lunate that the wrist's ligaments allow, towards the palm.
+    curl, fan : float
+        Bend of the fingers' joints, and how unlike each other the fingers are bent.
+    spread : float
+        How far the fingers are spread, 1 = at rest.
+    thumb : tuple of float
+        Turn of the thumb towards the ulna and towards the palm.
+    twist : float
+        How far the elbow's end of the forearm is turned against the wrist.
+    rotation : float
+        Turn of the ulna against the radius (supination).
+    elbow : float
+        Bend of the elbow.
+    """
+
+    view: View
+    deviation: float
+    flexion: float
+    tilt: float
+    curl: float
+    fan: float
+    spread: float
+    thumb: tuple[float, float]
+    twist: float
+    rotation: float
+    elbow: float
+
+    @property
+    def heading(self) -> float:
+        """Turn of the hand in the film's plane, towards +x."""
+        return self.view.mix(self.deviation, self.flexion)
+
+
+@dataclass(frozen=True, eq=False)
+class Cap:
+    """The end of a bone as a surface in space: what share of the beam's way through the bone lies below it.
+
+    `table` (rows, columns, 2) float32 holds that share and the share within the bony plate under the surface; `matrix`
+    (2, 3) takes mm to the table's columns and rows; `base` is the row below which the bone is whole.
+    """
+
+    table: np.ndarray
+    matrix: np.ndarray
+    base: float
+
 
 @dataclass(frozen=True, eq=False)
 class Bone:
@@ -42,7 +132,7 @@ class Bone:
     which begins `ends` (two fractions of the axis) away from them. `bands` are lines across the bone: (place along the
     axis in mm, half width in mm, amplitude; negative is lucent). `marks` are small spots and canals: (x, y, slope
     dx/dy, half length, half width, amplitude). Where `steps` is given, the outline holds the corners of a curve that is
-    smoothed into so many points each when it is drawn.
+    smoothed into so many points each when it is drawn. A `cap` shapes the end towards the fingers.
     """
 
     name: str
@@ -57,30 +147,64 @@ class Bone:
     bands: tuple[tuple[float, float, float], ...] = ()
     marks: tuple[tuple[float, float, float, float, float, float], ...] = ()
     steps: int = 0
+    cap: Cap | None = None
 
 
 def draw_patient(rng: np.random.Generator, child: bool | None, oldest_needed: float = 0.0) -> Patient:
     """Draw a person. `oldest_needed` is the least age at which the bone that shall break is visible."""
     drawn_child = bool(rng.random() < 0.32)
     child = drawn_child if child is None else child
-    age = float(max(rng.uniform(2.5, 15.5), oldest_needed)) if child else float(rng.uniform(18, 90))
+    age = float(max(rng.uniform(1.0, 17.0), oldest_needed)) if child else float(rng.uniform(18, 90))
     adult = rng.uniform(0.84, 1.06)
     old = float(np.clip((age - 45) / 45, 0, 1))
+    frail = old * rng.random()
+    grown = min(age / 16.0, 1.0) ** 0.85 if child else 1.0
     return Patient(
         child=child,
         age=age,
-        scale=float(adult * (0.42 + 0.58 * min(age / 16.0, 1.0) ** 0.85)),
-        girth=float(np.clip(rng.normal(1.0, 0.1), 0.8, 1.3) + (0.12 * (1 - age / 16) if child else 0)),
-        density=float((rng.uniform(0.62, 0.95) if child else rng.uniform(0.75, 1.2)) * (1 - 0.4 * old * rng.random())),
-        cortex_mm=float(rng.uniform(0.75, 1.25) * (1 - 0.35 * old * rng.random())),
-        texture=float(rng.uniform(0.8, 1.6) + 0.5 * old * rng.random()),
-        ulnar_variance_mm=float(np.clip(rng.normal(-0.3, 1.4), -4, 3.5)),
+        closing=float(np.clip(rng.normal(16.2, 0.8), 15.2, 17.8)),
+        scale=float(adult * (0.42 + 0.58 * grown)),
+        girth=float(np.clip(rng.normal(1.0, 0.11), 0.8, 1.35) + (0.14 * (1 - min(age / 16, 1)) if child else 0)),
+        fat_mm=float(rng.uniform(1.5, 7.0)),
+        density=float((rng.uniform(0.62, 0.95) if child else rng.uniform(0.75, 1.2)) * (1 - 0.45 * frail)),
+        cortex_mm=float(rng.uniform(0.75, 1.25) * (1 - 0.4 * frail)),
+        texture=float(rng.uniform(0.7, 1.6) + 0.6 * frail),
+        ulnar_variance_mm=float(np.clip(rng.normal(-0.3, 1.5), -4.5, 4.0)),
         deviation=float(rng.normal(2, 7)),
         scar=float(rng.uniform(0.08, 0.4) if (not child and rng.random() < 0.5) else 0.0),
         canal=float(rng.uniform(0.15, 0.4) if rng.random() < 0.3 else 0.0),
         island=float(rng.uniform(0.3, 0.8) if rng.random() < 0.12 else 0.0),
         folds=int(rng.integers(1, 4)) if rng.random() < 0.4 else 0,
         seed=int(rng.integers(2**31)),
+    )
+
+
+def draw_view(name: str, rng: np.random.Generator) -> View:
+    """Draw how true a view of that name is: up to 14 degrees off in PA and oblique films, 16 in lateral ones."""
+    middle, spread, limit = {"PA": (0, 6.5, 14), "LATERAL": (90, 8.5, 16), "OBLIQUE": (45, 7.5, 14)}[name]
+    off = float(np.clip(rng.normal(0, spread), -limit, limit))
+    # One oblique film in four is turned the other way round, palm up.
+    sense = -1.0 if rng.random() < 0.25 and name == "OBLIQUE" else 1.0
+    return View(name, sense * middle + off)
+
+
+def draw_pose(view: View, patient: Patient, rng: np.random.Generator) -> Pose:
+    """Draw how a person holds hand and forearm for one film; nobody's label is known here."""
+    lateral = abs(view.angle) > 60
+    bent = rng.random() < 0.12
+    curled = rng.random() < (0.18 if lateral else 0.08)
+    return Pose(
+        view=view,
+        deviation=float(np.clip(rng.normal(patient.deviation, 6.0), -25, 35)),
+        flexion=float(rng.uniform(-45, 40) if bent else rng.normal(-2, 12.0 if lateral else 7.0)),
+        tilt=float(rng.normal(0, 7)),
+        curl=float(rng.uniform(15, 55) if curled else abs(rng.normal(0, 8))),
+        fan=float(rng.uniform(0, 1) if lateral else rng.uniform(0, 0.4)),
+        spread=float(rng.normal(1.0, 0.3) if rng.random() < 0.85 else rng.uniform(1.5, 2.4)),
+        thumb=(float(rng.normal(0, 13)), float(rng.normal(0, 10))),
+        twist=float(rng.normal(0, 14)),
+        rotation=float(rng.normal(0, 14)),
+        elbow=float(rng.normal(90, 9) if lateral and rng.random() < 0.55 else abs(rng.normal(0, 6))),
     )
 
 
@@ -115,229 +239,28 @@ def vary(points: np.ndarray, rng: np.random.Generator, amount: float) -> np.ndar
     return points + wave.T
 
 
-def build_forearm(patient: Patient, view: str, rng: np.random.Generator) -> list[Bone]:
-    """Return radius and ulna; in a child each as metaphysis with shaft, and epiphysis."""
-    bones = []
-    lateral = view == "LATERAL"
-    ulna_dx = rng.normal(-2.0, 4.0) if lateral else 0.0
-    width = rng.uniform(0.93, 1.08)
-    for name in ("radius", "ulna"):
-        shaft = np.array(outlines.SHAFTS[view][name], float)
-        end = np.array(outlines.ENDS[view][name], float)
-        move = np.array([ulna_dx, patient.ulnar_variance_mm]) if name == "ulna" else np.zeros(2)
-        middle = shaft[:, 1:].mean(axis=1, keepdims=True)
-        shaft[:, 1:] = middle + (shaft[:, 1:] - middle) * width * rng.normal(1, 0.02, (len(shaft), 1))
-        parts = _young_ends(shaft, end, patient, name, rng) if patient.child else [(shaft, end)]
-        for number, (part_shaft, part_end) in enumerate(parts):
-            points = (
-                np.vstack([part_shaft[:, [2, 0]], part_end, part_shaft[::-1, [1, 0]]]) if len(part_shaft) else part_end
-            )
-            points = vary(points, rng, 0.18) + move
-            long = number == 0
-            bottom, top = points[:, 1].min(), points[:, 1].max()
-            x = points[points[:, 1] > top - 14, 0].mean()
-            bones.append(
-                Bone(
-                    name=name if long else f"{name} epiphysis",
-                    outline=smooth(points),
-                    axis=(np.array([x, bottom]), np.array([x, top])),
-                    depth=8.2 if name == "radius" else 6.0,
-                    cortex_mid=2.35 * patient.cortex_mm * (0.8 if patient.child else 1),
-                    cortex_end=0.75 * patient.cortex_mm,
-                    ends=(0.06, 20.0 / max(top - bottom, 25.0)) if long else (0.6, 0.6),
-                    hand=False,
-                    bands=_bands(patient, long, top - bottom, rng),
-                    marks=_marks(patient, rng) if long else (),
-                )
-            )
-    elbow = smooth(vary(np.array(outlines.HUMERUS[view], float), rng, 0.8))
-    axis = (np.array([0.0, -330.0]), np.array([0.0, -238.0]))
-    cortex = patient.cortex_mm
-    bones.append(Bone("humerus", elbow, axis, 9.0, 3.0 * cortex, 0.8 * cortex, ends=(0.02, 0.4), hand=False))
-    return bones
+def spread_round(points: np.ndarray, count: int) -> np.ndarray:
+    """Return how far a closed outline (n, 2) around the origin reaches in `count` directions, from +x towards +y."""
+    angle = np.arctan2(points[:, 1], points[:, 0])
+    order = np.argsort(angle)
+    around = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    return np.interp(around, angle[order], np.hypot(*points[order].T), period=2 * np.pi)
 
 
-def _young_ends(
-    shaft: np.ndarray, end: np.ndarray, patient: Patient, name: str, rng: np.random.Generator
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Cut a growing bone at its growth plate: the metaphysis ends flat, the epiphysis is a cap that grows with age."""
-    ripe = np.clip((patient.age - (1.0 if name == "radius" else 6.0)) / (11.0 if name == "radius" else 7.0), 0, 1)
-    plate = -8.0 + rng.normal(0, 0.7)
-    gap = rng.uniform(1.2, 2.4) * (1.6 - ripe) * (0.5 if patient.age > 14 else 1)
-    shaft = shaft[shaft[:, 0] < plate - 2]
-    edge = np.array([shaft[-1, 1] - 0.8, shaft[-1, 2] + 0.8])
-    x = np.linspace(edge[1], edge[0], 6)
-    y = plate + np.array([-0.8, 0.3, -0.2, 0.4, 0.2, -0.9]) + rng.normal(0, 0.35, 6)
-    parts = [(shaft, np.column_stack([x, y]))]
-    if ripe > 0.06:
-        middle = edge.mean() + (1.0 if name == "radius" else 0.0) * (1 - ripe) * -2.0
-        half = np.ptp(edge) / 2 * (0.35 + 0.67 * ripe)
-        cap = np.array(end)
-        cap = cap[cap[:, 1] > plate + gap + 0.8]
-        low = np.linspace(cap[:, 0].min(), cap[:, 0].max(), 5)
-        low = np.column_stack([low, np.full(5, plate + gap) + rng.normal(0, 0.3, 5) + [0.5, 0, 0.2, 0, 0.5]])
-        points = np.vstack([cap, low])
-        centre = np.array([(points[:, 0].min() + points[:, 0].max()) / 2, plate + gap])
-        factor = np.array([half / (np.ptp(points[:, 0]) / 2), 0.45 + 0.55 * ripe])
-        points = (points - centre) * factor + [middle, plate + gap + (1 - ripe) * 1.5]
-        low, high = points.min(axis=0), points.max(axis=0)
-        around = np.linspace(0, 2 * np.pi, len(points), endpoint=False)
-        lens = (low + high) / 2 + np.column_stack([np.cos(around), np.sin(around)]) * (high - low) / 2 * [1.0, 0.8]
-        round_part = float(np.clip(1.2 - 1.6 * ripe, 0, 1))  # it begins as a lens and takes the bone's shape
-        parts.append((np.empty((0, 3)), points * (1 - round_part) + lens * round_part))
-    return parts
+def support(first: np.ndarray, second: np.ndarray, angle: np.ndarray | float, power: float = 1.8) -> np.ndarray:
+    """Return half the width at `angle` radians of a rounded body, half as wide as `first` at 0, `second` at 90 degrees.
+
+    `power` 2 is an ellipse, 1 a box.
+    """
+    return (np.abs(first * np.cos(angle)) ** power + np.abs(second * np.sin(angle)) ** power) ** (1 / power)
 
 
-def _bands(patient: Patient, long: bool, length: float, rng: np.random.Generator) -> tuple:
-    """Return the lines across a bone that are no break: a physeal scar, the dense edge of a growing metaphysis."""
-    if patient.child:
-        return ((length - 1.0, 0.9, rng.uniform(0.2, 0.6)),) if long else ()
-    return ((length - rng.uniform(13, 19), 0.5, patient.scar),) if patient.scar and long else ()
-
-
-def _marks(patient: Patient, rng: np.random.Generator) -> tuple:
-    """Return a nutrient canal (lucent, oblique) and a bone island (dense), where the person has them."""
-    canal = (rng.uniform(-10, 16), -rng.uniform(24, 75), rng.normal(0, 0.15), rng.uniform(3, 8), 0.45, -patient.canal)
-    island = (
-        rng.uniform(-14, 20),
-        -rng.uniform(4, 40),
-        0.0,
-        rng.uniform(0.8, 1.8),
-        rng.uniform(0.8, 1.8),
-        patient.island,
-    )
-    return tuple(mark for mark in (canal, island) if mark[-1])
-
-
-def build_carpus(patient: Patient, view: str, rng: np.random.Generator) -> list[Bone]:
-    """Return the carpal bones, each as two overlapping shells, since their front and back rims do not coincide."""
-    bones = []
-    spread = rng.uniform(1.06, 1.2)
-    apart = rng.uniform(1.0, 1.06)
-    drift = np.array([rng.normal(0, 0.6), rng.uniform(-0.6, 0.9)])
-    for name, points in outlines.CARPALS[view].items():
-        points = np.array(points, float)
-        ripe = np.clip((patient.age - outlines.OSSIFICATION[name]) / 6.5, 0, 1) if patient.child else 1.0
-        centre = points.mean(axis=0)
-        points = points + (centre - [2.0, 0.0]) * (apart - 1)
-        centre = points.mean(axis=0)
-        size = spread * rng.normal(1, 0.04) * (1.0 if ripe >= 1 else 0.36 + 0.62 * ripe)
-        angle, shift = rng.normal(0, 4.5), rng.normal(0, 0.7, 2) + drift
-        shell = vary((points - centre) * size, rng, 0.6)
-        back = vary(turn(shell * rng.uniform(0.72, 0.95), rng.normal(0, 9), (0, 0)), rng, 0.7) + rng.normal(0, 0.9, 2)
-        if ripe <= 0.01:
-            continue
-        if ripe < 0.8:  # a young carpal bone is round
-            radius = np.hypot(*shell.T)[:, None]
-            shell = shell * (ripe + (1 - ripe) * radius.mean() / radius)
-        place = turn(np.array([centre]), 0, (0, 0))[0] + shift
-        for part, weight in ((shell, 0.62), (back, 0.42)):
-            outline = smooth(turn(part, angle, (0, 0)) + place)
-            low, high = outline.min(axis=0), outline.max(axis=0)
-            bones.append(
-                Bone(
-                    name=name if part is shell else f"{name} back",
-                    outline=outline,
-                    axis=(np.array([place[0], low[1]]), np.array([place[0], high[1]])),
-                    depth=4.0 if name in ("pisiform", "hamulus") else 6.8,
-                    cortex_mid=0.85 * patient.cortex_mm,
-                    cortex_end=0.85 * patient.cortex_mm,
-                    weight=weight * (1.0 if view == "PA" else 0.9) * rng.uniform(0.9, 1.1),
-                )
-            )
-    return bones
-
-
-def build_rays(patient: Patient, view: str, rng: np.random.Generator) -> list[list[Bone]]:
-    """Return the five finger rays, thumb first, each a chain of metacarpal and phalanges."""
-    lateral = view == "LATERAL"
-    fan = rng.normal(1.0, 0.25) if not lateral else rng.uniform(0, 1)
-    abduct = rng.normal(0, 12)
-    curl = abs(rng.normal(0, 9)) if not lateral else rng.uniform(-4, 16)
-    stack = rng.uniform(0.5, 2.2)
-    rays = []
-    for number, (base, direction, lengths) in enumerate(outlines.RAYS[view]):
-        heading = direction * (fan if number and not lateral else 1) + rng.normal(0, 2.0)
-        heading += abduct if number == 0 else 0.0
-        point = np.array(base, float) + rng.normal((0.0, 1.6), 0.5)
-        if lateral and number:
-            point[0] *= stack
-        chain = []
-        for order, length in enumerate(lengths):
-            length = length * rng.normal(1, 0.025)
-            chain.append(_finger_bone(patient, number, order, point, heading, length, lateral, rng))
-            step = np.array([np.sin(np.deg2rad(heading)), np.cos(np.deg2rad(heading))])
-            point = point + step * (length + rng.uniform(0.9, 1.7))
-            if lateral:
-                heading += (
-                    curl * (0.5 + order * 0.4)
-                    + rng.normal(0, 2)
-                    + (fan * (number - 2.5) * 5 if number and order == 0 else 0)
-                )
-            else:
-                heading += rng.normal(0, 3.0) + (heading * 0.15 if order == 0 and number else 0)
-        rays.append(chain)
-    return rays
-
-
-def _finger_bone(
-    patient: Patient, ray: int, order: int, base: np.ndarray, heading: float, length: float, lateral: bool, rng
-) -> Bone:
-    """Return one tubular bone: a wide base, a waist, a rounded head; the last phalanx ends in a tuft."""
-    last = order == (2 if ray == 0 else 3)
-    wide = {0: 7.0, 1: 6.2, 2: 5.2, 3: 4.4}[order if ray or order == 0 else order + 1] * rng.normal(1, 0.04)
-    if ray == 4:
-        wide *= 0.88
-    waist = wide * (0.6 if not last else 0.42)
-    head = wide * (0.82 if not last else 0.55)
-    stations = [(0, 0.86), (0.05, 1.0), (0.15, 0.84), (0.32, 0), (0.6, 0), (0.82, -0.8), (0.92, -1.0), (0.99, -0.72)]
-    t = np.array([s for s, _ in stations]) * length
-    half = np.array([waist if w == 0 else (w * wide if w > 0 else -w * head) for _, w in stations])
-    skew = rng.normal(0, 0.25, len(t))
-    left, right = np.column_stack([-half + skew, t]), np.column_stack([half + skew, t])
-    points = np.vstack([right, left[::-1]]) + rng.normal(0, 0.12, (2 * len(t), 2))
-    bands = ()
-    if patient.child:
-        plate = length * 0.88 if (order == 0 and ray) else length * 0.1
-        bands = ((plate, 0.65, -0.75), (plate - 1.3, 0.6, 0.3))
-    direction = np.array([np.sin(np.deg2rad(heading)), np.cos(np.deg2rad(heading))])
-    return Bone(
-        name=f"ray {ray + 1} bone {order + 1}",
-        outline=turn(points, heading, (0, 0)) + base,
-        axis=(base, base + direction * length),
-        depth=min(wide, 5.5),
-        cortex_mid=1.9 * patient.cortex_mm * (0.8 if order else 1),
-        cortex_end=0.6 * patient.cortex_mm,
-        ends=(0.16, 0.16),
-        weight=0.85 if lateral else 1.0,
-        bands=bands,
-        steps=5,
-    )
-
-
-def build_skin(patient: Patient, view: str, rays: list[list[Bone]]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return the outline of forearm and palm, and those of the fingers and the thumb's web."""
-    skin = np.array(outlines.SKIN[view], float)
-    middle = skin[:, 1:].mean(axis=1, keepdims=True)
-    skin[:, 1:] = middle + (skin[:, 1:] - middle) * patient.girth
-    main = np.vstack([skin[:, [2, 0]], skin[::-1, [1, 0]]])
-    fingers = []
-    for number, chain in enumerate(rays):
-        bones = chain if number == 0 else chain[1:]
-        path = [bones[0].axis[0]] + [bone.axis[1] for bone in bones]
-        path = np.array([path[0] - (path[1] - path[0]) * 0.3, *path])
-        along = np.diff(path, axis=0, append=path[-1:] * 2 - path[-2:-1])
-        across = np.column_stack([along[:, 1], -along[:, 0]]) / np.linalg.norm(along, axis=1, keepdims=True)
-        radius = (
-            np.linspace(13.5 if number == 0 else 9.8, 7.6, len(path)) * patient.girth * (0.88 if number == 4 else 1)
-        )
-        tip = path[-1:] + along[-1:] / np.linalg.norm(along[-1]) * 5.0
-        radius = radius[:, None]
-        fingers.append(smooth(np.vstack([path + across * radius, tip, (path - across * radius)[::-1]]), 4))
-    (thumb_base, thumb_head), (index_base, index_head) = rays[0][0].axis, rays[1][0].axis
-    reach = 0.6 * thumb_head + 0.4 * index_head  # the web between thumb and index finger
-    fingers.append(np.array([index_base, thumb_base, thumb_head, 0.8 * reach + 0.2 * index_base, index_head]))
-    return smooth(main, 14), fingers
+def merge_levels(first: list, second: list) -> np.ndarray:
+    """Return edges of the PA and of the lateral view at the heights of both: (n, 5) y, x low, x high, z low, z high."""
+    pa, lateral = np.array(first, float), np.array(second, float)
+    y = np.unique(np.concatenate([pa[:, 0], lateral[:, 0]]))
+    edges = [np.interp(y, table[:, 0], table[:, k]) for table in (pa, lateral) for k in (1, 2)]
+    return np.column_stack([y, *edges])
 
 
 def move(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
@@ -347,4 +270,14 @@ def move(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 def move_bone(bone: Bone, matrix: np.ndarray) -> Bone:
     """Return the bone carried along by a rigid motion (2, 3) of the plane."""
-    return replace(bone, outline=move(bone.outline, matrix), axis=tuple(move(end, matrix) for end in bone.axis))
+    cap = bone.cap
+    if cap is not None:
+        back = np.linalg.inv(matrix[:, :2])
+        inverse = np.column_stack([back, -back @ matrix[:, 2]])
+        turned = np.column_stack(
+            [cap.matrix[:, :2] @ inverse[:, :2], cap.matrix[:, :2] @ inverse[:, 2] + cap.matrix[:, 2]]
+        )
+        cap = replace(cap, matrix=turned)
+    return replace(
+        bone, outline=move(bone.outline, matrix), axis=tuple(move(end, matrix) for end in bone.axis), cap=cap
+    )

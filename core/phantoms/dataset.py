@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -17,13 +18,18 @@ import cv2
 import numpy as np
 
 from core.errors import DatasetError
-from core.phantoms.films import VERSION, simulate_study
+from core.phantoms.films import VERSION, SimulatedFilm, simulate_study
+from core.phantoms.sheets import draw_sheet
 
 COLUMNS = (
     "path", "split", "patient", "study", "label", "view", "laterality", "kind", "framing", "child", "displacement_mm",
-    "gap_mm", "x", "y", "side", "angle", "width", "height", "seed",
+    "gap_mm", "x", "y", "side", "angle", "width", "height", "seed", "age", "hardware", "cast", "turn", "spacing_mm",
+    "bits",
 )  # fmt: skip
+BITS = ("8", "16", "mixed")
 _SETTINGS = "simulated.json"
+# While the work lasts: the rows of every study that is written, so that a second start need not make it again.
+_NOTES = ".studies"
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,9 @@ class DatasetSettings:
         Longer side of a film in pixels.
     valid_fraction : float
         Share of the studies in the ``valid`` split, [0, 1].
+    bits : str
+        ``"8"``: 8-bit PNG; ``"16"``: 16-bit PNG that use a part of their range, as machines store films; ``"mixed"``:
+        each study as its machine stores it.
     version : int
         ``core.phantoms.VERSION``.
     """
@@ -46,6 +55,7 @@ class DatasetSettings:
     seed: int = 0
     size: int = 512
     valid_fraction: float = 0.2
+    bits: str = "8"
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -57,6 +67,8 @@ class DatasetSettings:
             raise DatasetError(f"Expected a film size of 32 to 4096 pixels, but got {self.size}.")
         if not 0 <= self.valid_fraction <= 1:
             raise DatasetError(f"Expected a valid fraction of 0 to 1, but got {self.valid_fraction}.")
+        if self.bits not in BITS:
+            raise DatasetError(f"Expected 8, 16 or mixed bits, but got {self.bits!r}.")
 
 
 @dataclass(frozen=True)
@@ -82,7 +94,8 @@ def write_dataset(
     Parameters
     ----------
     out : pathlib.Path
-        A new or empty folder, or one that was written with the same settings (it is then written again).
+        A new or empty folder, or one that was written with the same settings: it is then completed if the work was
+        stopped halfway, else written again.
     settings : DatasetSettings
     jobs : int
         Processes that work side by side; the files do not depend on it.
@@ -109,6 +122,7 @@ def write_dataset(
         if report:
             report(done, len(tasks))
     _write_tables(out, rows)
+    shutil.rmtree(out / _NOTES)
     return len(rows)
 
 
@@ -145,7 +159,7 @@ def _plan(settings: DatasetSettings) -> list[_Task]:
 
 
 def _run(tasks: list[_Task], out: Path, settings: DatasetSettings, jobs: int) -> Iterator[list[dict]]:
-    work = partial(_write_study, out=out, size=settings.size)
+    work = partial(_write_study, out=out, settings=settings)
     if jobs == 1 or len(tasks) < 4:
         yield from map(work, tasks)
         return
@@ -154,20 +168,52 @@ def _run(tasks: list[_Task], out: Path, settings: DatasetSettings, jobs: int) ->
         yield from pool.map(work, tasks, chunksize=4)
 
 
-def _write_study(task: _Task, out: Path, size: int) -> list[dict]:
+def _write_study(task: _Task, out: Path, settings: DatasetSettings) -> list[dict]:
+    """Write a study's films and masks, unless an earlier run did, and return its rows of the table."""
+    note = out / _NOTES / f"{task.number:05d}.json"
+    if note.is_file():
+        return json.loads(note.read_text("utf-8"))
     rows = []
-    for number, film in enumerate(simulate_study(task.seed, size=size, positive=task.positive), start=1):
+    for number, film in enumerate(simulate_study(task.seed, size=settings.size, positive=task.positive), start=1):
         path = f"{task.folder}/image{number}.png"
-        _write(out / path, _png(np.round(film.pixels * 255).astype(np.uint8)))
+        stored, bits = encode_film(film, settings.bits)
+        _write(out / path, _png(stored))
         _write(out / "masks" / path, _png(film.mask.astype(np.uint8) * 255))
         region = film.region
         values = (
             path, task.split, f"patient{task.number:05d}", "study1", film.label, film.view, film.laterality, film.kind,
             film.framing, int(film.child), film.displacement_mm, film.gap_mm, round(region.x, 2), round(region.y, 2),
             round(region.side, 2), round(region.angle, 2), film.pixels.shape[1], film.pixels.shape[0], film.seed,
+            round(film.age, 1), film.hardware, int(film.cast), round(film.angle, 1), round(film.spacing_mm, 4), bits,
         )  # fmt: skip
         rows.append(dict(zip(COLUMNS, values, strict=True)))
+    _write(note, json.dumps(rows).encode())
     return rows
+
+
+def encode_film(film: SimulatedFilm, bits: str = "8") -> tuple[np.ndarray, int]:
+    """Return a film's stored values and the bits they use.
+
+    Parameters
+    ----------
+    film : SimulatedFilm
+    bits : str
+        One of ``BITS``.
+
+    Returns
+    -------
+    stored : numpy.ndarray
+        uint8, or uint16 where the film is stored deep: then the greys begin somewhat above 0 and end below the top of
+        the machine's 10, 12 or 14 bits, at the same values in all films of a study.
+    used : int
+        8, 10, 12 or 14.
+    """
+    if bits == "8" or (bits == "mixed" and film.stored_bits == 8):
+        return np.round(film.pixels * 255).astype(np.uint8), 8
+    used = film.stored_bits if film.stored_bits > 8 else 12
+    rng = np.random.default_rng([film.seed, used])
+    low, high = rng.uniform(0, 0.12) * 2**used, rng.uniform(0.6, 1.0) * (2**used - 1)
+    return np.round(low + film.pixels.astype(np.float64) * (high - low)).astype(np.uint16), used
 
 
 def _write_tables(out: Path, rows: list[dict]) -> None:
@@ -179,6 +225,30 @@ def _write_tables(out: Path, rows: list[dict]) -> None:
         labels = {f"{root}/{row['path'].rpartition('/')[0]}/": row["label"] for row in rows if row["split"] == split}
         _write(out / f"{split}_image_paths.csv", _csv([[film] for film in films]))
         _write(out / f"{split}_labeled_studies.csv", _csv([list(item) for item in labels.items()]))
+
+
+def write_sheet(out: Path, file: Path, films: int = 48) -> None:
+    """Write a contact sheet (PNG) of the first films of a simulated dataset, with their breaks outlined.
+
+    Parameters
+    ----------
+    out : pathlib.Path
+        A folder that :func:`write_dataset` has written.
+    file : pathlib.Path
+    films : int
+        At most so many.
+    """
+    with open(out / "metadata.csv", encoding="utf-8", newline="") as table:
+        rows = [row for row, _ in zip(csv.DictReader(table), range(films), strict=False)]
+    _write(file, _png(draw_sheet(_read_back(out, row) for row in rows)))
+
+
+def _read_back(out: Path, row: dict[str, str]) -> tuple[np.ndarray, np.ndarray, str]:
+    film, mask = (cv2.imread(str(place / row["path"]), cv2.IMREAD_UNCHANGED) for place in (out, out / "masks"))
+    pixels = film.astype(np.float32)
+    pixels = pixels / 255 if film.dtype == np.uint8 else (pixels - pixels.min()) / max(float(np.ptp(pixels)), 1.0)
+    extras = [row["hardware"]] * (row["hardware"] != "none") + ["cast"] * (row["cast"] == "1")
+    return pixels, mask > 0, " ".join([row["patient"][-5:], row["view"], row["kind"], *extras])
 
 
 def _csv(rows: list[list]) -> bytes:

@@ -7,19 +7,23 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from core.phantoms import anatomy, detector, fractures, projection
+from core.phantoms import anatomy, detector, fractures, hardware, projection
+from core.phantoms.changes import draw_changes
 from core.phantoms.limb import build_limb, follow, project_limb
+from core.phantoms.views import VIEWS, View
 from core.values import WristRegion
 
 # Films of another version differ, pixel by pixel, from those of this one.
-VERSION = 1
+VERSION = 2
 
-VIEWS = ("PA", "LATERAL")
 FRAMINGS = ("wrist", "forearm", "hand", "long")
 _FRAMING_WEIGHTS = (0.3, 0.27, 0.25, 0.18)
 
+# How often a break that falls outside the film is planned anew.
+_ATTEMPTS = 6
+
 # Streams of random numbers. The label has its own, so that nothing else about a film can depend on it.
-_PATIENT, _LABEL, _BREAK, _DETECTOR, _CHOICES, _BUILD, _FRAME, _OVERLAY, _GRAIN = range(9)
+_PATIENT, _LABEL, _BREAK, _DETECTOR, _CHOICES, _BUILD, _FRAME, _OVERLAY, _GRAIN, _HARDWARE = range(10)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +47,16 @@ class SimulatedFilm:
     spacing_mm : float
         Distance between pixel centres.
     seed : int
+    age : float
+        Years.
+    angle : float
+        How far the forearm is turned about its long axis: 0 true PA, 90 true lateral.
+    hardware : str
+        What is in the bones: ``"none"``, ``"plate"``, ``"wires"``, ``"plate and wires"`` or ``"screw"``.
+    cast : bool
+        Whether there is a cast or a splint.
+    stored_bits : int
+        Bits the machine stores: 8, 10, 12 or 14. Films of more than 8 bits use the whole range of `pixels`.
     """
 
     pixels: np.ndarray
@@ -57,6 +71,11 @@ class SimulatedFilm:
     gap_mm: float
     spacing_mm: float
     seed: int
+    age: float = 0.0
+    angle: float = 0.0
+    hardware: str = "none"
+    cast: bool = False
+    stored_bits: int = 8
 
     def __post_init__(self) -> None:
         self.pixels.flags.writeable = False
@@ -110,7 +129,7 @@ def simulate_film(
         Broken or not; drawn (one in two) where None and no `kind` is given. False with a `kind` gives the unbroken twin
         of the film with that kind.
     view : str, optional
-        ``"PA"`` or ``"LATERAL"``.
+        ``"PA"``, ``"LATERAL"`` or ``"OBLIQUE"``; nobody lies exactly true, see `SimulatedFilm.angle`.
     kind : str, optional
         A key of ``KINDS``.
     framing : str, optional
@@ -126,9 +145,9 @@ def simulate_film(
     -------
     SimulatedFilm
     """
-    choices = _stream(seed, _CHOICES)
-    drawn = "PA" if choices.random() < 0.56 else "LATERAL"
-    return _simulate(seed, (view or drawn,), size, positive, kind, framing, laterality, child, square, 1.0)[0]
+    return _simulate(seed, (view or _draw_view(seed),), size, positive, kind, framing, laterality, child, square, 1.0)[
+        0
+    ]
 
 
 def simulate_study(
@@ -142,11 +161,14 @@ def simulate_study(
     child: bool | None = None,
     square: bool = False,
 ) -> tuple[SimulatedFilm, ...]:
-    """Simulate a study: a PA and a lateral film of the same wrist, with the same break, from the same detector.
+    """Simulate a study: films of the same wrist, with the same break, from the same detector.
 
+    Most have a PA and a lateral film; 35% have an oblique one as a third; 8% have a PA and an oblique film alone.
     Parameters are those of :func:`simulate_film`.
     """
-    return _simulate(seed, VIEWS, size, positive, kind, framing, laterality, child, square, 1.0)
+    drawn = _stream(seed, _CHOICES, 2).random()
+    views = ("PA", "OBLIQUE") if drawn < 0.08 else VIEWS if drawn < 0.43 else ("PA", "LATERAL")
+    return _simulate(seed, views, size, positive, kind, framing, laterality, child, square, 1.0)
 
 
 def simulate_wrist(
@@ -169,9 +191,11 @@ def simulate_wrist(
         Error of the finder that is mimicked: at 1 the centre is off by up to 8% of the side, the side by up to 12%, the
         angle by up to 12 degrees; 0 = none.
     """
-    choices = _stream(seed, _CHOICES)
-    drawn = "PA" if choices.random() < 0.56 else "LATERAL"
-    return _simulate(seed, (view or drawn,), size, positive, kind, "tight", None, child, True, jitter)[0]
+    return _simulate(seed, (view or _draw_view(seed),), size, positive, kind, "tight", None, child, True, jitter)[0]
+
+
+def _draw_view(seed: int) -> str:
+    return str(_stream(seed, _CHOICES).choice(VIEWS, p=(0.46, 0.38, 0.16)))
 
 
 def _check(name: str, value: str | None, known: tuple[str, ...]) -> None:
@@ -194,25 +218,29 @@ def _simulate(
     choices = _stream(seed, _CHOICES, 1)
     side = laterality or str(choices.choice(["L", "R"]))
     common = str(choices.choice(FRAMINGS, p=_FRAMING_WEIGHTS))
-    second = str(choices.choice(FRAMINGS, p=_FRAMING_WEIGHTS)) if choices.random() < 0.2 else common
+    other = str(choices.choice(FRAMINGS, p=_FRAMING_WEIGHTS)) if choices.random() < 0.2 else common
     broken = bool(_stream(seed, _LABEL).random() < 0.5)
     broken = (broken or kind is not None) if positive is None else positive
-    patient = anatomy.draw_patient(_stream(seed, _PATIENT), child, fractures.OLDEST_NEEDED.get(kind, 0.0))
+    patient = _draw_patient(seed, kind, child)
     machine = detector.draw_detector(_stream(seed, _DETECTOR))
+    metal = hardware.draw_hardware(_stream(seed, _HARDWARE), patient)
+    poses = [_draw_pose(seed, number, view, patient) for number, view in enumerate(views)]
     settings = [
-        _set_up(seed, number, view, framing or (common, second)[number], side, patient, size, square, jitter)
-        for number, view in enumerate(views)
+        _set_up(
+            seed, number, pose.view, framing or (common, other, common)[number], side, patient, size, square, jitter
+        )
+        for number, pose in enumerate(poses)
     ]
     lowest = max(_lowest_visible(item, patient) for item in settings)
-    for _ in range(4):
-        fracture = None
-        if broken:
-            rng = _stream(seed, _BREAK)
-            wanted = kind or _possible_kind(rng, patient)
-            fracture = fractures.plan_fracture(wanted, rng, patient.child, lowest)
+    films: tuple[SimulatedFilm, ...] = ()
+    for attempt in range(_ATTEMPTS):
+        # A whole wrist has its fracture too, which it does not suffer: hand and flesh are bent by it as a broken one's.
+        rng = _stream(seed, _BREAK, attempt)
+        wanted = kind or _possible_kind(rng, patient)
+        fracture = fractures.plan_fracture(wanted, rng, patient.child, lowest)
         films = tuple(
-            _take_film(seed, number, view, side, patient, machine, settings[number], fracture)
-            for number, view in enumerate(views)
+            _take_film(seed, number, pose, side, patient, machine, metal, settings[number], fracture, broken)
+            for number, pose in enumerate(poses)
         )
         if not broken or all(film.mask.any() for film in films):
             break
@@ -220,15 +248,32 @@ def _simulate(
     return films
 
 
+def _draw_patient(seed: int, kind: str | None, child: bool | None) -> anatomy.Patient:
+    """Draw the person whose bone can break as is wished."""
+    if kind in fractures.CHILD_ONLY:
+        child = True
+    patient = anatomy.draw_patient(_stream(seed, _PATIENT), child, fractures.OLDEST_NEEDED.get(kind, 0.0))
+    if kind in fractures.CHILD_ONLY:
+        patient = replace(patient, age=min(patient.age, patient.closing - 1.5))
+    return patient
+
+
+def _draw_pose(seed: int, number: int, view: str, patient: anatomy.Patient) -> anatomy.Pose:
+    rng = _stream(seed, _BUILD, number)
+    return anatomy.draw_pose(anatomy.draw_view(view, rng), patient, rng)
+
+
 def _possible_kind(rng: np.random.Generator, patient: anatomy.Patient) -> str:
     for _ in range(20):
         kind = fractures.draw_kind(rng, patient.child)
-        if not patient.child or patient.age >= fractures.OLDEST_NEEDED.get(kind, 0.0):
+        if patient.child and patient.age < fractures.OLDEST_NEEDED.get(kind, 0.0):
+            continue
+        if patient.growing or kind not in fractures.CHILD_ONLY:
             return kind
     return "transverse"
 
 
-def _extent(framing: str, view: str, rng: np.random.Generator) -> tuple[float, float, float, float]:
+def _extent(framing: str, rng: np.random.Generator) -> tuple[float, float, float, float]:
     """Return what a film covers, in mm of an adult: lowest and highest x and y."""
     high, low, width = {
         "wrist": (rng.uniform(52, 85), rng.uniform(45, 85), rng.uniform(80, 120)),
@@ -240,16 +285,19 @@ def _extent(framing: str, view: str, rng: np.random.Generator) -> tuple[float, f
     return centre - width / 2, centre + width / 2, -low, high
 
 
-def _set_up(seed, number, view, framing, side, patient, size, square, jitter) -> _Setting:
+def _set_up(seed, number, view: View, framing, side, patient, size, square, jitter) -> _Setting:
     rng = _stream(seed, _FRAME, number)
-    mirror = (-1.0 if side == "L" else 1.0) if view == "PA" else float(rng.choice([-1.0, 1.0]))
+    mirror = -1.0 if side == "L" else 1.0
+    # From the side a wrist is laid and shown either way round; so, now and then, is an oblique one.
+    if rng.random() < {"PA": 0.0, "LATERAL": 0.5, "OBLIQUE": 0.15}[view.name]:
+        mirror = -mirror
     if framing == "tight":
         reach = anatomy.REGION_SIDE_MM * (1 + jitter * rng.uniform(-0.12, 0.12))
         off = rng.uniform(-0.08, 0.08, 2) * reach * jitter
         centre, extent, base = off, (reach, reach), 0.0
         tilt = float(rng.uniform(-12, 12) * jitter)
     else:
-        x0, x1, y0, y1 = _extent(framing, view, rng)
+        x0, x1, y0, y1 = _extent(framing, rng)
         centre, extent = np.array([(x0 + x1) / 2, (y0 + y1) / 2]), (x1 - x0, y1 - y0)
         base = 0.0 if rng.random() < 0.8 else float(rng.choice([180.0, 180.0, 90.0, -90.0]))
         tilt = float(np.clip(rng.normal(0, 6), -15, 15))
@@ -262,6 +310,8 @@ def _set_up(seed, number, view, framing, side, patient, size, square, jitter) ->
         shape = (size, size)
     angle = base + tilt
     matrix = _matrix(angle, mirror, per_mm, centre, shape)
+    if framing != "tight":
+        matrix[:, 2] += _back_inside(matrix, per_mm, shape)
     finer = max(per_mm * 1.25, min(per_mm * 2.2, 2.6)) / per_mm
     fine_shape = (round(shape[0] * finer), round(shape[1] * finer))
     stretch = np.array([[fine_shape[1] / shape[1]], [fine_shape[0] / shape[0]]])
@@ -275,6 +325,13 @@ def _set_up(seed, number, view, framing, side, patient, size, square, jitter) ->
         angle=(angle + 180) % 360 - 180 if (angle + 180) % 360 else 180.0,
         framing=framing,
     )
+
+
+def _back_inside(matrix: np.ndarray, per_mm: float, shape: tuple[int, int]) -> np.ndarray:
+    """Return the shift in pixels that keeps the middle of the wrist a bone's width and more inside the film."""
+    place = matrix @ [3.0, -4.0, 1.0]
+    margin = np.minimum(30.0 * per_mm, 0.45 * np.array([shape[1], shape[0]]))
+    return np.clip(place, margin, [shape[1], shape[0]] - margin) - place
 
 
 def _matrix(angle: float, mirror: float, per_mm: float, centre: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -298,28 +355,36 @@ def _lowest_visible(setting: _Setting, patient: anatomy.Patient) -> float:
     return lowest
 
 
-def _take_film(seed, number, view, side, patient, machine, setting, fracture) -> SimulatedFilm:
-    breaks = fracture.breaks if fracture else ()
-    limb = build_limb(patient, view, breaks, _stream(seed, _BUILD, number))
+def _take_film(
+    seed, number, pose: anatomy.Pose, side, patient, machine, metal, setting, fracture, broken
+) -> SimulatedFilm:
+    changes = draw_changes(patient)
+    limb = build_limb(patient, pose, changes, fracture, broken)
     if setting.framing == "tight":
         setting = replace(setting, frame=follow(setting.frame, limb.joint), fine=follow(setting.fine, limb.joint))
     grain = _stream(seed, _GRAIN, number)
-    attenuation, mask = project_limb(limb, patient, view, breaks, setting.fine, setting.overlay, grain)
+    breaks = fracture.breaks if broken else ()
+    attenuation, mask = project_limb(limb, patient, pose.view, changes, breaks, setting.fine, metal, grain)
     film = _expose(attenuation, patient, machine, setting, grain)
     x, y = setting.frame.place(limb.joint[None])[0]
     return SimulatedFilm(
         pixels=film,
-        mask=_shown_mask(mask, setting) if fracture else np.zeros(setting.frame.shape, bool),
+        mask=_shown_mask(mask, setting) if broken else np.zeros(setting.frame.shape, bool),
         region=WristRegion(float(x), float(y), anatomy.REGION_SIDE_MM * setting.frame.per_mm, float(setting.angle)),
-        kind=fracture.kind if fracture else "none",
-        view=view,
+        kind=fracture.kind if broken else "none",
+        view=pose.view.name,
         laterality=side,
         framing=setting.framing,
         child=patient.child,
-        displacement_mm=round(fracture.displacement_mm * patient.scale, 2) if fracture else 0.0,
-        gap_mm=round(fracture.gap_mm * patient.scale, 2) if fracture else 0.0,
+        displacement_mm=round(fracture.displacement_mm * patient.scale, 2) if broken else 0.0,
+        gap_mm=round(fracture.gap_mm * patient.scale, 2) if broken else 0.0,
         spacing_mm=patient.scale / setting.frame.per_mm,
         seed=seed,
+        age=round(patient.age, 1),
+        angle=pose.view.angle,
+        hardware=metal.name,
+        cast=metal.cast,
+        stored_bits=machine.bits,
     )
 
 
@@ -332,16 +397,7 @@ def _expose(attenuation, patient, machine, setting, grain) -> np.ndarray:
     film = detector.process(measured, frame.per_mm, machine)
     film = detector.degrade(film, anatomy.REGION_SIDE_MM * frame.per_mm, machine, grain)
     film = detector.finish(film, setting.overlay, setting.corners, setting.axis, frame.per_mm / patient.scale)
-    return _store(film, machine)
-
-
-def _store(stored: np.ndarray, machine: detector.Detector) -> np.ndarray:
-    """Return an 8-bit film as it comes back from its file, float32 in [0, 1]."""
-    if machine.jpeg:
-        stored = cv2.imdecode(
-            cv2.imencode(".jpg", stored, [cv2.IMWRITE_JPEG_QUALITY, machine.jpeg])[1], cv2.IMREAD_GRAYSCALE
-        )
-    return stored.astype(np.float32) / np.float32(255)
+    return detector.store(film, machine)
 
 
 def _shown_mask(mask: np.ndarray, setting: _Setting) -> np.ndarray:
@@ -351,4 +407,4 @@ def _shown_mask(mask: np.ndarray, setting: _Setting) -> np.ndarray:
     cv2.fillPoly(open_part, [np.round(setting.corners).astype(np.int32)], 1)
     small = small * open_part
     peak = float(small.max())
-    return small > min(0.4, 0.6 * peak) if peak > 0.05 else np.zeros(small.shape, bool)
+    return small > min(0.4, 0.6 * peak) if peak > 0.005 else np.zeros(small.shape, bool)

@@ -4,46 +4,82 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 
 from core.phantoms import anatomy, projection
-from core.phantoms.anatomy import Bone, Patient
-from core.phantoms.detector import Overlay
-from core.phantoms.fractures import Break
+from core.phantoms.anatomy import Bone, Patient, Pose
+from core.phantoms.breaks import draw_broken, motion
+from core.phantoms.carpus import build_carpus
+from core.phantoms.changes import Changes, change_bones, change_flesh, swell
+from core.phantoms.forearm import build_forearm
+from core.phantoms.fractures import Break, Fracture
+from core.phantoms.hand import build_holder, build_rays, build_sesamoids, build_skin
+from core.phantoms.hardware import Hardware, project_hardware
+from core.phantoms.outlines import FIRST_ROW
+from core.phantoms.views import View
 
-# The hand swings about the head of the capitate.
+# The hand swings about the head of the capitate, and the first row of the carpus by this share of it.
 _PIVOT = np.array([1.0, 13.0])
+_FIRST_ROW_SHARE = 0.45
 
 
 @dataclass(frozen=True, eq=False)
 class Limb:
-    """Bones, skin and joint of one limb in one view; mm."""
+    """Bones, skin and joint of one limb in one view; mm.
+
+    `heading` is the hand's turn in the film in degrees, `swelling_mm` that of the flesh.
+    """
 
     bones: tuple[Bone, ...]
     skin: np.ndarray
     fingers: tuple[np.ndarray, ...]
     joint: np.ndarray
     ringed: Bone
+    heading: float
+    swelling_mm: float
 
 
-def build_limb(patient: Patient, view: str, breaks: tuple[Break, ...], rng: np.random.Generator) -> Limb:
-    """Build a person's limb in one view. `rng` draws what differs between views; `breaks` draw nothing from it."""
-    forearm = anatomy.build_forearm(patient, view, rng)
-    carpus = anatomy.build_carpus(patient, view, rng)
-    rays = anatomy.build_rays(patient, view, rng)
-    skin, fingers = anatomy.build_skin(patient, view, rays)
-    motion = _swing(rng.normal(patient.deviation if view == "PA" else 0.0, 4.0))
+def build_limb(patient: Patient, pose: Pose, changes: Changes, fracture: Fracture, broken: bool) -> Limb:
+    """Build a person's limb as one film shows it.
+
+    `fracture` is what breaks or, in a whole wrist (`broken` False), what might have: the hand is then bent and swollen
+    alike, so that neither tells the label.
+    """
+    forearm = change_bones(build_forearm(patient, pose), changes, pose.view)
+    carpus, rays = build_carpus(patient, pose), build_rays(patient, pose)
+    skin, fingers, arms = build_skin(patient, pose, rays)
+    carrying = next((item for item in fracture.breaks if item.carries_hand), None)
+    bent = pose.view.mix(*carrying.angle) if carrying else 0.0
     joint = np.zeros(2)
-    carried = _carried(forearm, breaks, view)
-    if carried is not None:
-        motion = projection.compose(carried, motion)
+    if broken and carrying:
+        carried = motion(next(bone for bone in forearm if bone.name == "radius"), carrying, pose.view)
         joint = carried[:, 2].copy()
-        skin = _bent(skin, carried)
         forearm = [anatomy.move_bone(bone, carried) if bone.name == "radius epiphysis" else bone for bone in forearm]
-    hand = [anatomy.move_bone(bone, motion) for bone in (*carpus, *(bone for ray in rays for bone in ray))]
-    ringed = anatomy.move_bone(rays[3 if patient.seed % 3 else 2][1], motion)
-    return Limb((*forearm, *hand), skin, tuple(anatomy.move(outline, motion) for outline in fingers), joint, ringed)
+    else:
+        carried = _swing(bent)
+    if broken:
+        forearm = _with_ulna(forearm, fracture.breaks, pose.view)
+    whole = projection.compose(carried, _swing(pose.heading))
+    row = projection.compose(carried, _swing(pose.heading * _FIRST_ROW_SHARE))
+    swelling = changes.swelling_mm
+    skin = _bent(swell(skin, swelling), whole)
+    hand = [anatomy.move_bone(bone, row if bone.name.split()[0] in FIRST_ROW else whole) for bone in carpus]
+    hand += [anatomy.move_bone(bone, whole) for ray in rays for bone in ray]
+    hand += [anatomy.move_bone(bone, whole) for bone in build_sesamoids(patient, rays)]
+    hand = change_bones(hand, changes, pose.view)
+    ringed = anatomy.move_bone(rays[3 if patient.seed % 3 else 2][1], whole)
+    others, sleeves = build_holder(patient, pose)
+    outlines = (*(anatomy.move(outline, whole) for outline in fingers), *arms, *sleeves)
+    return Limb((*forearm, *hand, *others), skin, outlines, joint, ringed, pose.heading + bent, swelling)
+
+
+def _with_ulna(forearm: list[Bone], breaks: tuple[Break, ...], view: View) -> list[Bone]:
+    """Return the bones with the cap of a growing ulna where its broken shaft has taken it."""
+    cut = next((item for item in breaks if item.bone == "ulna" and item.style == "cut"), None)
+    if cut is None:
+        return forearm
+    carried = motion(next(bone for bone in forearm if bone.name == "ulna"), cut, view)
+    return [anatomy.move_bone(bone, carried) if bone.name == "ulna epiphysis" else bone for bone in forearm]
 
 
 def _swing(degrees: float) -> np.ndarray:
@@ -52,38 +88,41 @@ def _swing(degrees: float) -> np.ndarray:
     return np.column_stack([unit[1] - unit[0], unit[2] - unit[0], unit[0]])
 
 
-def _carried(forearm: list[Bone], breaks: tuple[Break, ...], view: str) -> np.ndarray | None:
-    """Return the motion of the hand, which follows the far piece of the radius, or None where it stays."""
-    radius = next(bone for bone in forearm if bone.name == "radius")
-    moves = (projection.motion(radius, item, view) for item in breaks if item.carries_hand)
-    return next(moves, None)
-
-
 def _bent(skin: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Return the skin of forearm and palm where the hand has moved: it bends smoothly, bone does not."""
-    weight = np.clip((skin[:, 1:] + 45) / 60, 0, 1)
+    weight = np.clip((skin[:, 1:] + 35) / 60, 0, 1)
     weight = weight * weight * (3 - 2 * weight)
     return skin * (1 - weight) + anatomy.move(skin, matrix) * weight
 
 
 def project_limb(
-    limb: Limb, patient: Patient, view: str, breaks: tuple[Break, ...], frame: projection.Frame, overlay: Overlay, rng
+    limb: Limb,
+    patient: Patient,
+    view: View,
+    changes: Changes,
+    breaks: tuple[Break, ...],
+    frame: projection.Frame,
+    metal: Hardware,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return attenuation and mask of the break, both float32 of the frame's shape."""
     canvas = projection.Canvas(frame)
-    depth = 32 * patient.girth * (1.0 if view == "PA" else 1.12)
-    attenuation = projection.flesh(limb.skin, limb.fingers, frame, depth, patient.folds, rng)
+    depth = 33 * patient.girth * (1.0 + 0.12 * abs(view.mix(0, 1)))
+    attenuation = projection.flesh(limb.skin, list(limb.fingers), frame, depth, patient, rng)
     amplitude = projection.TEXTURE * patient.texture
     capped = any(bone.name == "ulna epiphysis" for bone in limb.bones)
     for bone in limb.bones:
-        own = np.random.default_rng([patient.seed, sum(map(ord, bone.name)), view == "PA"])
+        if projection.bounds(frame.place(bone.outline), frame, 2 + 40 * frame.per_mm * bool(breaks)) is None:
+            continue
+        own = np.random.default_rng([patient.seed, sum(map(ord, bone.name)), round(abs(view.angle))])
         hits = [item for item in breaks if bone.name in _targets(item, capped)]
-        projection.draw_bone(canvas, bone, hits, view, own, patient.density, amplitude)
+        if hits:
+            draw_broken(canvas, bone, hits, view, own, patient.density, amplitude)
+        else:
+            projection.draw_bone(canvas, bone, own, patient.density, amplitude)
     attenuation += canvas.bone
-    if overlay.ring:
-        attenuation += _ring(limb.ringed, overlay.ring, frame)
-    if overlay.cast:
-        attenuation += _cast(limb.skin, overlay, frame)
+    change_flesh(attenuation, changes, frame, view, limb.swelling_mm)
+    attenuation += project_hardware(metal, limb, frame, view)
     return attenuation, canvas.mask
 
 
@@ -92,39 +131,6 @@ def _targets(item: Break, capped: bool) -> tuple[str, ...]:
     if item.style == "tip":
         return ("ulna epiphysis" if capped else "ulna",)
     return (item.bone, f"{item.bone} back")
-
-
-def _ring(bone: Bone, place: float, frame: projection.Frame) -> np.ndarray:
-    """Return the attenuation of a metal ring at a fraction `place` of a finger bone."""
-    start, end = bone.axis
-    along = (end - start) / np.hypot(*(end - start))
-    across = np.array([along[1], -along[0]])
-    middle = start + (end - start) * place
-    corners = np.array([middle + a * across * 9.5 + b * along * 1.4 for a, b in ((-1, -1), (1, -1), (1, 1), (-1, 1))])
-    return projection.fill(frame.place(corners), (0, 0, *frame.shape)).astype(np.float32) * np.float32(2.2 / 255)
-
-
-def _cast(skin: np.ndarray, overlay: Overlay, frame: projection.Frame) -> np.ndarray:
-    """Return the attenuation of a plaster tube around forearm and palm."""
-    rng = np.random.default_rng(overlay.seed)
-    low, high = -rng.uniform(150, 220), rng.uniform(25, 80)
-    box = (0, 0, *frame.shape)
-    inside = projection.fill(frame.place(skin), box)
-    reach = max(round((overlay.cast + 3) * frame.per_mm), 1)
-    grown = cv2.dilate(inside, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1)))
-    distance = cv2.distanceTransform((grown > 127).astype(np.uint8), cv2.DIST_L2, 3) / np.float32(frame.per_mm)
-    tube = _chord(distance) - _chord(distance - np.float32(overlay.cast))
-    grain = projection.texture(frame, box, 1, np.zeros(2), np.array([0.0, 0.4]), rng.random(2))
-    x, y = frame.grid(box)
-    ragged = y + np.sin(0.3 * x)
-    ends = np.clip((ragged - low) / 2, 0, 1) * np.clip((high - ragged) / 2, 0, 1)
-    return np.float32(0.035) * tube * ends * (1 + np.float32(0.06) * grain)
-
-
-def _chord(distance: np.ndarray) -> np.ndarray:
-    """Return the half chord in mm through a cylinder of 30 mm radius, `distance` mm from its edge."""
-    inside = np.clip(distance, 0, 30)
-    return np.sqrt(inside * (60 - inside))
 
 
 def follow(frame: projection.Frame, joint: np.ndarray) -> projection.Frame:

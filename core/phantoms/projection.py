@@ -1,4 +1,4 @@
-"""Thickness of bone and flesh along the beam, as attenuation per detector element, and the breaks in it."""
+"""Thickness of bone and flesh along the beam, as attenuation per detector element."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from functools import cached_property, lru_cache
 import cv2
 import numpy as np
 
-from core.phantoms.anatomy import Bone, smooth
-from core.phantoms.fractures import Break
+from core.phantoms.anatomy import Bone, Cap, Patient, smooth
 
 # Attenuation per mm at about 60 kV over that of the flesh the bone displaces; flesh itself.
 CORTICAL, TRABECULAR, FLESH = 0.075, 0.017, 0.021
 # Relative amplitude of the trabecular pattern.
-TEXTURE = 0.17
+TEXTURE = 0.13
 _BANK_PER_MM = 4.0
 
 
@@ -129,198 +128,156 @@ def shell(bone: Bone, frame: Frame, box, rng: np.random.Generator, density: floa
 
     Across the outline the body is taken as elliptical: a chord of 2 a sqrt(1 - (1 - d/a)^2) at d mm from the edge.
     """
-    inside = fill(frame.place(bone.outline), box)
+    hull = bone.outline if bone.cap is None else _hull(bone)
+    inside = fill(frame.place(hull), box)
     distance = cv2.distanceTransform((inside > 127).astype(np.uint8), cv2.DIST_L2, 3) / np.float32(frame.per_mm)
     start, direction = bone.axis[0], bone.axis[1] - bone.axis[0]
     length = float(np.hypot(*direction))
     direction = direction / max(length, 1e-6)
-    x, y = frame.grid(box)
-    along = np.float32(direction[0]) * (x - np.float32(start[0])) + np.float32(direction[1]) * (
-        y - np.float32(start[1])
-    )
+    along = _along(frame, box, start, direction)
     if bone.cortex_mid != bone.cortex_end:
         low, high = (max(e * length, 1.0) for e in bone.ends)
-        middle = np.clip(along / low - 0.4, 0, 1) * np.clip((length - along) / high - 0.4, 0, 1)
-        cortex = bone.cortex_end + (bone.cortex_mid - bone.cortex_end) * middle
+        middle = np.clip(along * np.float32(1 / low) - np.float32(0.4), 0, 1)
+        middle *= np.clip(np.float32(length / high - 0.4) - along * np.float32(1 / high), 0, 1)
+        cortex = np.float32(bone.cortex_end) + np.float32(bone.cortex_mid - bone.cortex_end) * middle
         spongy = 1 - np.float32(0.7) * middle
     else:
         cortex, spongy = np.float32(bone.cortex_end), np.float32(1)
-    a = np.float32(bone.depth)
-    outer = 2 * a * np.sqrt(np.clip(1 - np.square(1 - np.minimum(distance / a, 1)), 0, 1))
-    inner = 2 * a * np.sqrt(np.clip(1 - np.square(1 - np.clip((distance - cortex) / a, 0, 1)), 0, 1))
+    a = float(bone.depth)
+    outer, inner = _chord(distance, a), _chord(distance - cortex, a)
     kind = 1 if bone.cortex_mid == bone.cortex_end else 0
     grain = texture(frame, box, kind, start, direction, rng.random(2))
-    layer = CORTICAL * (outer - inner) + TRABECULAR * inner * spongy * (1 + np.float32(amplitude) * grain)
-    for place, half, size in bone.bands:
-        wave = 0.4 * np.sin(x * 0.7 + place) + 0.25 * np.sin(x * 1.7)
-        layer = layer * (1 + np.float32(size) * np.exp(-np.square((along - place + wave) / half)))
-    for mark_x, mark_y, slope, half_length, half_width, size in bone.marks:
-        side = (x - mark_x - slope * (y - mark_y)) / half_width
-        layer = layer * (1 + np.float32(size) * np.exp(-np.square(side) - np.square((y - mark_y) / half_length)))
-    return (layer * (np.float32(density * bone.weight) * (inside.astype(np.float32) / 255))).astype(np.float32)
+    spongy = TRABECULAR * spongy * (1 + np.float32(amplitude) * grain)
+    if bone.cap is None:
+        layer = CORTICAL * (outer - inner) + spongy * inner
+    else:
+        below, plate = _below_cap(bone.cap, frame, box)
+        layer = CORTICAL * ((outer - inner) * below + np.float32(0.8) * inner * plate) + spongy * inner * (
+            below - plate
+        )
+    for band in bone.bands:
+        _lay_band(layer, along, band, frame, box)
+    for mark in bone.marks:
+        _lay_mark(layer, mark, frame, box)
+    inside = inside.astype(np.float32)
+    inside *= np.float32(density * bone.weight / 255)
+    layer *= inside
+    return layer
 
 
-def draw_bone(
-    canvas: Canvas, bone: Bone, breaks: list[Break], view: str, rng, density: float, amplitude: float
-) -> None:
-    """Add one bone, broken or whole, to the canvas, and its breaks to the mask."""
+def _along(frame: Frame, box, start: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """Return how far each pixel of `box` lies along `direction` from `start`, mm, float32."""
+    row = direction @ frame.inverse
+    first = row[2] - start @ direction
+    across = (row[0] * (np.arange(box[1], box[3]) + 0.5) + first).astype(np.float32)
+    return across[None] + (row[1] * (np.arange(box[0], box[2]) + 0.5)).astype(np.float32)[:, None]
+
+
+def _lay_band(layer: np.ndarray, along: np.ndarray, band, frame: Frame, box) -> None:
+    """Lay an uneven line across a bone's attenuation, in place."""
+    place, half, size = band
+    rows = np.flatnonzero((np.abs(along - np.float32(place)) < 2.5 * half + 0.7).any(axis=1))
+    if not len(rows):
+        return
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    x, _ = frame.grid((box[0] + top, box[1], box[0] + bottom, box[3]))
+    away = along[top:bottom] - np.float32(place) + np.float32(0.4) * np.sin(x * np.float32(0.7) + np.float32(place))
+    away += np.float32(0.25) * np.sin(x * np.float32(1.7))
+    layer[top:bottom] *= 1 + np.float32(size) * np.exp(-np.square(away * np.float32(1 / half)))
+
+
+def _lay_mark(layer: np.ndarray, mark, frame: Frame, box) -> None:
+    """Lay a spot or a canal on a bone's attenuation, in place."""
+    mark_x, mark_y, slope, half_length, half_width, size = mark
+    wide = 2.5 * (half_width + abs(slope) * half_length)
+    corners = np.array([[mark_x + i * wide, mark_y + j * 2.5 * half_length] for i in (-1, 1) for j in (-1, 1)])
+    spot = bounds(frame.place(corners), frame, 1)
+    if spot is None:
+        return
+    top, left = max(spot[0], box[0]), max(spot[1], box[1])
+    bottom, right = min(spot[2], box[2]), min(spot[3], box[3])
+    if bottom <= top or right <= left:
+        return
+    x, y = frame.grid((top, left, bottom, right))
+    y = y - np.float32(mark_y)
+    side = (x - np.float32(mark_x) - np.float32(slope) * y) * np.float32(1 / half_width)
+    factor = np.exp(-np.square(side) - np.square(y * np.float32(1 / half_length)))
+    layer[top - box[0] : bottom - box[0], left - box[1] : right - box[1]] *= 1 + np.float32(size) * factor
+
+
+def _chord(distance: np.ndarray, a: float) -> np.ndarray:
+    """Return the way (mm) through a body of half depth `a`, `distance` mm inside its edge."""
+    away = distance * np.float32(-1 / a)
+    away += 1
+    np.clip(away, 0, 1, out=away)
+    away *= away
+    np.subtract(1, away, out=away)
+    np.sqrt(away, out=away)
+    away *= np.float32(2 * a)
+    return away
+
+
+def _hull(bone: Bone) -> np.ndarray:
+    """Return a capped bone's outline with its walls drawn up past the cap, which cuts it."""
+    rows = bone.outline @ bone.cap.matrix[1, :2] + bone.cap.matrix[1, 2]
+    up = bone.cap.matrix[1, :2] / np.square(bone.cap.matrix[1, :2]).sum()
+    return bone.outline + np.where(rows > bone.cap.base, 30.0, 0.0)[:, None] * up
+
+
+def _below_cap(cap: Cap, frame: Frame, box: tuple[int, int, int, int]) -> np.ndarray:
+    """Return what share of the bone's depth lies below its end's surface, and in the plate under it."""
+    inverse = frame.inverse.copy()
+    inverse[:, 2] += inverse[:, :2] @ np.array([box[1] + 0.5, box[0] + 0.5])
+    matrix = compose(cap.matrix, inverse)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    size = (box[3] - box[1], box[2] - box[0])
+    return cv2.split(cv2.warpAffine(cap.table, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE))
+
+
+def draw_bone(canvas: Canvas, bone: Bone, rng, density: float, amplitude: float) -> None:
+    """Add one whole bone to the canvas."""
     frame = canvas.frame
-    margin = 14 * frame.per_mm if breaks else 2
-    box = bounds(frame.place(bone.outline), frame, margin)
+    box = bounds(frame.place(bone.outline), frame, 2)
     if box is None:
         return
     if bone.steps:
         bone = replace(bone, outline=smooth(bone.outline, bone.steps))
-    for item in breaks:
-        if item.style == "bulge":
-            bone = push_out(bone, item, view)
-    layer = shell(bone, frame, box, rng, density, amplitude)
-    for item in breaks:
-        layer, mask = apply_break(layer, bone, item, frame, box, view)
-        region = canvas.mask[box[0] : box[2], box[1] : box[3]]
-        np.maximum(region, mask, out=region)
-    canvas.bone[box[0] : box[2], box[1] : box[3]] += layer
-
-
-def break_site(bone: Bone, item: Break, view: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return centre (2,) in mm of a break and the unit normal of its line, pointing to the piece that moves."""
-    index = 0 if view == "PA" else 1
-    outline = bone.outline
-    slope = item.slope[index]
-    if item.bone == "scaphoid":
-        axis = np.array([-0.66, 0.75]) if view == "PA" else np.array([0.6, 0.8])
-        return outline.mean(axis=0) + axis * item.level, _turned(axis, slope)
-    if item.style == "tip":
-        top = outline[outline[:, 1].argmax()]
-        return top + np.array([0.0, item.level]), _turned(np.array([0.0, 1.0]), slope)
-    near = outline[np.abs(outline[:, 1] - item.level) < 5]
-    middle = near[:, 0].mean() if len(near) else outline[:, 0].mean()
-    return np.array([middle, item.level]), _turned(np.array([0.0, 1.0]), slope)
-
-
-def _turned(normal: np.ndarray, slope: float) -> np.ndarray:
-    turned = normal + slope * np.array([normal[1], -normal[0]])
-    return turned / np.hypot(*turned)
-
-
-def motion(bone: Bone, item: Break, view: str) -> np.ndarray:
-    """Return how the far piece moves, as a rigid motion (2, 3) in mm."""
-    index = 0 if view == "PA" else 1
-    centre, normal = break_site(bone, item, view)
-    angle = np.deg2rad(item.angle[index])
-    rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    across = np.array([normal[1], -normal[0]])
-    shift = across * item.shift[index] + normal * item.pull
-    return np.column_stack([rotation, centre - rotation @ centre + shift])
-
-
-def push_out(bone: Bone, item: Break, view: str) -> Bone:
-    """Return the bone with its cortex bulging at the break (a buckle, or torus, fracture)."""
-    side = item.side[0 if view == "PA" else 1]
-    points = np.vstack([bone.outline, bone.outline[:1]])
-    step = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
-    fine = np.arange(0, step[-1], 0.5)
-    outline = np.column_stack([np.interp(fine, step, points[:, k]) for k in (0, 1)])
-    centre, _ = break_site(bone, item, view)
-    sign = np.sign(outline[:, 0] - centre[0])
-    wanted = (sign == side) if side else np.ones(len(sign), bool)
-    outline[:, 0] += item.bulge * sign * wanted * np.exp(-np.square((outline[:, 1] - item.level) / item.width))
-    return replace(bone, outline=outline)
-
-
-def apply_break(layer, bone: Bone, item: Break, frame: Frame, box, view: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the broken bone's attenuation and the break's mask, both float32 of the box's shape."""
-    x, y = frame.grid(box)
-    centre, normal = (v.astype(np.float32) for v in break_site(bone, item, view))
-    across = (x - centre[0]) * normal[1] - (y - centre[1]) * normal[0]
-    rng = np.random.default_rng([item.seed, view == "PA"])
-    knots = np.convolve(rng.normal(0, item.roughness, 40), [0.25, 0.5, 0.25], "same").astype(np.float32)
-    knots = cv2.resize(knots[None], (320, 1), interpolation=cv2.INTER_LINEAR)[0]
-    rough = knots[np.clip((across + 32) * 5, 0, 319).astype(np.int32)]
-    beyond = (x - centre[0]) * normal[0] + (y - centre[1]) * normal[1] - rough
-    solid = layer > 0.02
-    if item.style == "bulge":
-        return _crush(layer, solid, beyond + rough, across, item, view)
-    if item.style == "line":
-        return _thin(layer, solid, beyond, across, item)
-    return _part(layer, solid, beyond, across, item, frame, box, motion(bone, item, view), view, centre, rng)
-
-
-def _crush(layer, solid, beyond, across, item, view):
-    side = item.side[0 if view == "PA" else 1]
-    half = np.clip(0.5 + side * across / 4, 0, 1) if side else np.float32(1)
-    layer = layer * (1 + np.float32(item.density) * half * np.exp(-np.square(beyond / (0.6 * item.width))))
-    mask = solid & (np.abs(beyond) < 1.35 * item.width) & ((side * across > -1.0) if side else True)
-    return layer, mask.astype(np.float32)
-
-
-def _thin(layer, solid, beyond, across, item):
-    inside = np.clip((across - item.extent[0]) / 1.5, 0, 1) * np.clip((item.extent[1] - across) / 1.5, 0, 1)
-    layer = layer * (1 - np.float32(item.lucency) * inside * np.exp(-np.square(beyond / item.width)))
-    return layer, (solid & (np.abs(beyond) < 1.8) & (inside > 0.3)).astype(np.float32)
-
-
-def _part(layer, solid, beyond, across, item, frame, box, moved, view, centre, rng):
-    """Cut the bone in two and move the far piece as a body; where the pieces overlap their attenuations add."""
-    far = np.clip(beyond / np.float32(item.obliquity[0 if view == "PA" else 1]) + 0.5, 0, 1)
-    if item.style == "tip":  # a styloid is narrow; the head beside it stays
-        beyond = np.where(np.abs(across) < (4.5 if view == "PA" else 6.0), beyond, np.float32(-9))
-        far = np.where(beyond > -9, far, 0)
-    if item.lucency:
-        layer = layer * (1 - np.float32(item.lucency) * np.exp(-np.square(beyond / item.width)))
-    if item.density:
-        layer = layer * (1 + np.float32(item.density) * np.exp(-np.square(beyond / 1.6)))
-    if item.crumble:
-        grain = texture(frame, box, 1, centre, np.array([0.0, 0.45]), rng.random(2))
-        layer = layer * (1 + np.float32(item.crumble) * grain * np.exp(-np.square(beyond / 3.5)))
-        layer = np.maximum(layer, 0)
-    piece, rest = layer * far, layer * (1 - far)
-    near = solid & (np.abs(beyond) < (3.0 if item.style == "tip" else 1.7))
-    band = near.astype(np.float32)
-    if item.limb is not None:
-        piece, limb = _split(piece, solid & (beyond > 0), across, beyond, item.limb, frame)
-        band = np.maximum(band, limb)
-    if item.style == "tip":
-        band = np.maximum(band, (solid & (beyond > 0)).astype(np.float32))
-    to_pixels = frame.carry(moved)
-    shift = np.array([box[1] + 0.5, box[0] + 0.5])
-    local = np.column_stack([to_pixels[:, :2], to_pixels[:, :2] @ shift + to_pixels[:, 2] - shift])
-    size = (layer.shape[1], layer.shape[0])
-    piece_there = cv2.warpAffine(piece, local, size, flags=cv2.INTER_LINEAR)
-    band_there = cv2.warpAffine(band * (beyond > -0.5), local, size, flags=cv2.INTER_LINEAR)
-    overlap = (np.minimum(piece_there, rest) > 0.04) & (np.abs(beyond) < 9)
-    mask = np.maximum(np.maximum(band * (beyond < 0.5), band_there), overlap)
-    reach = max(round(1.2 * frame.per_mm) | 1, 3)
-    closed = cv2.morphologyEx(mask.astype(np.float32), cv2.MORPH_CLOSE, np.ones((reach, reach), np.uint8))
-    return rest + piece_there, closed
-
-
-def _split(piece, solid, across, beyond, limb, frame):
-    """Split the far piece lengthwise into the joint, with a step in the joint's surface."""
-    place, tilt, step = limb
-    away = across - place - tilt * beyond
-    lowered = np.clip(away / 0.35 + 0.5, 0, 1)
-    sinking = frame.matrix[:, 1] * -step
-    dropped = cv2.warpAffine(piece * lowered, np.float64([[1, 0, sinking[0]], [0, 1, sinking[1]]]), piece.shape[::-1])
-    piece = (piece * (1 - lowered) + dropped) * (1 - 0.45 * np.exp(-np.square(away / 0.55)))
-    return piece, (solid & (np.abs(away) < 1.6)).astype(np.float32)
+    canvas.bone[box[0] : box[2], box[1] : box[3]] += shell(bone, frame, box, rng, density, amplitude)
 
 
 def flesh(
-    main: np.ndarray, fingers: list[np.ndarray], frame: Frame, depth: float, folds: int, rng: np.random.Generator
+    main: np.ndarray,
+    fingers: list[np.ndarray],
+    frame: Frame,
+    depth: float,
+    patient: Patient | None,
+    rng: np.random.Generator,
 ) -> np.ndarray:
-    """Return the attenuation of the soft tissue up to `depth` mm deep, float32 of the frame's shape."""
+    """Return the attenuation of the soft tissue up to `depth` mm deep, float32 of the frame's shape.
+
+    A patient's has a coat of fat, thinner to the beam than the muscle in it, and skin folds.
+    """
     box = (0, 0, *frame.shape)
     inside = np.zeros(frame.shape, np.uint8)
     for outline in (main, *fingers):
         np.maximum(inside, fill(frame.place(outline), box), out=inside)
-    distance = cv2.distanceTransform((inside > 127).astype(np.uint8), cv2.DIST_L2, 3) / np.float32(frame.per_mm)
+    # All but the skin's edge is smooth: half the resolution is enough for it.
+    half = Frame(frame.matrix / 2, ((frame.shape[0] + 1) // 2, (frame.shape[1] + 1) // 2))
+    small = cv2.resize(inside, half.shape[::-1], interpolation=cv2.INTER_AREA)
+    distance = cv2.distanceTransform((small > 127).astype(np.uint8), cv2.DIST_L2, 3) / np.float32(half.per_mm)
     thickness = np.float32(depth) * np.sqrt(1 - np.exp(-distance / 22))
-    grain = texture(frame, box, 0, np.zeros(2), np.array([0.0, 1.0]) * 0.25, rng.random(2))
+    grain = texture(half, (0, 0, *half.shape), 0, np.zeros(2), np.array([0.0, 1.0]) * 0.25, rng.random(2))
     soft = FLESH * thickness * (1 + np.float32(0.03) * grain)
-    for _ in range(folds):
-        _crease(soft, frame, rng)
-    return soft * (inside.astype(np.float32) / 255)
+    if patient:
+        muscle = np.clip((distance - np.float32(patient.fat_mm)) / 7, 0, 1)
+        skin = np.clip(1 - np.abs(distance - 0.9) / 0.9, 0, 1)
+        soft = soft * (np.float32(0.86) + np.float32(0.14) * np.sqrt(muscle)) + np.float32(0.03) * skin
+        for _ in range(patient.folds):
+            _crease(soft, half, rng)
+    soft = cv2.resize(soft, frame.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    soft *= inside
+    soft *= np.float32(1 / 255)
+    return soft
 
 
 def _crease(soft: np.ndarray, frame: Frame, rng: np.random.Generator) -> None:

@@ -1,0 +1,180 @@
+"""Breaks put into given films: they lie on the radius, and a sham differs from a break by the break alone."""
+
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from core import phantoms
+from core.errors import DatasetError, RadiographError
+from core.phantoms import injection
+from core.values import WristRegion
+
+MM = 1.5  # pixels per mm of the drawn films
+
+
+def drawn_film(angle: float = 0.0) -> tuple[np.ndarray, WristRegion]:
+    """A grey film with one bright bone, from 16 mm left to 4 mm right of the square's middle, fingers at `angle`."""
+    size = round(220 * MM)
+    rng = np.random.default_rng(3)
+    film = np.full((size, size), 0.25, np.float32)
+    middle = size / 2
+    left, right = middle - 16 * MM, middle + 4 * MM
+    film[round(middle - 5 * MM) :, round(left) : round(right)] = 0.6
+    for edge in (left, right - 3):
+        film[round(middle - 5 * MM) :, round(edge) : round(edge) + 3] = 0.85
+    film = cv2.GaussianBlur(film, (0, 0), 0.7) + rng.normal(0, 0.01, film.shape).astype(np.float32)
+    turn = cv2.getRotationMatrix2D((middle, middle), -angle, 1.0)
+    film = cv2.warpAffine(film, turn, film.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
+    return np.clip(film, 0, 1), WristRegion(middle, middle, 106 * MM, angle)
+
+
+@pytest.fixture(scope="module")
+def films():
+    made = [phantoms.simulate_film(seed, size=200, positive=False, framing="wrist", child=False) for seed in range(6)]
+    return [(film.pixels, film.region) for film in made]
+
+
+def near(mask: np.ndarray, pixels: float) -> np.ndarray:
+    reach = 2 * int(np.ceil(pixels)) + 1
+    return cv2.dilate(mask.astype(np.uint8), np.ones((reach, reach), np.uint8)) > 0
+
+
+def upright(film: np.ndarray, region: WristRegion, per_mm: float = MM) -> np.ndarray:
+    """The film turned fingers up, the square's middle in the middle."""
+    scale = per_mm * injection.REGION_SIDE_MM / region.side
+    turn = cv2.getRotationMatrix2D((region.x, region.y), region.angle, scale)
+    size = round(200 * per_mm)
+    turn[:, 2] += size / 2 - np.array([region.x, region.y])
+    return cv2.warpAffine(film.astype(np.float32), turn, (size, size), borderMode=cv2.BORDER_REPLICATE)
+
+
+@pytest.mark.parametrize("angle", [0.0, 37.0, 90.0, 180.0])
+def test_radius_is_found_between_its_edges_however_the_film_lies(angle):
+    film, region = drawn_film(angle)
+    assert injection.find_radius(film, region, -20) == pytest.approx((-16, 4), abs=1.2)
+
+
+@pytest.mark.parametrize("kind", injection.INJECTED)
+@pytest.mark.parametrize("angle", [0.0, 130.0])
+def test_mask_lies_on_the_radius_below_the_joint(kind, angle):
+    film, region = drawn_film(angle)
+    for seed in range(3):
+        _, mask = injection.inject_fracture(film, region, seed, positive=True, kind=kind)
+        rows, columns = np.nonzero(upright(mask, region) > 0.5)
+        across, below = (columns + 0.5) / MM - 100, (rows + 0.5) / MM - 100
+        assert -2 < below.min() < below.max() < 42
+        assert -20 < across.min() < across.max() < 8
+
+
+def test_same_seed_same_break_and_the_given_film_is_left_alone(films):
+    pixels, region = films[0]
+    before = pixels.copy()
+    first, again, other = (injection.inject_fracture(pixels, region, seed, positive=True) for seed in (4, 4, 5))
+    np.testing.assert_array_equal(first[0], again[0])
+    np.testing.assert_array_equal(first[1], again[1])
+    assert np.abs(first[0] - other[0]).max() > 0.05
+    np.testing.assert_array_equal(pixels, before)
+    assert first[0].dtype == np.float32
+    assert first[1].dtype == bool
+    assert first[0].shape == first[1].shape == pixels.shape
+
+
+@pytest.mark.parametrize("kind", injection.INJECTED)
+def test_break_and_sham_differ_near_the_mask_alone(films, kind):
+    for seed, (pixels, region) in enumerate(films):
+        per_mm = region.side / injection.REGION_SIDE_MM
+        broken, mask = injection.inject_fracture(pixels, region, seed, positive=True, kind=kind)
+        sham, none = injection.inject_fracture(pixels, region, seed, positive=False, kind=kind)
+        assert mask.any()
+        assert not none.any()
+        assert 0 <= min(broken.min(), sham.min()) <= max(broken.max(), sham.max()) <= 1
+        difference = np.abs(broken - sham)
+        assert difference[~near(mask, 22 * per_mm)].max() == 0
+        assert difference[mask].mean() > 0.6 * injection.VISIBLE
+        assert difference[mask].mean() > 4 * difference[~mask].mean()
+
+
+def test_sham_is_warped_as_the_break_is_and_films_stay_untouched_below_it(films):
+    """Below the bend every pixel is the given one, in both classes; the hand has moved in both."""
+    for seed, (pixels, region) in enumerate(films):
+        for positive in (True, False):
+            out, _ = injection.inject_fracture(pixels, region, seed, positive=positive, kind="displaced")
+            moved = upright((np.abs(out - pixels) > 1e-6).astype(np.float32), region)
+            assert not moved[round((100 + 46) * MM) :].any()
+            assert moved[round(85 * MM) : round(100 * MM), round(88 * MM) : round(112 * MM)].mean() > 0.3
+
+
+def roughness(film: np.ndarray, where: np.ndarray) -> float:
+    return float(np.log(cv2.Laplacian(film, cv2.CV_32F)[where].var() + 1e-9))
+
+
+def test_fine_grain_beside_the_break_tells_nothing(films):
+    """Resampling smooths grain: seen between a film and its sham, not between a sham and a break of the same film."""
+    apart, resampled = [], []
+    for seed, (pixels, region) in enumerate(films):
+        rng = np.random.default_rng(seed)
+        grainy = np.clip(pixels * 0.8 + 0.1 + rng.normal(0, 0.03, pixels.shape), 0, 1).astype(np.float32)
+        per_mm = region.side / injection.REGION_SIDE_MM
+        for kind in ("displaced", "angulated"):
+            broken, mask = injection.inject_fracture(grainy, region, seed, positive=True, kind=kind)
+            sham, _ = injection.inject_fracture(grainy, region, seed, positive=False, kind=kind)
+            beside = near(mask, 12 * per_mm) & ~near(mask, 3 * per_mm)
+            apart.append(roughness(broken, beside) - roughness(sham, beside))
+            moved = np.abs(sham - grainy) > 1e-6
+            resampled.append(roughness(sham, moved) - roughness(grainy, moved))
+    assert np.median(resampled) < -0.2
+    assert abs(np.median(apart)) < 0.25 * abs(np.median(resampled))
+
+
+def test_displaced_piece_is_moved_across_the_bone_by_what_is_planned():
+    film, region = drawn_film()
+    for seed in range(4):
+        plan = injection._draw_plan(np.random.default_rng([2, seed]), "displaced", -42.0)
+        out, _ = injection.inject_fracture(film, region, seed, positive=True, kind="displaced")
+        if abs(plan.angle) > 2.5:
+            continue
+        row = out[round((110 - plan.level - 9.5) * MM)]  # just above the zone in which the motion grows
+        strong = np.nonzero(row > 0.7)[0]
+        assert (strong.min() + strong.max()) / 2 / MM - 110 + 6 == pytest.approx(plan.shift, abs=1.6)
+
+
+def test_square_at_the_edge_of_the_film_is_refused():
+    film, region = drawn_film()
+    low = WristRegion(region.x, film.shape[0] - 5.0, region.side, 0.0)
+    for positive in (True, False):
+        with pytest.raises(RadiographError, match="distal radius"):
+            injection.inject_fracture(film, low, 0, positive=positive)
+    with pytest.raises(ValueError, match="kind"):
+        injection.inject_fracture(film, region, 0, positive=True, kind="colles")
+    with pytest.raises(RadiographError, match="2 dimensions"):
+        injection.inject_fracture(np.zeros((4, 4, 3)), region, 0, positive=True)
+
+
+def test_written_set_has_both_classes_of_every_film_on_one_side(films, tmp_path):
+    out = tmp_path / "injected"
+    given = [(f"person {number % 5}", *film) for number, film in enumerate(films)]
+    given.append(("beside", films[0][0], WristRegion(-400, -400, 100)))
+    assert injection.write_injected(given, out, seed=1) == 12
+    head, *lines = csv.reader((out / "metadata.csv").read_text("utf-8").splitlines())
+    assert tuple(head) == injection.COLUMNS
+    rows = [dict(zip(head, line, strict=True)) for line in lines]
+    for row in rows:
+        with Image.open(out / row["path"]) as film, Image.open(out / "masks" / row["path"]) as mask:
+            assert film.size == mask.size
+            assert np.asarray(mask).any() == (row["label"] == "1")
+    for source in {row["source"] for row in rows}:
+        pair = [row for row in rows if row["source"] == source]
+        assert sorted(row["label"] for row in pair) == ["0", "1"]
+        assert len({Path(row["path"]).parts[0] for row in pair}) == 1
+    assert len({row["patient"] for row in rows}) == 5
+    listed = [line.split(",")[0] for name in ("train", "valid")
+              for line in (out / f"{name}_image_paths.csv").read_text("utf-8").split()]  # fmt: skip
+    assert sorted(listed) == sorted(f"injected/{row['path']}" for row in rows)
+    with pytest.raises(DatasetError, match="empty folder"):
+        injection.write_injected(given, out)
+    with pytest.raises(DatasetError, match="distal radius"):
+        injection.write_injected(given[-1:], tmp_path / "none")
