@@ -148,9 +148,19 @@ def open_heat(page):
     settled(page)
 
 
+OVERLAY = "document.querySelectorAll('canvas.pane')[1].toDataURL()"
+
+
 def choose_method(page, title):
-    page.locator("[data-testid=stSelectbox]", has_text="Method").locator("[role=combobox], input").first.click()
+    """Choose a heat map and wait until another picture than before is shown, unless it was the one shown before."""
+    chooser = page.locator("[data-testid=stSelectbox]", has_text="Method")
+    box = chooser.locator("[role=combobox], input").first
+    shown = title in (chooser.inner_text(), box.evaluate("element => element.value ?? element.textContent"))
+    before = None if shown else page.evaluate(OVERLAY)
+    box.click()
     page.get_by_role("option", name=title, exact=True).click()
+    if before:
+        page.wait_for_function(f"before => {OVERLAY} !== before", arg=before, timeout=90_000)
     page.wait_for_timeout(300)
     page.get_by_text("is being made").wait_for(state="detached")
     settled(page)
