@@ -24,6 +24,11 @@ def test_one_in_ten_may_be_called():
     assert cautious_threshold([0.3, 0.6]) == pytest.approx((0.6 + 1) / 2)
 
 
+def test_a_threshold_lies_above_what_it_must_not_call():
+    one = 0.3
+    assert cautious_threshold([one] * 9 + [np.nextafter(one, 1)]) == np.nextafter(one, 1)
+
+
 @given(st.lists(st.floats(0, 0.999), min_size=1, max_size=80))
 def test_never_more_than_one_in_ten(values):
     assert np.mean(np.array(values) >= cautious_threshold(values)) <= 0.1 + 1e-9
@@ -114,13 +119,14 @@ def test_a_checkpoint_is_published_anew_with_what_the_normals_say(folder, tmp_pa
 # --- the mean of all models ------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def two_models(tmp_path):
+@pytest.fixture(scope="module")
+def two_models(tmp_path_factory):
     """Return a folder of two published models and their probabilities on the same valid and test studies."""
     from core.backbones import build_classifier
     from core.checkpoints import publish
 
-    out = tmp_path / "checkpoints"
+    out = tmp_path_factory.mktemp("two") / "checkpoints"
+    model = build_classifier("efficientnetlite0", input_size=64)
     rng = np.random.default_rng(3)
     labels = np.array([0, 1] * 60)
     ids = tuple(f"s{i}" for i in range(120))
@@ -129,7 +135,6 @@ def two_models(tmp_path):
         values = np.clip(0.3 + 0.4 * labels + rng.normal(0, 0.25, 120), 0, 1)
         valid = Scores(name, "valid", ids, ids, labels, values)
         test = replace(valid, split="test", probabilities=values[::-1].copy(), labels=labels[::-1].copy())
-        model = build_classifier("efficientnetlite0", input_size=64)
         publish(out, replace(card(), id=name), model, scores=[valid, test])
         told[name] = values
     return out, labels, told
@@ -169,12 +174,14 @@ def test_normals_raise_the_means_threshold(two_models, folder, monkeypatch):
     assert found.data["tested_on"].startswith("Simulated. The threshold of suspicion was set on 20 real studies")
 
 
-def test_a_mean_needs_the_same_studies(two_models):
+def test_a_mean_needs_the_same_studies(two_models, tmp_path):
+    import shutil
+
     from core.checkpoints import SCORES_NAME
     from core.errors import CheckpointError
     from core.train.ensembles import measure_ensemble
 
-    folder, *_ = two_models
+    folder = shutil.copytree(two_models[0], tmp_path / "checkpoints")
     path = folder / "two" / SCORES_NAME
     path.write_text(path.read_text().replace("s5,", "s500,"))
     with pytest.raises(CheckpointError, match="scored on the same studies"):

@@ -1,5 +1,6 @@
 """The command line of the second opinion, run as a user runs it."""
 
+import functools
 import json
 import shutil
 import subprocess
@@ -15,10 +16,19 @@ from core.figures import png_bytes
 from core.phantoms import simulate_film
 from core.predict import main
 from core.radiographs import read_radiograph
+from core.reading import open_reader
 from tests.films import bad_files, dicom_film, png_film
 
 ROOT = Path(__file__).parent.parent
 CONTRACT = {"file", "probability", "logit", "decision", "threshold", "positive_label", "checkpoint", "quality"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def models_are_loaded_once():
+    """Load each checkpoint once for all tests; a folder of its own is another checkpoint."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("core.reading.open_reader", functools.cache(open_reader))
+        yield
 
 
 @pytest.fixture

@@ -76,8 +76,10 @@ def cautious_threshold(probabilities: np.ndarray, false_alarms: float = FALSE_AL
     falling = np.sort(np.asarray(probabilities, float))[::-1]
     allowed = int(np.floor(false_alarms * falling.size + 1e-9))
     below = falling[allowed]
-    above = falling[falling > below]
-    return float((below + (above.min() if above.size else 1.0)) / 2)
+    higher = falling[falling > below]
+    above = higher.min() if higher.size else 1.0
+    middle = (below + above) / 2
+    return float(middle if middle > below else above)  # two neighbouring numbers have none between them
 
 
 def specificity_out_of_fold(patients: Sequence[str], probabilities: np.ndarray) -> Interval:
