@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -10,7 +11,9 @@ from PIL import Image
 
 from core import phantoms
 from core.errors import DatasetError, RadiographError
+from core.phantoms import __main__ as phantoms_command
 from core.phantoms import injection
+from core.train import injected
 from core.values import WristRegion
 
 MM = 1.5  # pixels per mm of the drawn films
@@ -178,3 +181,32 @@ def test_written_set_has_both_classes_of_every_film_on_one_side(films, tmp_path)
         injection.write_injected(given, out)
     with pytest.raises(DatasetError, match="distal radius"):
         injection.write_injected(given[-1:], tmp_path / "none")
+
+
+def test_command_uses_only_films_without_a_fracture_and_finds_the_wrist_itself(tmp_path, capsys, monkeypatch):
+    data = tmp_path / "simulated"
+    assert phantoms_command.main([str(data), "--studies", "6", "--seed", "3", "--size", "256", "--jobs", "1"]) == 0
+    rows = [
+        row for row in csv.DictReader((data / "metadata.csv").read_text("utf-8").splitlines()) if row["label"] == "0"
+    ]
+    by_size = {}
+    for row in rows:
+        by_size.setdefault((int(row["width"]), int(row["height"])), []).append(row)
+
+    class KnowsTheWrist:
+        def find(self, film):
+            row = by_size[film.width, film.height][0]
+            return WristRegion(*(float(row[name]) for name in ("x", "y", "side", "angle")), confidence=1.0)
+
+    monkeypatch.setattr(injected, "open_reader", lambda checkpoint: SimpleNamespace(finder=KnowsTheWrist()))
+    (data / rows[0]["path"]).write_bytes(b"no film")
+    out = tmp_path / "injected"
+    assert injected.main([str(data), str(out), "--seed", "2"]) == 0
+    told = capsys.readouterr()
+    assert "left out: they cannot be read" in told.err
+    written = list(csv.DictReader((out / "metadata.csv").read_text("utf-8").splitlines()))
+    assert len(written) <= 2 * (len(rows) - 1)
+    assert sorted(row["label"] for row in written) == ["0"] * (len(written) // 2) + ["1"] * (len(written) // 2)
+    monkeypatch.setattr(injected, "open_reader", lambda checkpoint: SimpleNamespace(finder=None))
+    assert injected.main([str(data), str(tmp_path / "other")]) == 1
+    assert "wrist finder" in capsys.readouterr().err
