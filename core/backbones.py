@@ -1,10 +1,11 @@
 """From a backbone's name to one flat Keras graph that takes a grey square film and carries its own preprocessing.
 
-Every graph has the same shape: ``Input(size, size, 1)`` in [0, 1] -> three channels -> the backbone's own ImageNet
-preprocessing -> backbone -> global average -> ``Dense(64)`` -> dropout -> ``logit`` -> ``probability``, and on request
-a 1x1 convolution ``location`` on the features of stride 16. Flat means that the backbone's layers are the model's own
-layers, so that any of them can be read or explained; a backbone nested as one layer cannot. The graph is the same
-whatever the weights, so that weights move between models of one name.
+Every graph has the same shape: ``Input(size, size, 1)`` in [0, 1] -> three channels -> a fixed scaling (the
+backbone's own ImageNet preprocessing, or another key of ``SCALINGS``) -> backbone -> global average -> ``Dense(64)``
+-> dropout -> ``logit`` -> ``probability``, and on request a 1x1 convolution ``location`` on the features of stride 16.
+Flat means that the backbone's layers are the model's own layers, so that any of them can be read or explained; a
+backbone nested as one layer cannot. The graph is the same whatever the weights, so that weights move between models of
+one name.
 
 The graphs are built with public Keras layers only and run on every Keras backend; :func:`freeze` is fastest on
 TensorFlow, which serves.

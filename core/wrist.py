@@ -31,6 +31,8 @@ WINDOW_CELLS = 3
 """The centre is the mean of the heat within this many cells of the hottest one."""
 CLOSER = 2.0
 """Sides of the square that the second look sees, over the side that the first one found."""
+WITHIN = 0.15
+"""A wrist counts as found where its centre lies within this share of its square's side."""
 
 
 @dataclass(frozen=True, eq=False)

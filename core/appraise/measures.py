@@ -18,8 +18,9 @@ from core.appraise.reading import FilmRead, WristRead, study_scores
 from core.evaluate import auc_of, interval_of, quantile_of, rate_interval
 from core.evaluate.comparison import mean_of
 from core.metrics import evaluate_scores, wilson_interval
-from core.train.appraisal import DISPLACEMENTS, WITHIN, interval_dict
+from core.train.appraisal import DISPLACEMENTS, interval_dict
 from core.values import Interval, Scores
+from core.wrist import WITHIN
 
 # Subgroup -> what of a film's facts it goes by, and whether films or whole studies are counted.
 _SUBGROUPS: Mapping[str, tuple[Callable[[Mapping[str, Any]], str], str]] = {

@@ -117,8 +117,8 @@ def _make(item: tuple[int, bool], size: int) -> tuple[int, list[tuple]]:
             "view": film.view,
             "framing": film.framing,
             "child": film.child,
-            "hardware": getattr(film, "hardware", "none"),
-            "cast": getattr(film, "cast", False),
+            "hardware": film.hardware,
+            "cast": film.cast,
         }
         pixels = np.round(film.pixels * 255).astype(np.uint8)
         films.append((pixels, np.packbits(film.mask), film.region, facts))

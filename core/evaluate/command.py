@@ -20,9 +20,10 @@ from core.evaluate.baselines import measure_baselines
 from core.evaluate.comparison import ENSEMBLE, compare_scores, mean_scores, rate_interval
 from core.evaluate.options import DEFAULT_THRESHOLD, make_parser
 from core.evaluate.report import Apart, Findings, Measured, PointMeasured, Progress, to_dict, to_text
-from core.evaluate.scoring import WITHIN, StudiesRead, read_studies
+from core.evaluate.scoring import StudiesRead, read_studies
 from core.metrics import SCORES_COLUMNS, evaluate_scores, read_scores, write_scores
 from core.values import Checkpoint, Scores, Study
+from core.wrist import WITHIN
 
 if TYPE_CHECKING:
     from core.reading import Reader

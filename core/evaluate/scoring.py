@@ -13,9 +13,6 @@ from core.errors import DatasetError, RadiographError, ScaphoidError
 from core.evaluate.baselines import StudyFacts, film_facts, study_facts
 from core.values import Checkpoint, Prediction, Radiograph, Scores, Study, WristRegion
 
-WITHIN = 0.15
-"""A wrist counts as found where its centre lies within this share of its square's side."""
-
 
 class _Classifier(Protocol):
     """What is needed of a ``core.classifier.Classifier``."""

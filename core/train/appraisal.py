@@ -23,12 +23,10 @@ from core.radiographs import fit_square
 from core.train.changes import LOCATION_STRIDE
 from core.train.squares import Film, list_unreadable, read_film, read_mask
 from core.values import Interval, OperatingPoint, Radiograph, Scores, WristRegion
-from core.wrist import WristFinder, confidence_of
+from core.wrist import WITHIN, WristFinder, confidence_of
 
 SENSITIVITY_TARGET = SPECIFICITY_TARGET = 0.95
 NEAR_PIXELS = 8
-WITHIN = 0.15
-"""A wrist counts as found where its centre lies within this share of its square's side."""
 
 
 @dataclass(frozen=True, eq=False)

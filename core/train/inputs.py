@@ -159,8 +159,8 @@ def _judge_classifier(answer: Callable, size: int, squares: Squares) -> dict[str
 
 def _judge_finder(answer: Callable, size: int, squares: Squares) -> dict[str, float]:
     from core.radiographs import fit_square
-    from core.train.appraisal import WITHIN, centre_error
-    from core.wrist import read_grid, to_film
+    from core.train.appraisal import centre_error
+    from core.wrist import WITHIN, read_grid, to_film
 
     maps = _ask(answer, squares, size, "maps")
     whole = fit_square(squares.size, squares.size, squares.size)
