@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.errors import CheckpointError
+from core.local_contrast import level_contrast
 
 if TYPE_CHECKING:
     import keras
@@ -152,6 +153,8 @@ BACKBONES: Mapping[str, Backbone] = MappingProxyType(
 )
 
 
+LOCAL = "local"
+"""The scaling that levels a film's contrast first (:mod:`core.local_contrast`)."""
 SCALINGS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]] | None] = MappingProxyType(
     {
         "keras": None,
@@ -159,18 +162,22 @@ SCALINGS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]] | None] = Map
         "byte": ((255.0,) * 3, (0.0,) * 3),
         "torch": (_STANDARDISATION["scale"], _STANDARDISATION["offset"]),
         "caffe": ((255.0,) * 3, tuple(-mean for mean in CAFFE_MEAN)),
+        LOCAL: None,
     }
 )
 """What a film in [0, 1] becomes before it is handed to the network: name -> (scale, offset) of each channel.
 
 ``keras`` is the backbone's own preprocessing; ``unit`` leaves the film in [0, 1] and ``byte`` takes it to [0, 255],
 both without anything further; ``torch`` standardises a film in [0, 1] by ImageNet's mean and deviation and ``caffe``
-takes the channels' means from one in [0, 255]. See :func:`find_scaling` for what the first convolution then reads.
+takes the channels' means from one in [0, 255]; ``local`` levels the film's contrast and then does as ``keras``. See
+:func:`find_scaling` for what the first convolution then reads.
 """
 
 
 def find_scaling(name: str, scaling: str | Mapping[str, Sequence[float]]) -> tuple[tuple[float, ...], ...]:
     """Return what the first convolution of a backbone reads of a film in [0, 1]: ``film * scale + offset``.
+
+    Where contrast is levelled first, `film` is what has been levelled.
 
     The named scalings say what is handed to the network as Keras publishes it. EfficientNetB0 standardises whatever it
     is handed once more, by ImageNet's mean and deviation of pixels in [0, 255]: with ``unit`` it therefore sees films
@@ -198,7 +205,7 @@ def find_scaling(name: str, scaling: str | Mapping[str, Sequence[float]]) -> tup
         return _check_scaling(scaling)
     if not isinstance(scaling, str) or scaling not in SCALINGS:
         raise CheckpointError(f"The scaling must be one of {', '.join(SCALINGS)}, but it is another.")
-    if scaling == "keras":
+    if scaling in ("keras", LOCAL):
         return backbone.scale, backbone.offset
     scale, offset = SCALINGS[scaling]
     if backbone.divisor == 1.0:
@@ -284,7 +291,8 @@ def build_classifier(
     published = None if weights is None else _find_imagenet(backbone, weights)
     # Both ends stay float32 where the layers between compute in half precision.
     film = keras.Input((input_size, input_size, 1), dtype="float32", name="film")
-    channels = layers.Concatenate(dtype="float32", name="three_channels")([film, film, film])
+    seen = level_contrast(film, input_size) if scaling == LOCAL else film
+    channels = layers.Concatenate(dtype="float32", name="three_channels")([seen, seen, seen])
     prepared = layers.Rescaling(scale, offset, dtype="float32", name="preprocessing")(channels)
     base = _build_backbone(name, prepared)
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # from its own family. A package's modules belong to the package's line.
 LAYERS = (
     (("errors", "values"),),
-    (("radiographs",), ("metrics",), ("backbones", "checkpoints", "starts"), ("phantoms",)),
+    (("radiographs",), ("metrics",), ("local_contrast", "backbones", "checkpoints", "starts"), ("phantoms",)),
     (("wrist",), ("datasets",), ("classifier",), ("figures",)),
     (("explain",), ("quality",)),
     (("reading", "results"),),

@@ -31,7 +31,8 @@ def _parser() -> argparse.ArgumentParser:
         "--scaling",
         choices=tuple(SCALINGS),
         help="what was handed to the network: keras (its own preprocessing), unit (0-1), byte (0-255), torch "
-        "(standardised) or caffe (0-255 less the mean); default: what the file's own layers ask for, else keras",
+        "(standardised), caffe (0-255 less the mean) or local (Scaphoid's own, contrast levelled); default: what the "
+        "file's own layers ask for, else keras",
     )
     add.add_argument("--positive-label", choices=POSITIVE_LABELS, default="fracture", help="what it calls positive")
     return parser

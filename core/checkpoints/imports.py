@@ -22,6 +22,7 @@ from core.backbones import (
     HIDDEN_UNITS,
     IMAGENET_DEVIATION,
     IMAGENET_MEAN,
+    LOCAL,
     SCALINGS,
     Backbone,
     build_classifier,
@@ -328,6 +329,8 @@ def _find_scaling(
     if own and not file.described:
         # Scaphoid's own weights: the graph prepares films, and its normalisation layer does nothing.
         return scaling or "keras"
+    if scaling == LOCAL:
+        raise CheckpointError("Only Scaphoid's own networks level contrast, but this file holds another network.")
     scale, offset = _compose(file, preparing, known)
     plain = np.allclose(scale, 1.0 / known.divisor) and np.allclose(offset, 0.0)
     standard = known.divisor != 1.0 and np.allclose(scale, np.divide(known.scale, 255.0), rtol=1e-4)
