@@ -645,3 +645,30 @@ def test_all_asks_for_every_checkpoint_that_reads_for_fractures(tmp_path):
         evaluate.choose_checkpoints(["all"], tmp_path)
     ours = evaluate.choose_checkpoints(["all"])
     assert set(ours) == {entry.id for entry in list_checkpoints() if entry.checkpoint.task == "fracture"}
+
+
+def test_films_are_made_as_coarse_as_asked_after_the_wrist_is_found(table_of_films, capsys):
+    used, fine = {}, {}
+    asked = ("--data", table_of_films, "--checkpoint", "bright", "--baselines", "--resamples", 20, "--json")
+    assert run(*asked, open_reader=open_two(fine)) == 0
+    whole = json.loads(capsys.readouterr().out)
+    assert run(*asked, "--wrist-pixels", 10, "--regions", "table", open_reader=open_two(used)) == 0
+    coarse = json.loads(capsys.readouterr().out)
+    assert coarse["wrist_found"] == whole["wrist_found"]
+    assert [regions[0].x for _, regions in used["bright"].classifier.asked] == [12, 12, 12, 14, 14, 14]
+    assert {regions[0].side for _, regions in used["bright"].classifier.asked} == {10}
+    again = {}
+    assert run(*asked, "--wrist-pixels", 500, "--regions", "table", open_reader=open_two(again)) == 0
+    assert {regions[0].side for _, regions in again["bright"].classifier.asked} == {20}
+
+
+def test_a_coarser_film_shows_the_same_place():
+    pixels = np.zeros((90, 120), np.float32)
+    pixels[30:36, 60:66] = 1
+    film, region = evaluate.coarsen(Radiograph("0" * 64, pixels, "PNG, 8 bit"), WristRegion(63, 33, 60, 20), 20)
+    assert film.pixels.shape == (30, 40)
+    assert film.pixels[int(region.y), int(region.x)] == pytest.approx(1)
+    assert (region.x, region.y, region.side, region.angle) == (21, 11, 20, 20)
+    whole, none = evaluate.coarsen(Radiograph("0" * 64, pixels, "PNG, 8 bit"), None, 60)
+    assert whole.pixels.shape == (45, 60)
+    assert none is None

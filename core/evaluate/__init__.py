@@ -18,7 +18,7 @@ from core.evaluate.comparison import (
     rate_interval,
 )
 from core.evaluate.report import Progress, report
-from core.evaluate.scoring import StudiesRead, read_film, read_studies, score_studies
+from core.evaluate.scoring import StudiesRead, coarsen, read_film, read_studies, score_studies
 
 __all__ = [
     "BASELINES",
@@ -29,6 +29,7 @@ __all__ = [
     "auc_difference",
     "auc_of",
     "choose_checkpoints",
+    "coarsen",
     "compare_scores",
     "ensemble_points",
     "interval_of",

@@ -23,7 +23,6 @@ from core.evaluate.report import Apart, Findings, Measured, PointMeasured, Progr
 from core.evaluate.scoring import StudiesRead, read_studies
 from core.metrics import SCORES_COLUMNS, evaluate_scores, read_scores, write_scores
 from core.values import Checkpoint, Scores, Study
-from core.wrist import WITHIN
 
 if TYPE_CHECKING:
     from core.reading import Reader
@@ -163,6 +162,8 @@ def _findings_from_films(
     baselines = measure_baselines(read.facts, several[-1], options.resamples, options.seed) if options.baselines else ()
     found = None
     if read.wrists:
+        from core.wrist import WITHIN
+
         patients = [wrist.patient_id for wrist in read.wrists]
         within = [wrist.error <= WITHIN for wrist in read.wrists]
         found = rate_interval(within, patients, options.resamples, options.seed)
@@ -189,6 +190,7 @@ def _read_all(
         marked=index.regions,
         use_marked=options.regions == "table",
         with_facts=options.baselines,
+        wrist_pixels=options.wrist_pixels,
         on_failure=tell,
         on_progress=progress,
     )
@@ -285,8 +287,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.scores and (options.out or options.format):
         parser.error("--out and --format belong to --data")
-    if options.scores and (options.baselines or options.apart or options.regions != "found"):
-        parser.error("--baselines, --apart and --regions belong to --data")
+    if options.scores and (options.baselines or options.apart or options.wrist_pixels or options.regions != "found"):
+        parser.error("--baselines, --apart, --wrist-pixels and --regions belong to --data")
     if options.scores and options.checkpoint and (len(options.checkpoint) > 1 or ENSEMBLE in options.checkpoint):
         parser.error("--scores takes one --checkpoint at most")
     if options.seed < 0:

@@ -57,6 +57,13 @@ def make_parser() -> argparse.ArgumentParser:
         help="read the wrist squares that are found, or those that the dataset's table marks (default: found)",
     )
     parser.add_argument(
+        "--wrist-pixels",
+        metavar="N",
+        type=_count,
+        help="make films coarser until the wrist square has so many pixels a side, so that no class is sharper than "
+        "the other (default: as they are)",
+    )
+    parser.add_argument(
         "--baselines", action="store_true", help="also measure what size, sharpness, grey or a thumbnail alone can tell"
     )
     parser.add_argument(

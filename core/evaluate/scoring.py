@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -84,6 +84,32 @@ def read_film(path: Path) -> Radiograph:
     return read_radiograph(data, path.name)
 
 
+def coarsen(film: Radiograph, region: WristRegion | None, wrist_pixels: int) -> tuple[Radiograph, WristRegion | None]:
+    """Reduce a film until its wrist square, or without one its longer side, has at most so many pixels a side.
+
+    Where one class comes from finer films than the other, sharpness alone tells the label; at one resolution it cannot.
+
+    Returns
+    -------
+    film : Radiograph
+        The same where it is no finer.
+    region : WristRegion or None
+        In its pixels.
+    """
+    import cv2
+
+    factor = wrist_pixels / (region.side if region else max(film.width, film.height))
+    if factor >= 1:
+        return film, region
+    width, height = (max(round(length * factor), 1) for length in (film.width, film.height))
+    pixels = cv2.resize(film.pixels, (width, height), interpolation=cv2.INTER_AREA)
+    coarse = replace(film, pixels=pixels, spacing_mm=None)
+    if region is None:
+        return coarse, None
+    across, down = width / film.width, height / film.height
+    return coarse, replace(region, x=region.x * across, y=region.y * down, side=region.side * (across + down) / 2)
+
+
 def score_studies(
     studies: Sequence[Study],
     classifier: _Classifier,
@@ -115,6 +141,7 @@ def read_studies(
     marked: Mapping[Path, WristRegion] | None = None,
     use_marked: bool = False,
     with_facts: bool = False,
+    wrist_pixels: int | None = None,
     read: Callable[[Path], Radiograph] = read_film,
     on_failure: Callable[[Path, str], None] = lambda path, sentence: None,
     on_progress: Callable[[int], None] = lambda done: None,
@@ -135,6 +162,8 @@ def read_studies(
         Read the marked squares instead of those found, where there are any.
     with_facts : bool
         Gather what the trivial baselines need, at the first reader's input size and square.
+    wrist_pixels : int, optional
+        Once the wrist is found, make films coarser as :func:`coarsen` does.
     read : callable
         Path -> Radiograph; may raise a ScaphoidError.
     on_failure : callable
@@ -148,7 +177,7 @@ def read_studies(
     DatasetError
         A study without a label.
     """
-    gathered = _Gathered(readers, dict(marked or {}), use_marked, with_facts)
+    gathered = _Gathered(readers, dict(marked or {}), use_marked, with_facts, wrist_pixels)
     for done, study in enumerate(studies, start=1):
         if study.label is None:
             raise DatasetError("Only studies with a label can be evaluated, but one has none.")
@@ -179,6 +208,7 @@ class _Gathered:
     marked: dict[Path, WristRegion]
     use_marked: bool
     with_facts: bool
+    wrist_pixels: int | None = None
     studies: list[Study] = field(default_factory=list)
     probabilities: list[list[float]] = field(default_factory=list)
     facts: list[StudyFacts] = field(default_factory=list)
@@ -197,16 +227,20 @@ class _Gathered:
                 for key, found in known.items()
                 if key is not None
             } | ({None: known[None]} if None in known else {})
+        seen = {key: (films, regions) for key, regions in known.items()}
+        if self.wrist_pixels:
+            for key, regions in known.items():
+                coarse = [coarsen(*pair, self.wrist_pixels) for pair in zip(films, regions, strict=True)]
+                seen[key] = tuple(map(list, zip(*coarse, strict=True)))
         row = []
         for reader in self.readers:
-            predictions = reader.classifier.predict(films, known[self._finder_key(reader)])
+            predictions = reader.classifier.predict(*seen[self._finder_key(reader)])
             row.append(float(np.mean([prediction.probability for prediction in predictions])))
         self.studies.append(study)
         self.probabilities.append(row)
         if self.with_facts:
             size = self.readers[0].classifier.checkpoint.input_size
-            regions = known[self._finder_key(self.readers[0])]
-            triples = zip(paths, films, regions, strict=True)
+            triples = zip(paths, *seen[self._finder_key(self.readers[0])], strict=True)
             self.facts.append(
                 study_facts([film_facts(film, path.stat().st_size, region, size) for path, film, region in triples])
             )
