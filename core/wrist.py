@@ -30,7 +30,8 @@ MAPS = "maps"
 WINDOW_CELLS = 3
 """The centre is the mean of the heat within this many cells of the hottest one."""
 CLOSER = 2.0
-"""Sides of the square that the second look sees, over the side that the first one found."""
+"""Sides of the square that a closer look sees, over the side that the look before it found."""
+CLOSER_LOOKS = 2
 WITHIN = 0.15
 """A wrist counts as found where its centre lies within this share of its square's side."""
 
@@ -195,7 +196,7 @@ class WristFinder:
         self._answer = answer
 
     def find(self, radiograph: Radiograph) -> WristRegion:
-        """Find the wrist: look at the whole film, then again, more closely, at what was found.
+        """Find the wrist: look at the whole film, then twice more closely at what was found.
 
         Parameters
         ----------
@@ -208,21 +209,53 @@ class WristFinder:
             Always a square, also where there is no wrist: then `confidence` is low. It is the share of simulated
             films, found as surely as this one, on which the centre lay within 15% of the side of the true one.
         """
-        region, heat = self.look_twice(radiograph)
+        region, heat = self.look(radiograph)
         return replace(region, confidence=confidence_of(heat, self.card.calibration))
 
-    def look_twice(self, radiograph: Radiograph) -> tuple[WristRegion, float]:
-        """Return the square that was found and the lower heat of the two looks; what one look is not sure of is not."""
-        first, heat = self._look(radiograph, None)
-        second, closer_heat = self._look(radiograph, replace(first, side=CLOSER * first.side))
-        return second, min(heat, closer_heat)
+    def look(self, radiograph: Radiograph) -> tuple[WristRegion, float]:
+        """Return the square that was found and the lowest heat of all looks; what one look is not sure of is not.
+
+        The closer looks see the square and its mirror image and take the mean of both, so that a film and its mirror
+        image have nearly the same square; the last one starts from a square that is centred already.
+        """
+        region, heat = self._look(radiograph, None)
+        for _ in range(CLOSER_LOOKS):
+            region, closer_heat = self._look(radiograph, replace(region, side=CLOSER * region.side))
+            heat = min(heat, closer_heat)
+        return region, heat
 
     def _look(self, radiograph: Radiograph, square: WristRegion | None) -> tuple[WristRegion, float]:
-        """Look at the whole film or at a square of it; return what was found and its heat."""
+        """Look at the whole film, or at a square of it and its mirror image; return what was found and its heat."""
         fit = fit_square(radiograph.height, radiograph.width, self.card.input_size, square)
         seen = np.asarray(fit.apply(radiograph.pixels), np.float32)[None, ..., None]
-        reading = read_grid(np.asarray(self._answer(seen)[MAPS])[0])
-        return to_film(reading, fit, square.angle if square else 0.0), reading.heat
+        if square is None:
+            reading = read_grid(np.asarray(self._answer(seen)[MAPS])[0])
+            return to_film(reading, fit), reading.heat
+        both = np.asarray(self._answer(np.concatenate([seen, seen[:, :, ::-1]]))[MAPS])
+        reading = mean_reading(read_grid(both[0]), mirrored_reading(read_grid(both[1])))
+        return to_film(reading, fit, square.angle), reading.heat
+
+
+def mirrored_reading(reading: GridReading) -> GridReading:
+    """Return what a reading of a mirrored square says of the square itself."""
+    return replace(reading, x=1.0 - reading.x, angle=-reading.angle)
+
+
+def mean_reading(first: GridReading, second: GridReading) -> GridReading:
+    """Return the mean of two readings of one square: sides by their logarithms, angles by their directions.
+
+    Where the directions are opposite, the first one's is kept.
+    """
+    angles = np.radians([first.angle, second.angle])
+    across, along = np.sin(angles).mean(), np.cos(angles).mean()
+    angle = float(np.degrees(np.arctan2(across, along))) if np.hypot(across, along) > 1e-6 else first.angle
+    return GridReading(
+        x=(first.x + second.x) / 2,
+        y=(first.y + second.y) / 2,
+        side=float(np.sqrt(first.side * second.side)),
+        angle=angle,
+        heat=(first.heat + second.heat) / 2,
+    )
 
 
 def to_film(reading: GridReading, fit: SquareFit, turned: float = 0.0) -> WristRegion:

@@ -19,6 +19,8 @@ from core.wrist import (
     confidence_of,
     draw_grid,
     load_finder,
+    mean_reading,
+    mirrored_reading,
     read_grid,
     to_film,
 )
@@ -121,35 +123,72 @@ def test_find_returns_the_place_on_a_film_of_any_shape(height, width):
     reach = max(2, max(height, width) // 40)
     pixels[row - reach : row + reach, column - reach : column + reach] = 1.0
 
-    def answer(square):
-        assert square.shape == (1, 96, 96, 1)
-        weight = (square[0, ..., 0] > 0.5).astype(float)
-        across = (weight * (np.arange(96) + 0.5)).sum() / weight.sum()
-        down = (weight * (np.arange(96)[:, None] + 0.5)).sum() / weight.sum()
-        target, _ = draw_grid(across / 96, down / 96, 0.3, 20.0, 12)
-        target[..., 0] = 12 * target[..., 0] - 6
-        return {MAPS: target[None]}
+    seen = []
+
+    def answer(squares):
+        seen.append(squares.shape[0])
+        maps = []
+        for square, degrees in zip(squares[..., 0], (20.0, -20.0), strict=False):  # the second is a mirror image
+            assert square.shape == (96, 96)
+            weight = (square > 0.5).astype(float)
+            across = (weight * (np.arange(96) + 0.5)).sum() / weight.sum()
+            down = (weight * (np.arange(96)[:, None] + 0.5)).sum() / weight.sum()
+            target, _ = draw_grid(across / 96, down / 96, 0.3, degrees, 12)
+            target[..., 0] = 12 * target[..., 0] - 6
+            maps.append(target)
+        return {MAPS: np.stack(maps)}
 
     card = Checkpoint("stand-in", "", "wrist", "efficientnetlite0", "", 96)
     region = WristFinder(card, answer).find(Radiograph("", pixels, ""))
     longest = max(height, width)
     assert np.hypot(region.x - column, region.y - row) < 0.03 * longest
-    # The second look sees a square of twice 0.3 of the film, of which 0.3 is the wrist's; both turn by 20 degrees.
-    assert region.side == pytest.approx(0.3 * 2 * 0.3 * longest, rel=0.01)
-    assert region.angle == pytest.approx(40.0, abs=0.1)
+    # Each closer look sees a square of twice the side found before, 0.3 of it the wrist's; each turns by 20 degrees.
+    assert seen == [1, 2, 2]
+    assert region.side == pytest.approx(0.3 * (2 * 0.3) ** 2 * longest, rel=0.01)
+    assert region.angle == pytest.approx(60.0, abs=0.1)
     assert region.confidence > 0.9
     assert not region.set_by_reader
 
 
 def test_what_one_look_is_not_sure_of_is_not_sure():
-    heats = iter([5.0, -2.0])
+    heats = iter([5.0, -2.5, -1.5, 3.0, 3.0])
 
-    def answer(square):
-        return {MAPS: maps_of({(6, 6): next(heats)}, cells=12)[None]}
+    def answer(squares):
+        return {MAPS: np.stack([maps_of({(6, 6): next(heats)}, cells=12) for _ in squares])}
 
     card = Checkpoint("stand-in", "", "wrist", "efficientnetlite0", "", 96)
     region = WristFinder(card, answer).find(Radiograph("", np.zeros((96, 96), np.float32), ""))
     assert region.confidence == pytest.approx(1 / (1 + np.exp(2.0)))
+
+
+def test_two_readings_of_one_square_meet_in_the_middle():
+    first, second = GridReading(0.2, 0.4, 0.2, 170.0, 1.0), GridReading(0.4, 0.5, 0.8, -170.0, 3.0)
+    mean = mean_reading(first, second)
+    assert (mean.x, mean.y, mean.side, mean.heat) == pytest.approx((0.3, 0.45, 0.4, 2.0))
+    assert abs(mean.angle) == pytest.approx(180.0)
+    assert mean_reading(first, replace(first, angle=-10.0)).angle == 170.0
+    assert vars(mirrored_reading(first)) == {"x": 0.8, "y": 0.4, "side": 0.2, "angle": -170.0, "heat": 1.0}
+
+
+def test_a_network_that_always_errs_to_one_side_errs_no_more():
+    pixels = np.zeros((96, 96), np.float32)
+    pixels[40:44, 60:64] = 1.0
+
+    def answer(squares):
+        maps = []
+        for square in squares[..., 0]:
+            weight = (square > 0.5).astype(float)
+            across = (weight * (np.arange(96) + 0.5)).sum() / weight.sum()
+            down = (weight * (np.arange(96)[:, None] + 0.5)).sum() / weight.sum()
+            target, _ = draw_grid(across / 96 + 0.1, down / 96, 0.4, 0.0, 12)
+            target[..., 0] = 12 * target[..., 0] - 6
+            maps.append(target)
+        return {MAPS: np.stack(maps)}
+
+    region = WristFinder(Checkpoint("stand-in", "", "wrist", "efficientnetlite0", "", 96), answer).find(
+        Radiograph("", pixels, "")
+    )
+    assert (region.x, region.y) == pytest.approx((62, 42), abs=0.7)
 
 
 @pytest.fixture(scope="module")

@@ -299,7 +299,7 @@ def appraise_finder(
             except DatasetError as error:
                 unreadable[done] = f"{item.path.name}: {error}"
                 continue
-            region, heat = finder.look_twice(radiograph)
+            region, heat = finder.look(radiograph)
             heats[split].append(heat)
             if known:
                 ratio = abs(math.log2(region.side / item.region.side))
@@ -344,7 +344,7 @@ def fit_confidence(heats: np.ndarray, found: np.ndarray) -> dict[str, Any]:
     Parameters
     ----------
     heats : numpy.ndarray
-        (n,): the lower heat of the two looks at each film.
+        (n,): the lowest heat of the looks at each film.
     found : numpy.ndarray
         bool (n,): whether the centre was within 15% of the side.
 
