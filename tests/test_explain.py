@@ -226,7 +226,9 @@ def test_agrees_with_tf_keras_vis_on_every_classic_backbone(classic):
 
     options = {"penultimate_layer": layer, "seek_penultimate_conv_layer": False, "normalize_cam": False}
     compared = 0
-    for target, sign in (("for", 1), ("against", -1)):
+    # What the sign does is the same for every backbone, and each target is a graph of its own to build.
+    targets = (("for", 1), ("against", -1)) if classifier.model.name == "resnet50" else (("for", 1),)
+    for target, sign in targets:
         theirs = Gradcam(view)(lambda logit, sign=sign: sign * logit, square, **options)[0]
         ours = explain(classifier, film, target=target)
         assert ours.peak == pytest.approx(theirs.max(), rel=1e-3)

@@ -71,7 +71,7 @@ def test_a_training_starts_says_where_it_is_and_is_published(runs, tmp_path):
     wait_for(lambda: jobs.read_run("first", runs).history)
     (run,) = jobs.list_runs(runs)
     assert run.running
-    assert (run.backbone, run.preset, run.epochs) == ("resnet50", "scaphoid", 4)
+    assert (run.backbone, run.preset, run.epochs) == ("resnet50", "scaphoid", 5)
     assert 0.2 < run.share < 1
     wait_for(lambda: phase("first", runs) == "published")
     run = jobs.read_run("first", runs)

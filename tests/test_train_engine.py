@@ -406,7 +406,7 @@ def one_step(dataset, places, *more, films=4):  # noqa: F811
     [("resnet50", "better-mura"), ("densenet169", "mura-320")],
 )
 def test_a_published_recipe_takes_a_step(dataset, places, backbone, preset):  # noqa: F811
-    model, history, state = one_step(dataset, places, "--backbone", backbone, "--preset", preset)
+    model, history, state = one_step(dataset, places, "--backbone", backbone, "--preset", preset, "--input-size", "96")
     assert math.isfinite(history[0]["loss"])
     assert int(state.optimizer[0]) == 1
     assert "location" not in model.output

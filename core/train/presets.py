@@ -61,13 +61,22 @@ EXTRA: Mapping[str, tuple[Any, str]] = MappingProxyType(
 PRESETS: dict[str, TrainingSettings] = {
     "scaphoid": TrainingSettings(
         backbone="",
-        epochs=4,
+        epochs=5,
         learning_rate=1e-3,
         location_weight=2.0,
         label_smoothing=0.02,
         preset="scaphoid",
         # All epochs but the last see smaller films, which costs half; the first stages keep what ImageNet taught them.
-        extra={"small_size": 160, "small_epochs": 3, "frozen": ["stem", "block1", "block2"], "norm_momentum": 0.9},
+        # checkpoints/README.md tells what levelled contrast, the average and the looks are worth.
+        extra={
+            "small_size": 160,
+            "small_epochs": 4,
+            "scaling": "local",
+            "ema": 0.998,
+            "looks": 6,
+            "frozen": ["stem", "block1", "block2"],
+            "norm_momentum": 0.9,
+        },
     ),
     "wrist": TrainingSettings(
         backbone="efficientnetlite0",
