@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from core.values import Interval, OperatingPoint, Scores
 SCORES_COLUMNS = ("study_id", "patient_id", "label", "probability")
 ECE_BINS = 10
 TEMPERATURE_RANGE = (0.1, 10.0)
+BIAS_RANGE = (-5.0, 5.0)
 NORMAL_975 = 1.959963984540054  # 97.5% quantile of the standard normal distribution
 
 # Cells of the (resamples, studies) array that is held at once: 32 MB of float64.
@@ -437,6 +438,80 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(math.exp(found.x))
 
 
+def fit_study_calibration(logits: np.ndarray, study_ids: Sequence[str], labels: np.ndarray) -> dict[str, Any]:
+    """Return the calibration of films' logits that makes the labels of their studies most likely.
+
+    A study's probability is the mean of its films' ``logistic(logit / temperature + bias)`` (Platt 1999, Probabilistic
+    outputs for support vector machines). A break that shows on one film of two makes that mean differ from what each
+    film by itself would ask for, so it is the studies that are fitted. The temperature keeps to `TEMPERATURE_RANGE`,
+    the bias to `BIAS_RANGE`.
+
+    Parameters
+    ----------
+    logits, labels : numpy.ndarray
+        Shape (n,), of films; real numbers, and 0 or 1, the same for all films of a study.
+    study_ids : sequence of str
+        The study of each film.
+
+    Returns
+    -------
+    dict
+        A card's calibration, see :func:`calibrate`.
+
+    Raises
+    ------
+    ScoresError
+        Shapes that differ, a logit that is not finite, or one class only.
+    """
+    from scipy.optimize import minimize
+
+    start = fit_temperature(logits, labels)
+    _, study = np.unique(np.asarray(study_ids), return_inverse=True)
+    if study.shape != np.shape(logits):
+        raise ScoresError("A calibration needs the study of each film, but their numbers differ.")
+    films = np.bincount(study)
+    label = np.bincount(study, weights=np.asarray(labels, float)) / films
+    logits = np.asarray(logits, np.float64)
+
+    def loss(values: np.ndarray) -> float:
+        scaled = logits / math.exp(values[0]) + values[1]
+        broken, whole = (
+            np.bincount(study, weights=np.exp(-np.logaddexp(0.0, -sign * scaled))) / films for sign in (1.0, -1.0)
+        )
+        return float(-np.mean(np.log(np.maximum(np.where(label == 1, broken, whole), 1e-300))))
+
+    bounds = [tuple(map(math.log, TEMPERATURE_RANGE)), BIAS_RANGE]
+    found = minimize(loss, [math.log(start), 0.0], method="Nelder-Mead", bounds=bounds, options={"xatol": 1e-6})
+    return {"method": "platt", "temperature": float(math.exp(found.x[0])), "bias": float(found.x[1])}
+
+
+def read_calibration(calibration: Mapping[str, Any] | None) -> tuple[float, float]:
+    """Return temperature and bias of a card's calibration; 1 and 0 without one; see :func:`calibrate`.
+
+    Raises
+    ------
+    CheckpointError
+        A calibration of another kind, a temperature that is not above 0, or a bias that is not finite.
+    """
+    if calibration is None:
+        return 1.0, 0.0
+    method, temperature, bias = (calibration.get(key) for key in ("method", "temperature", "bias"))
+    names = {"temperature": {"method", "temperature"}, "platt": {"method", "temperature", "bias"}}
+    bias = 0.0 if method == "temperature" else bias
+    numbers = all(isinstance(n, int | float) and not isinstance(n, bool) for n in (temperature, bias))
+    if (
+        set(calibration) != names.get(method)
+        or not numbers
+        or not 0 < temperature < math.inf
+        or not math.isfinite(bias)
+    ):
+        raise CheckpointError(
+            "The calibration must be a method, temperature or platt, a temperature above 0 and for platt a finite "
+            "bias, but the card holds another."
+        )
+    return float(temperature), float(bias)
+
+
 def calibrate(logit: float | np.ndarray, calibration: Mapping[str, Any] | None) -> float | np.ndarray:
     """Turn raw logits into probabilities by a card's calibration; without one, by the logistic function alone.
 
@@ -445,7 +520,8 @@ def calibrate(logit: float | np.ndarray, calibration: Mapping[str, Any] | None) 
     logit : float or numpy.ndarray
         Any real number; infinity is allowed.
     calibration : Mapping or None
-        ``{"method": "temperature", "temperature": t}`` with t > 0.
+        ``{"method": "temperature", "temperature": t}`` with t > 0: ``logistic(logit / t)``; or ``{"method": "platt",
+        "temperature": t, "bias": b}``: ``logistic(logit / t + b)``.
 
     Returns
     -------
@@ -455,16 +531,11 @@ def calibrate(logit: float | np.ndarray, calibration: Mapping[str, Any] | None) 
     Raises
     ------
     CheckpointError
-        A calibration of another kind, or a temperature that is not above 0.
+        A calibration of another kind, a temperature that is not above 0, or a bias that is not finite.
     """
-    temperature = 1.0
-    if calibration is not None:
-        temperature = calibration.get("temperature")
-        known = calibration.get("method") == "temperature" and isinstance(temperature, int | float)
-        if not (known and 0 < temperature < math.inf):
-            raise CheckpointError("A calibration must be by a temperature above 0, but the card holds another.")
+    temperature, bias = read_calibration(calibration)
     # exp(-log(1 + exp(-z))) neither overflows nor loses the small probabilities.
-    probability = np.exp(-np.logaddexp(0.0, -np.asarray(logit, dtype=np.float64) / temperature))
+    probability = np.exp(-np.logaddexp(0.0, -(np.asarray(logit, dtype=np.float64) / temperature + bias)))
     return float(probability) if probability.ndim == 0 else probability
 
 

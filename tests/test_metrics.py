@@ -21,6 +21,7 @@ from core.metrics import (
     cases_like,
     confusion,
     evaluate_scores,
+    fit_study_calibration,
     fit_temperature,
     operating_points,
     read_scores,
@@ -401,6 +402,42 @@ def test_temperature_at_the_ends_of_its_range():
     assert fit_temperature(np.zeros(4), np.array([0, 0, 1, 1])) == 1.0
 
 
+def test_study_calibration_of_one_film_each_is_logistic_regression():
+    rng = np.random.default_rng(5)
+    logits = rng.normal(0, 3, 400)
+    labels = (rng.random(400) < 1 / (1 + np.exp(-(logits / 2 - 0.7)))).astype(int)
+    fitted = LogisticRegression(C=np.inf, tol=1e-10).fit(logits[:, None], labels)
+    found = fit_study_calibration(logits, [str(n) for n in range(400)], labels)
+    assert found["method"] == "platt"
+    assert 1 / found["temperature"] == pytest.approx(fitted.coef_[0, 0], rel=1e-3)
+    assert found["bias"] == pytest.approx(fitted.intercept_[0], abs=1e-3)
+
+
+def test_study_calibration_fits_the_mean_of_a_study_s_films():
+    """Half of the films show nothing, so that a film alone must promise more than it would if it stood alone."""
+    rng = np.random.default_rng(6)
+    labels = np.repeat(rng.integers(0, 2, 3000), 2)
+    shown = (labels == 1) & (np.arange(6000) % 2 == 0)
+    logits = rng.normal(np.where(shown, 2.0, -2.0), 1.0)
+    studies = np.repeat(np.arange(3000), 2)
+    calibration = fit_study_calibration(logits, studies.astype(str), labels)
+
+    def loss(values):
+        probability = calibrate(logits, values).reshape(-1, 2).mean(axis=1)
+        return sk.log_loss(labels[::2], probability)
+
+    best = loss(calibration)
+    assert best < loss({"method": "temperature", "temperature": fit_temperature(logits, labels)})
+    for temperature, bias in ((1.05, 0), (0.95, 0), (1, 0.05), (1, -0.05)):
+        moved = {"temperature": calibration["temperature"] * temperature, "bias": calibration["bias"] + bias}
+        assert best < loss({"method": "platt", **moved})
+
+
+def test_study_calibration_needs_a_study_for_each_film():
+    with pytest.raises(ScoresError, match="study of each film"):
+        fit_study_calibration(np.array([1.0, 2.0]), ["a"], np.array([0, 1]))
+
+
 @pytest.mark.parametrize(
     ("logits", "labels"),
     [([0.0, 1.0], [1, 1]), ([0.0, np.nan], [0, 1]), ([0.0, np.inf], [0, 1]), ([0.0], [0, 1]), ([], []), ([1.0], [2])],
@@ -422,6 +459,7 @@ def test_calibrate_is_stable_and_right():
     assert isinstance(calibrate(0.3, None), float)
     assert calibrate(2.0, {"method": "temperature", "temperature": 2}) == pytest.approx(1 / (1 + math.exp(-1)))
     assert calibrate(np.float32(0.0), None) == 0.5
+    assert calibrate(2.0, {"method": "platt", "temperature": 2, "bias": -1}) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
@@ -433,6 +471,9 @@ def test_calibrate_is_stable_and_right():
         {"method": "temperature", "temperature": 0},
         {"method": "temperature", "temperature": math.nan},
         {"method": "temperature", "temperature": "2"},
+        {"method": "temperature", "temperature": 2, "bias": 1},
+        {"method": "platt", "temperature": 2},
+        {"method": "platt", "temperature": 2, "bias": math.inf},
     ],
 )
 def test_unknown_calibration_is_refused(calibration):

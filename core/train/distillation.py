@@ -14,7 +14,7 @@ from typing import Any
 
 from core.backbones import find_backbone
 from core.errors import TrainingError
-from core.metrics import calibrate
+from core.metrics import read_calibration
 from core.train.networks import FEATURE_PARTS, STUDENT, TEACHER_LABEL, open_checkpoint
 
 STRIDE = 32
@@ -32,11 +32,14 @@ class Teacher:
         Of the features.
     temperature : float
         The logit is divided by it before it becomes a probability.
+    bias : float
+        And this is added.
     """
 
     answer: Callable[[Any], Sequence[Any]]
     channels: tuple[int, ...]
     temperature: float
+    bias: float = 0.0
 
 
 def load_teachers(ids: Sequence[str], out: Path, size: int) -> list[Teacher]:
@@ -60,9 +63,8 @@ def load_teachers(ids: Sequence[str], out: Path, size: int) -> list[Teacher]:
         parts = [model.get_layer(name).output for name in backbone.stages]
         shown = keras.Model(model.input, [*parts, model.output["logit"]])
         shown.trainable = False
-        temperature = float((card.calibration or {}).get("temperature", 1.0))
-        calibrate(0.0, card.calibration)  # refuses what is no temperature
-        teachers.append(Teacher(answering(shown), tuple(int(part.shape[-1]) for part in parts), temperature))
+        channels = tuple(int(part.shape[-1]) for part in parts)
+        teachers.append(Teacher(answering(shown), channels, *read_calibration(card.calibration)))
     return teachers
 
 
@@ -77,7 +79,7 @@ def add_answers(teachers: Sequence[Teacher], films: Any, targets: dict[str, Any]
         *features, logit = teacher.answer(films)
         for part, values in zip(FEATURE_PARTS, features, strict=True):
             told[STUDENT.format(number=number, part=part)] = values
-        probabilities.append(ops.sigmoid(ops.cast(logit, "float32") / teacher.temperature))
+        probabilities.append(ops.sigmoid(ops.cast(logit, "float32") / teacher.temperature + teacher.bias))
     told[TEACHER_LABEL] = sum(probabilities) / len(probabilities)
     return told
 
