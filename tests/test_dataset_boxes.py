@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from core.datasets import Box, index_dataset
-from core.datasets.annotations import read_film_size
+from core.datasets.annotations import read_film_size, read_mask
 from core.datasets.boxes import GRAZ_CLASSES, read_coco, read_voc, read_yolo, read_yolo_names
 from core.errors import DatasetError
 from core.radiographs import read_radiograph
@@ -289,7 +289,9 @@ def test_same_names_in_other_folders_are_told_apart(tmp_path):
     assert index.read_mask(test, HEIGHT, WIDTH) is None
 
 
-@pytest.mark.parametrize(("orientation", "suffix"), [(1, "png"), (1, "jpg"), (6, "jpg"), (1, "tif"), (3, "jpg")])
+@pytest.mark.parametrize(
+    ("orientation", "suffix"), [(1, "png"), (6, "png"), (1, "jpg"), (6, "jpg"), (1, "tif"), (3, "jpg")]
+)
 def test_boxes_lie_on_the_film_as_it_is_displayed(tmp_path, orientation, suffix):
     file = film(tmp_path / f"images/a.{suffix}", width=80, height=40)
     if orientation > 1:
@@ -308,6 +310,39 @@ def test_boxes_lie_on_the_film_as_it_is_displayed(tmp_path, orientation, suffix)
 def test_a_film_that_cannot_be_read_has_no_size(tmp_path):
     with pytest.raises(DatasetError, match="cannot be read") as raised:
         read_film_size(write(tmp_path / "Jane Doe.png", "no film"))
+    assert "Doe" not in str(raised.value)
+
+
+def test_the_size_of_a_film_is_told_by_its_header_alone(tmp_path):
+    file = tmp_path / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 200)).astype(np.uint8)).save(file)
+    file.write_bytes(file.read_bytes()[:2000])
+    assert read_film_size(file) == (300, 200)
+
+
+def test_a_film_that_was_read_is_not_asked_for_its_size(graz, monkeypatch):
+    index = index_dataset(graz)
+    monkeypatch.setattr("core.datasets.annotations.read_film_size", lambda path: pytest.fail("a film was opened"))
+    assert any(index.read_mask(path, HEIGHT, WIDTH) is not None for path in index.paths)
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", None])
+def test_a_mask_that_cannot_be_read_is_one_sentence(tmp_path, content):
+    for name in ("Fracture/Jane Doe.png", "Normal/c.png"):
+        film(tmp_path / name)
+    (tmp_path / "masks/Fracture").mkdir(parents=True)
+    mask = tmp_path / "masks/Fracture/Jane Doe.png"
+    mask.write_bytes(content or b"")
+    index = index_dataset(tmp_path)
+    path = index.studies[0].paths[0]
+    assert index.mask_path(path) == mask
+    if content is None:
+        mask.unlink()
+        with pytest.raises(DatasetError, match="cannot be read") as raised:
+            read_mask(None, path, (HEIGHT, WIDTH), mask, 1)
+    else:
+        with pytest.raises(DatasetError, match="cannot be read") as raised:
+            index.read_mask(path, HEIGHT, WIDTH)
     assert "Doe" not in str(raised.value)
 
 

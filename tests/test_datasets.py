@@ -143,6 +143,7 @@ def test_simulated_films_bring_masks_and_regions(mura):
     region = index.regions[mura / film]
     assert (region.x, region.y, region.side, region.angle, region.confidence) == (100.5, 80.0, 120.0, -10.0, 1.0)
     assert index.details()[mura / film]["kind"] == "colles"
+    assert (index.patients_known, index.origin) == (True, "real")
     assert index.mask_path(mura / film) == mura / "masks" / film
     assert index.mask_path(mura / film.replace("image1.", "image2.")) is None
     assert index.mask_path(Path("/somewhere/else.png")) is None
@@ -171,6 +172,7 @@ def test_class_folders(tmp_path, positive, negative):
     }
     assert len({study.patient_id for study in index.studies}) == 4
     assert "Films in no folder of their own: 4" in index.notes[0]
+    assert not index.patients_known
 
 
 def test_class_folders_with_splits_patients_and_studies(tmp_path):
@@ -187,6 +189,7 @@ def test_class_folders_with_splits_patients_and_studies(tmp_path):
         "train": {"train/Fracture/p1": ("p1", 1, ["1.png", "2.png"])},
         "valid": {"val/Normal/p2/s1": ("p2", 0, ["1.png"]), "val/Normal/p2/s2": ("p2", 0, ["1.png"])},
     }
+    assert index.patients_known
     outside = "a film lies outside the folders of the layout"
     assert reasons(index) == {"stray.png": outside, "train/stray.png": outside}
 
@@ -246,6 +249,7 @@ def test_fracatlas(tmp_path):
     assert summary(index) == {"all": {"A": ("A", 0, ["A.jpg"]), "B": ("B", 1, ["B.jpg"])}}
     assert reasons(index) == {"C.jpg": "a film is missing", "D.jpg": "a film has no label"}
     assert "each film counts as one patient" in index.notes[0]
+    assert not index.patients_known
 
 
 def test_csv_with_everything(tmp_path):
@@ -334,6 +338,16 @@ def test_what_is_no_dataset(tmp_path):
     touch(tmp_path, "0/a.png", "1/b.png")
     with pytest.raises(DatasetError, match="no such split; it has: all"):
         find_studies(tmp_path, split="test")
+
+
+def test_the_origin_of_films_is_told_by_their_table(mura):
+    from core.phantoms import dataset, injection
+
+    for columns, origin in ((dataset.COLUMNS, "simulated"), (injection.COLUMNS, "injected")):
+        table(mura / "metadata.csv", ",".join(columns))
+        assert index_dataset(mura).origin == origin
+    (mura / "metadata.csv").unlink()
+    assert index_dataset(mura).origin == "real"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="making links needs rights on Windows")
@@ -526,6 +540,11 @@ def test_a_table_without_patients_says_so(tmp_path):
     (note,) = index_dataset(tmp_path).notes
     assert "each study counts as one patient" in note
     assert "flatter" in note
+    assert not index_dataset(tmp_path).patients_known
+    table(tmp_path / "list.csv", "file,label,patient", "a.png,1,p", "b.png,0,q")
+    assert index_dataset(tmp_path).patients_known
+    table(tmp_path / "list.csv", "file,label,patient", "a.png,1,p", "b.png,0,")
+    assert not index_dataset(tmp_path).patients_known, "of one film it is not known"
     with pytest.raises(DatasetError, match="not say which part of the body"):
         index_dataset(tmp_path, region="wrist")
 

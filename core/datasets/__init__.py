@@ -10,6 +10,7 @@ from core.datasets.files import Problem
 from core.datasets.index import DatasetIndex, find_studies, index_dataset, select_split
 from core.datasets.layouts import FORMATS, detect_format
 from core.datasets.splits import describe, split_by_patient, split_dataset
+from core.datasets.tables import find_origin, find_table
 
 __all__ = [
     "FORMATS",
@@ -19,7 +20,9 @@ __all__ = [
     "Problem",
     "describe",
     "detect_format",
+    "find_origin",
     "find_studies",
+    "find_table",
     "index_dataset",
     "make_key",
     "select_split",

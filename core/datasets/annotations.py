@@ -28,6 +28,8 @@ _KINDS = frozenset(
     {"images", "image", "img", "films", "labels", "label", "annotations", "annotation", "boxes", "bboxes", "yolo"}
     | {"yolov5", "yolov8", "voc", "pascalvoc", "pascal voc", "xml", "txt"}
 )
+# Names of Pillow's for what a PNG may say its orientation in.
+_SAYS_ORIENTATION = frozenset({"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"})
 _CLASSES = {"graz": GRAZ_CLASSES, "fracatlas": FRACATLAS_CLASSES}
 
 
@@ -122,8 +124,14 @@ class Annotations:
             candidates = [item for item in candidates if item[0] and path.parts[-len(item[0]) - 1 : -1] == item[0]]
         return candidates[0][1:] if candidates else None
 
-    def find_boxes(self, path: Path) -> tuple[Box, ...] | None:
+    def find_boxes(self, path: Path, shape: tuple[int, int] | None = None) -> tuple[Box, ...] | None:
         """Return the boxes on a film from its own file, else from a COCO file; None where there is neither.
+
+        Parameters
+        ----------
+        path : pathlib.Path
+        shape : tuple of int, optional
+            (height, width) of the film, where it is known; else the film is asked.
 
         Raises
         ------
@@ -134,7 +142,7 @@ class Annotations:
         if file is None:
             marked = self.find_outlines(path)
             return None if marked is None else tuple(outline.box for outline in marked[1])
-        height, width = read_film_size(path)
+        height, width = shape or read_film_size(path)
         if file.suffix.lower() == ".xml":
             return read_voc(file, width, height)
         return read_yolo(file, width, height, self._class_names)
@@ -179,7 +187,9 @@ def read_film_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as picture:
             width, height = picture.size
-            turned = picture.getexif().get(274, 1) in (5, 6, 7, 8)
+            # Pillow decodes the whole of a PNG that says nothing of its orientation before it says so.
+            told = picture.format != "PNG" or not _SAYS_ORIENTATION.isdisjoint(picture.info)
+            turned = told and picture.getexif().get(274, 1) in (5, 6, 7, 8)
         return (width, height) if turned else (height, width)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         pass
@@ -200,11 +210,9 @@ def read_mask(
 ) -> np.ndarray | None:
     """Return where on a film the fracture is, as `core.datasets.DatasetIndex.read_mask` says."""
     if mask_path is not None:
-        import cv2
-
-        drawn = cv2.imdecode(np.fromfile(mask_path, np.uint8), cv2.IMREAD_GRAYSCALE)
-        if drawn is None or drawn.shape != shape:
-            raise DatasetError("A mask has the size of its film, but one in this dataset is missing or differs.")
+        drawn = _read_mask_file(mask_path)
+        if drawn.shape != shape:
+            raise DatasetError("A mask has the size of its film, but one in this dataset differs.")
         return np.where(drawn > 127, 255, 0).astype(np.uint8)
     mask = np.zeros(shape, np.uint8)
     marked = annotations.find_outlines(path)
@@ -217,11 +225,24 @@ def read_mask(
             outline.draw(mask)
         if found:
             return mask
-    boxes = [box for box in annotations.find_boxes(path) or () if box.marks_fracture]
+    boxes = [box for box in annotations.find_boxes(path, shape) or () if box.marks_fracture]
     if boxes:
         draw_boxes(mask, boxes)
         return mask
     return mask if label == 0 else None
+
+
+def _read_mask_file(path: Path) -> np.ndarray:
+    """Return a mask file as uint8 grey; raise DatasetError where it is no picture."""
+    import cv2
+
+    try:
+        drawn = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE)
+    except (cv2.error, OSError) as error:  # an empty file raises, a damaged one gives None
+        raise DatasetError("A mask of the dataset cannot be read: its file is empty or cannot be opened.") from error
+    if drawn is None:
+        raise DatasetError("A mask of the dataset cannot be read: its file is damaged or no picture.")
+    return drawn
 
 
 def count_names(boxes: Iterable[tuple[Box, ...] | None]) -> Mapping[str, int]:

@@ -24,7 +24,7 @@ import numpy as np
 
 from core.errors import DatasetError, ScaphoidError
 
-VERSION = 1
+VERSION = 2  # 2: thin breaks keep a mask
 Loader = Callable[[int], tuple[np.ndarray, np.ndarray | None]]
 _MISSING, _WITHOUT_MASK, _WITH_MASK, _CHECKED = range(4)
 _RECORD = np.dtype([("state", "u1"), ("sum", "<u4")])
@@ -79,10 +79,12 @@ class DecodedCache:
     masks : bool
         Keep masks beside the squares.
     limit_bytes : int
-        The most that this cache takes. Films beyond it are decoded each time they are asked for. Other caches of the
-        folder that nobody has open are removed, oldest first, until all of them are within the limit.
+        The most that this cache takes. Films beyond it are decoded each time they are asked for.
     key : str
         As from `make_key`: different data must have different keys.
+    folder_bytes : int or None
+        The most that all caches of the folder take: those that nobody has open are removed, oldest first, until they
+        do. None: `limit_bytes`.
 
     Raises
     ------
@@ -90,7 +92,16 @@ class DecodedCache:
         The folder cannot be written, or has no space for what is to be kept.
     """
 
-    def __init__(self, folder: Path | None, count: int, size: int, masks: bool, limit_bytes: int, key: str) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        count: int,
+        size: int,
+        masks: bool,
+        limit_bytes: int,
+        key: str,
+        folder_bytes: int | None = None,
+    ) -> None:
         if not re.fullmatch(r"[0-9A-Za-z_-]{1,80}", key):
             raise ValueError("expected a key of letters and digits")
         self.count, self.size, self.masks = count, size, masks
@@ -106,7 +117,8 @@ class DecodedCache:
             self._masks = np.zeros(shape, np.uint8) if masks else None
             return
         try:
-            self._open(Path(folder), key, limit_bytes, each * self.kept + count * _RECORD.itemsize)
+            own_bytes = each * self.kept + count * _RECORD.itemsize
+            self._open(Path(folder), key, max(limit_bytes, folder_bytes or 0), own_bytes)
         except OSError as error:
             raise DatasetError(
                 "A folder with space for decoded films was expected, but it cannot be written or is full "
@@ -119,7 +131,7 @@ class DecodedCache:
 
     # --- on disk ---
 
-    def _open(self, folder: Path, key: str, limit_bytes: int, own_bytes: int) -> None:
+    def _open(self, folder: Path, key: str, folder_bytes: int, own_bytes: int) -> None:
         place = folder / key
         about = {"made_by": _MADE_BY, "version": VERSION, "count": self.count, "size": self.size}
         about |= {"masks": self.masks, "kept": self.kept}
@@ -132,7 +144,7 @@ class DecodedCache:
                 file.write(json.dumps(about).encode())
         os.utime(place / _ABOUT)
         self._open_file = _hold(place / _ABOUT)
-        _remove_old(folder, place, limit_bytes - own_bytes)
+        _remove_old(folder, place, folder_bytes - own_bytes)
         shape = (self.kept, self.size, self.size)
         self._squares = _map(place / _SQUARES, np.dtype(np.uint8), shape)
         self._masks = _map(place / _MASKS, np.dtype(np.uint8), shape) if self.masks else None

@@ -16,7 +16,7 @@ from core.datasets.annotations import Annotations, read_mask
 from core.datasets.boxes import Box
 from core.datasets.files import ListedFilm, Listing, Problem, body_part_of, natural_order
 from core.datasets.layouts import FORMATS, READERS, detect_format
-from core.datasets.tables import find_table, read_details, read_regions
+from core.datasets.tables import find_origin, find_table, read_details, read_regions
 from core.errors import DatasetError
 from core.values import Study, WristRegion
 
@@ -45,6 +45,9 @@ class DatasetIndex:
         Where the wrist is, for films whose table says so; keys are paths of the studies.
     film_labels : Mapping of pathlib.Path to int
         What the dataset says of each film by itself; where it labels studies only, the study's label.
+    patients_known : bool
+        Whether the dataset says of every film of which patient it is. Where it does not, such a film or study counts as
+        a patient of its own, and one person may stand on both sides of a split.
     """
 
     root: Path
@@ -55,6 +58,12 @@ class DatasetIndex:
     table: Path | None = None
     regions: Mapping[Path, WristRegion] = field(default_factory=dict)
     film_labels: Mapping[Path, int] = field(default_factory=dict)
+    patients_known: bool = True
+
+    @property
+    def origin(self) -> str:
+        """Where the films come from: ``"simulated"``, ``"injected"`` (breaks put into real films) or ``"real"``."""
+        return find_origin(self.table)
 
     @property
     def studies(self) -> tuple[Study, ...]:
@@ -195,7 +204,8 @@ def index_dataset(
     table = root / "dataset.csv" if known in _BY_STEM else find_table(root)
     regions = {path: wrist for path, wrist in read_regions(table) if path in labels} if table else {}
     base = root if root.is_dir() else root.parent
-    return DatasetIndex(base, known, splits, tuple(problems), tuple(notes), table, regions, labels)
+    patients_known = not any(film.patient_unknown for film in films)
+    return DatasetIndex(base, known, splits, tuple(problems), tuple(notes), table, regions, labels, patients_known)
 
 
 def find_studies(

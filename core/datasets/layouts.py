@@ -103,7 +103,8 @@ def _read_folders(listing: Listing) -> list[ListedFilm]:
             # A folder below the class is a study, and the topmost of them is a patient.
             study = place.parent.parts if len(inner) > 1 else place.parts
             flat += len(inner) == 1
-            films.append(ListedFilm(path, study, inner[0] if len(inner) > 1 else "/".join(study), label, split))
+            alone = len(inner) == 1
+            films.append(ListedFilm(path, study, "/".join(study) if alone else inner[0], label, split, alone))
     if flat:
         listing.notes.append(f"Films in no folder of their own: {flat}; each counts as one study of one patient.")
     return films
@@ -162,7 +163,7 @@ def _read_fracatlas(listing: Listing) -> list[ListedFilm]:
             reason = "a film is missing" if path is None else "a film has no label"
             problems.append(Problem(root / row["image_id"], reason))
         else:
-            films.append(ListedFilm(path, (stem,), stem, label, UNSPLIT))
+            films.append(ListedFilm(path, (stem,), stem, label, UNSPLIT, patient_unknown=True))
     problems += [Problem(path, "a film is not in the table") for path in files.values()]
     listing.notes.append(NO_PATIENTS)
     if keep:

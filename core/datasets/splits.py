@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -13,6 +15,8 @@ from core.values import Study
 
 SHARES = {"train": 0.7, "valid": 0.15, "test": 0.15}
 """Shares of the patients in the parts of a dataset that has no split of its own."""
+SPLIT_SEED = 0
+"""What patients are dealt out by, whatever a training's own seed: all models of a dataset are measured on the same."""
 
 
 def split_dataset(splits: Mapping[str, Sequence[Study]], seed: int) -> dict[str, list[Study]]:
@@ -47,6 +51,12 @@ def split_dataset(splits: Mapping[str, Sequence[Study]], seed: int) -> dict[str,
     if shared:
         raise DatasetError(f"Patients must be in one part of a dataset only, but {shared} are in more than one.")
     return parts
+
+
+def fingerprint(parts: Mapping[str, Iterable[Study]]) -> str:
+    """Return the SHA-256 of which study is in which part, whatever their order; 64 hexadecimal digits."""
+    pairs = sorted((name, study.id) for name, studies in parts.items() for study in studies)
+    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
 
 
 def split_by_patient(studies: Sequence[Study], fractions: Mapping[str, float], seed: int) -> dict[str, list[Study]]:

@@ -22,6 +22,8 @@ LABEL_COLUMNS = (
 PATIENT_COLUMNS = ("patient_id", "patientid", "patient", "group", "subject", "subject_id", "subjectid")
 STUDY_COLUMNS = ("study_id", "studyid", "study", "study_number", "exam_id", "exam", "examination")
 BODY_PART_COLUMNS = ("body_part", "bodypart", "region", "anatomy", "study_type")
+# Headings of the table that only a set of this origin has, as ``core.phantoms`` writes it.
+_ORIGINS = {"simulated": {"kind", "seed", "framing"}, "injected": {"kind", "source", "seed"}}
 _TABLES = ("dataset.csv", "metadata.csv", "labels.csv")
 _DEGREES = {"up": 0.0, "right": 90.0, "down": 180.0, "left": -90.0}
 
@@ -61,6 +63,24 @@ def find_table(root: Path) -> Path | None:
         return tables[0]
     table = root / "metadata.csv"
     return table if read_columns(table) & set(PATH_COLUMNS) else None
+
+
+def find_origin(table: Path | None) -> str:
+    """Tell by the table that says more of a dataset's films where they come from.
+
+    Parameters
+    ----------
+    table : pathlib.Path or None
+        As from `find_table`; None: there is none.
+
+    Returns
+    -------
+    str
+        ``"simulated"``: drawn by ``core.phantoms``; ``"injected"``: real films into which it put breaks; ``"real"``
+        else.
+    """
+    columns = read_columns(table) if table else set()
+    return next((origin for origin, own in _ORIGINS.items() if own <= columns), "real")
 
 
 def read_columns(table: Path) -> set[str]:

@@ -36,6 +36,8 @@ WRIST_MARGIN = 1.25
 """The whole films kept for training a finder are this much finer than its input, to leave room to enlarge."""
 BENT_SHARE = 0.6
 """Share of the films for a fracture classifier that are bent (see :func:`core.train.changes.draw_bend`)."""
+FAINTEST = 16
+"""A mask of at most 127 but no less than this after a move is of a thin break, not of one that was moved away."""
 
 
 class FractureSampler:
@@ -114,7 +116,10 @@ class FractureSampler:
             places = targets["location"]
             places[..., 1] = 1.0
             if film.label == 1:
-                places[..., 0] = pool_mask(warp(mask, matrix, self.size, mesh), self.cells)
+                moved = warp(mask, matrix, self.size, mesh)
+                if FAINTEST <= moved.max() <= 127:
+                    moved = np.where(moved > moved.max() // 2, np.uint8(255), np.uint8(0))
+                places[..., 0] = pool_mask(moved, self.cells)
                 # A break that lies outside the square cannot be seen in it.
                 targets["logit"][:] = places[..., 0].max()
         return change_appearance(warp(square, matrix, self.size, mesh), rng)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,9 @@ from core.values import WristRegion
 
 SMALLEST_MEMORY_BYTES = 3 * 2**30
 MEMORY_SHARE = 0.4
-"""Share of the machine's memory that decoded films may take; never less than `SMALLEST_MEMORY_BYTES`."""
-NAMES_SHOWN = 20
+"""Share of the memory that decoded films may take: at least `SMALLEST_MEMORY_BYTES`, but never over half of it."""
+CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
+LEFT_OUT_NAME = "left_out.txt"
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,11 +91,15 @@ class Shelf:
         How much that folder may hold.
     marking_files : tuple of pathlib.Path
         What marks the fractures: when one of them changes, the masks that were kept are old.
+    films : int
+        How many films are kept in all, where several `Squares` of one run share the limit: each takes a share of it,
+        in memory as in the folder. 0: there is one `Squares` only.
     """
 
     folder: Path | None = None
     limit_bytes: int = 20 * 2**30
     marking_files: tuple[Path, ...] = ()
+    films: int = 0
 
 
 class Squares:
@@ -146,13 +154,17 @@ class Squares:
         self.unreadable = dict(found)
         self._places = [index for index in range(len(films)) if index not in self.unreadable]
         self.films = tuple(self._all[index] for index in self._places)
-        self.regions = [self._region(film) for film in self.films]
         if not self.films:
             raise DatasetError(f"Films that can be read were expected, but none of {len(films)} can be.")
 
     def __len__(self) -> int:
         """Return the number of films."""
         return len(self.films)
+
+    @cached_property
+    def regions(self) -> list[WristRegion | None]:
+        """Where the wrist is on each film; asks the size of each, but decodes none."""
+        return [self._region(film) for film in self.films]
 
     def square(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Return one film's pixels and mask, uint8 (size, size); the mask None where none is kept or known."""
@@ -161,7 +173,7 @@ class Squares:
     def _open_cache(self, shelf: Shelf) -> Any:
         from core.datasets import DecodedCache, make_key
 
-        key, limit = "memory", memory_limit_bytes()
+        key, limit = "memory", shelf.limit_bytes if shelf.folder else memory_limit_bytes()
         if shelf.folder:
             squares = [
                 [region.x, region.y, region.side, region.angle] if region and not self.whole else None
@@ -169,8 +181,10 @@ class Squares:
             ]
             marked = [film.label for film in self._all] if self.wants_masks else None
             there = [path for path in (*(film.path for film in self._all), *self._marking(shelf)) if path.is_file()]
-            key, limit = make_key(there, self.size, self.margin, self.whole, squares, marked), shelf.limit_bytes
-        return DecodedCache(shelf.folder, len(self._all), self.size, self.wants_masks, limit, key)
+            key = make_key(there, self.size, self.margin, self.whole, squares, marked)
+        count = len(self._all)
+        share = limit * count // max(count, shelf.films, 1)
+        return DecodedCache(shelf.folder, count, self.size, self.wants_masks, share, key, limit)
 
     def _marking(self, shelf: Shelf) -> tuple[Path, ...]:
         return shelf.marking_files if self.wants_masks else ()
@@ -184,23 +198,52 @@ class Squares:
         fit = fit_square(radiograph.height, radiograph.width, self.size, region)
         square = np.round(np.clip(fit.apply(radiograph.pixels), 0, 1) * 255).astype(np.uint8)
         drawn = read_mask(film, radiograph.height, radiograph.width) if self.wants_masks else None
-        mask = None if drawn is None else np.where(fit.apply(drawn) > 0.25, 255, 0).astype(np.uint8)
-        return square, mask
+        if drawn is None or (film.label == 1 and not drawn.any()):
+            return square, None  # a break that is marked nowhere is not known to be nowhere
+        cover = fit.apply(drawn)
+        # A thin break covers little of a coarse pixel, and must not vanish.
+        return square, np.where(cover > min(0.25, cover.max() / 2), 255, 0).astype(np.uint8)
 
     def _region(self, film: Film) -> WristRegion | None:
         """Return where the wrist is in the whole film's square; a film that was decoded before is not opened again."""
         return None if film.region is None else _in_square(film.region, *read_film_size(film.path), self.size)
 
 
-def list_unreadable(what: str, films: Sequence[Film], unreadable: Mapping[int, str]) -> None:
-    """Say on stderr which films were left out and why: how many, and the first names."""
+def list_unreadable(
+    what: str, films: Sequence[Film], unreadable: Mapping[int, str], folder: Path | None = None
+) -> None:
+    """Say on stderr how many films were left out and why, and keep in a file which.
+
+    Parameters
+    ----------
+    what : str
+        The part of the dataset.
+    films : sequence of Film
+    unreadable : Mapping of int to str
+        Place in `films` -> why.
+    folder : pathlib.Path or None
+        Of the run: its file ``left_out.txt`` names the films; nothing that is shown or published does.
+    """
+    if folder is not None:
+        _write_left_out(folder / LEFT_OUT_NAME, what, [(films[i].path, unreadable[i]) for i in sorted(unreadable)])
     if not unreadable:
         return
     print(f"{what}: {len(unreadable)} of {len(films)} films cannot be read and are left out:", file=sys.stderr)
-    for index, reason in sorted(unreadable.items())[:NAMES_SHOWN]:
-        print(f"  {films[index].path.name}: {reason}", file=sys.stderr)
-    if len(unreadable) > NAMES_SHOWN:
-        print(f"  and {len(unreadable) - NAMES_SHOWN} more", file=sys.stderr)
+    for reason, count in Counter(unreadable.values()).most_common():
+        print(f"  {count} x {reason}", file=sys.stderr)
+
+
+def _write_left_out(file: Path, what: str, found: Sequence[tuple[Path, str]]) -> None:
+    """Write one line a film that was left out; those of other parts of the dataset stay."""
+    try:
+        before = file.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        before = []
+    others = [line for line in before if not line.startswith(f"{what}\t")]
+    lines = [*others, *(f"{what}\t{path}\t{reason}" for path, reason in found)]
+    if lines or before:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="backslashreplace")
 
 
 def workers() -> int:
@@ -209,12 +252,14 @@ def workers() -> int:
 
 
 def memory_limit_bytes() -> int:
-    """Return how much memory decoded films may take."""
+    """Return how much memory decoded films may take, of the machine's or of what its container is given."""
     try:
         whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return SMALLEST_MEMORY_BYTES
-    return max(SMALLEST_MEMORY_BYTES, int(MEMORY_SHARE * whole))
+    with suppress(OSError, ValueError):  # there is none, or it says max
+        whole = min(whole, int(CONTAINER_LIMIT.read_text(encoding="ascii")))
+    return min(max(SMALLEST_MEMORY_BYTES, int(MEMORY_SHARE * whole)), whole // 2)
 
 
 def _in_square(region: WristRegion | None, height: int, width: int, size: int) -> WristRegion | None:
