@@ -216,7 +216,8 @@ class TrainingSettings:
     backbone : str
         A key of ``core.backbones.BACKBONES``.
     weights : str or None
-        What training started from: None (random), ``"imagenet"`` or the SHA-256 of a local file.
+        What training started from: None (random), ``"imagenet"``, ``"lite0"`` (see ``core.starts``) or the SHA-256 of
+        a local file or of a checkpoint's weights.
     input_size : int
         Pixels a side.
     epochs, batch_size : int
@@ -266,6 +267,9 @@ class Checkpoint:
         Pixels a side.
     fit : str
         How a film or region becomes a square: ``"pad"`` (whole film, its proportions kept).
+    looks : int
+        Of a classifier: how many of ``core.classifier.LOOKS`` are averaged; of a finder: how often it looks closer, 1 or
+        2.
     scaling : str or Mapping
         What the square becomes before the backbone, see ``core.backbones.find_scaling``: ``"keras"`` is the backbone's
         own preprocessing; models imported from elsewhere may need another.
@@ -278,7 +282,8 @@ class Checkpoint:
     operating_points : tuple of OperatingPoint
         Chosen on validation, in rising order of threshold.
     calibration : Mapping or None
-        ``{"method": "temperature", "temperature": t}``: probability = logistic(logit / t).
+        How a film's logit becomes a probability, see ``core.metrics.calibrate``; how a finder's heat becomes a confidence,
+        see ``core.wrist.confidence_of``.
     settings : TrainingSettings or None
         None where the checkpoint was imported.
     data : Mapping

@@ -32,6 +32,7 @@ WINDOW_CELLS = 3
 CLOSER = 2.0
 """Sides of the square that a closer look sees, over the side that the look before it found."""
 CLOSER_LOOKS = 2
+"""How often new finders look closer; a finder's own number is its card's `looks`, which its confidence was set with."""
 WITHIN = 0.15
 """A wrist counts as found where its centre lies within this share of its square's side."""
 
@@ -123,7 +124,7 @@ def confidence_of(heat: float, calibration: Mapping[str, Any] | None) -> float:
     Parameters
     ----------
     heat : float
-        The lower of the heat logits of the two looks.
+        The lowest of the heat logits of all looks.
     calibration : Mapping or None
         ``{"method": "logistic", "weight": w, "bias": b}``, fitted on simulated films with and without a wrist; None:
         the logistic function of the heat alone.
@@ -196,7 +197,7 @@ class WristFinder:
         self._answer = answer
 
     def find(self, radiograph: Radiograph) -> WristRegion:
-        """Find the wrist: look at the whole film, then twice more closely at what was found.
+        """Find the wrist: look at the whole film, then once or twice more closely at what was found.
 
         Parameters
         ----------
@@ -215,25 +216,27 @@ class WristFinder:
     def look(self, radiograph: Radiograph) -> tuple[WristRegion, float]:
         """Return the square that was found and the lowest heat of all looks; what one look is not sure of is not.
 
-        The closer looks see the square and its mirror image and take the mean of both, so that a film and its mirror
-        image have nearly the same square; the last one starts from a square that is centred already.
+        The card's `looks` says how often the finder looks closer. Once: at the square. Twice: each time at the square
+        and its mirror image, and the mean of both is taken, so that a film and its mirror image have nearly the same
+        square; the last look starts from a square that is centred already.
         """
         region, heat = self._look(radiograph, None)
-        for _ in range(CLOSER_LOOKS):
+        for _ in range(self.card.looks):
             region, closer_heat = self._look(radiograph, replace(region, side=CLOSER * region.side))
             heat = min(heat, closer_heat)
         return region, heat
 
     def _look(self, radiograph: Radiograph, square: WristRegion | None) -> tuple[WristRegion, float]:
-        """Look at the whole film, or at a square of it and its mirror image; return what was found and its heat."""
+        """Look at the whole film or at a square of it; return what was found and its heat."""
         fit = fit_square(radiograph.height, radiograph.width, self.card.input_size, square)
         seen = np.asarray(fit.apply(radiograph.pixels), np.float32)[None, ..., None]
-        if square is None:
+        turned = square.angle if square else 0.0
+        if square is None or self.card.looks < CLOSER_LOOKS:
             reading = read_grid(np.asarray(self._answer(seen)[MAPS])[0])
-            return to_film(reading, fit), reading.heat
+            return to_film(reading, fit, turned), reading.heat
         both = np.asarray(self._answer(np.concatenate([seen, seen[:, :, ::-1]]))[MAPS])
         reading = mean_reading(read_grid(both[0]), mirrored_reading(read_grid(both[1])))
-        return to_film(reading, fit, square.angle), reading.heat
+        return to_film(reading, fit, turned), reading.heat
 
 
 def mirrored_reading(reading: GridReading) -> GridReading:

@@ -14,11 +14,13 @@ from core.appraise import command, documents, measures, reading, steadiness, stu
 from core.appraise.reading import FilmRead, WristRead
 from core.checkpoints import CHECKPOINTS, default_id, read_card, read_scores, verify
 from core.checkpoints.cards import write_card
+from core.classifier import Classifier
 from core.errors import CheckpointError
 from core.metrics import wilson_interval
 from core.phantoms import simulate_study
 from core.phantoms.dataset import DatasetSettings, _plan
 from core.radiographs import fit_square, read_radiograph
+from core.train.appraisal import look_at_peak
 from core.values import Checkpoint, Interval, OperatingPoint, Radiograph, Scores, WristRegion
 
 SIZE = 32
@@ -35,17 +37,18 @@ def make_card(name="stand-in", **changes):
     return Checkpoint(name, "Stand-in", "fracture", "resnet50", "conv5_block3_out", **entries)
 
 
-class MeanClassifier:
+class MeanClassifier(Classifier):
     """Its logit is `slope` times the mean of the square, less one half; its location map peaks top left."""
 
-    def __init__(self, slope=4.0, **card):
-        self.checkpoint = make_card(**card)
-        self.slope = slope
+    def __init__(self, slope=4.0, see=lambda squares: squares.mean(axis=(1, 2)), **card):
+        def answer(squares):
+            location = np.zeros((len(squares), 2, 2, 1), np.float32)
+            location[:, 0, 0] = 1
+            self.passes.append(len(squares))
+            return {"logit": slope * (see(squares) - 0.5), "location": location}
 
-    def run(self, squares):
-        location = np.zeros((len(squares), 2, 2, 1), np.float32)
-        location[:, 0, 0] = 1
-        return {"logit": self.slope * (squares.mean(axis=(1, 2)) - 0.5), "location": location}
+        super().__init__(make_card(**({"location_head": True} | card)), None, answer)
+        self.passes = []
 
 
 class WholeFilmFinder:
@@ -150,30 +153,59 @@ def test_a_film_that_is_not_fit_is_refused_and_counted():
     assert "all" not in read.films
 
 
+def left_less_right(squares):
+    """What a mirrored look tells otherwise: how much brighter the left half of a square is, and one half."""
+    half = squares.shape[2] // 2
+    return squares[:, :, :half].mean(axis=(1, 2)) - squares[:, :, half:].mean(axis=(1, 2)) + 0.5
+
+
+def test_a_checkpoint_that_looks_twice_is_measured_on_the_mean_of_both_looks():
+    pixels = np.tile(np.linspace(0.9, 0.1, SIZE, dtype=np.float32), (SIZE, 1))
+    films = tuple(
+        replace(make_film(0.5, 1, blob(0, 0)), radiograph=Radiograph(f"film-{number}", pixels, "PNG"))
+        for number in range(3)
+    )
+    once, twice = (
+        SimpleNamespace(classifier=MeanClassifier(4.0, left_less_right, name=f"m-{looks}", looks=looks), finder=None)
+        for looks in (1, 2)
+    )
+    read = reading.read_all([studies.KnownStudy("a", 1, films)], [once, twice])
+    assert all(film.logit > 1 for film in read.films["m-1"])
+    assert [film.logit for film in read.films["m-2"]] == pytest.approx([0] * 3, abs=1e-5)
+    assert all(film.places["location_peak_in_mask"] for film in read.films["m-2"])
+    assert twice.classifier.passes[0] == 6  # a study's films and their looks go together
+    # A mirrored film changes the answer of the one, and not that of the other.
+    study = [film.radiograph for film in films]
+    mirrored = [steadiness.CHANGES["mirrored"](film) for film in study]
+    before, after = (steadiness.study_logit(once, each) for each in (study, mirrored))
+    assert before > 1
+    assert after == pytest.approx(-before, abs=1e-4)
+    assert [steadiness.study_logit(twice, each) for each in (study, mirrored)] == pytest.approx([0, 0], abs=1e-5)
+
+
 def test_peak_inside_near_and_outside_the_break():
     square = fit_square(64, 64, 64)
     location = np.zeros((4, 4), np.float32)
     location[1, 1] = 1  # its cell is pixels 16 to 31
-    film = lambda mask, label=1: make_film(0.5, label, mask)  # noqa: E731
 
     def masked(row, column, side=6):
         mask = np.zeros((64, 64), bool)
         mask[row : row + side, column : column + side] = True
         return mask
 
-    look = lambda mask, label=1: [*reading.look_at_peak(film(mask, label), square, location).values()]  # noqa: E731
+    look = lambda mask: [*look_at_peak(mask, square, location).values()]  # noqa: E731
     assert look(masked(20, 20)) == [True, True, False, False]  # it ends at (25, 25), 10 pixels from the middle
     assert look(masked(20, 29)) == [False, True, False, True]
     assert look(masked(50, 50)) == [False, False, False, False]
     assert look(masked(30, 30)) == [False, False, True, True]
-    assert look(masked(20, 20), label=0) == []
+    assert look(np.zeros((64, 64), bool)) == []
     # A break that the square does not show is a miss, not a film without a break.
     away = fit_square(64, 64, 64, WristRegion(16, 16, 20))
-    assert [*reading.look_at_peak(film(masked(50, 50)), away, location).values()] == [False] * 4
+    assert [*look_at_peak(masked(50, 50), away, location).values()] == [False] * 4
     # A hairline of one pixel on a film that is reduced four times still shows.
     thin = np.zeros((256, 256), bool)
     thin[:, [94, 98]] = True  # pixels 23 and 24 of the square
-    assert reading.look_at_peak(film(thin), fit_square(256, 256, 64), location)["location_peak_in_mask"]
+    assert look_at_peak(thin, fit_square(256, 256, 64), location)["location_peak_in_mask"]
 
 
 # --- measures --------------------------------------------------------------------------------------------------------
@@ -288,6 +320,8 @@ def test_logit_of_a_study_is_the_log_odds_of_its_mean_probability():
     films = [make_film(0.7).radiograph, make_film(0.3, number=1).radiograph]
     assert steadiness.study_logit(reader, films) == pytest.approx(0, abs=1e-5)
     assert steadiness.study_logit(reader, films[:1]) == pytest.approx(8 * 0.2 / 2, abs=1e-4)
+    biased = make_reader(8.0, calibration={"method": "platt", "temperature": 2.0, "bias": -0.3})
+    assert steadiness.study_logit(biased, films[:1]) == pytest.approx(8 * 0.2 / 2 - 0.3, abs=1e-4)
     assert steadiness.study_logit(make_reader(400.0), films[:1]) == pytest.approx(80, abs=0.01)
     assert steadiness.study_logit(reader, [Radiograph("blank", np.full((32, 32), 0.5), "PNG")]) is None
 

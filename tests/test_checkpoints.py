@@ -297,6 +297,11 @@ BROKEN = {
     "data": (lambda c: c.update(data=[]), "data must be a table"),
     "hash": (lambda c: c.update(weights_sha256="abc"), "64 hexadecimal digits"),
     "title": (lambda c: c.update(title=""), "title must be text"),
+    "looks at whole films": (lambda c: c.update(looks=3, region=None), "must look once or, mirrored, twice"),
+    "a finder's looks": (
+        lambda c: c.update(looks=3, task="wrist", region="finder", calibration=None),
+        "must look closer once or twice, but it is 3",
+    ),
 }
 
 
@@ -309,9 +314,10 @@ def test_a_card_that_makes_no_sense_is_refused_with_its_reason(folder, case):
     assert reason(folder) == str(refusal.value)
 
 
-def test_a_card_from_before_there_were_scalings_is_whole_and_a_scaling_by_numbers_comes_back(folder):
-    rewrite_card(folder, lambda card: card.pop("scaling"))
-    assert verify(folder / CARD.id).scaling == "keras"
+def test_a_card_from_before_there_were_scalings_and_looks_is_whole_and_a_scaling_by_numbers_comes_back(folder):
+    rewrite_card(folder, lambda card: [card.pop(name) for name in ("scaling", "looks")])
+    card = verify(folder / CARD.id)
+    assert (card.scaling, card.looks) == ("keras", 1)
     numbers = {"scale": [1.0, 2.0, 3.0], "offset": [0.0, -1.0, 0.5]}
     rewrite_card(folder, lambda card: card.update(scaling=numbers))
     assert verify(folder / CARD.id).scaling == numbers
@@ -442,16 +448,22 @@ def test_anything_but_numbers_in_a_weights_file_is_refused(tmp_path, model):
 def test_weights_trained_elsewhere_are_imported(model, weights, tmp_path, capsys):
     folder = tmp_path / "checkpoints"
     arguments = ["import", str(weights), "--backbone", "efficientnetlite0", "--input-size", "32"]
-    assert main([*arguments, "--positive-label", "abnormal", "--folder", str(folder)]) == 0
+    arguments += ["--folder", str(folder)]
+    assert main([*arguments, "--scaling", "local", "--positive-label", "abnormal"]) == 0
     assert capsys.readouterr().out == "Published efficientnetlite0-imported-1.\n"
     card = verify(folder / "efficientnetlite0-imported-1")
     assert (card.task, card.location_head, card.positive_label) == ("fracture", False, "abnormal")
     assert (card.feature_layer, card.input_size, card.settings) == ("top_activation", 32, None)
-    twin = build_classifier("efficientnetlite0", input_size=32)
+    assert card.scaling == "local"
+    twin = build_classifier("efficientnetlite0", input_size=32, scaling=card.scaling)
     load_weights(twin, folder / card.id / WEIGHTS_NAME)
     np.testing.assert_array_equal(
         twin.get_layer("logit").get_weights()[0], model.get_layer("logit").get_weights()[0]
     )  # not rounded: an imported model answers as it did
+    # What was published has lost its names; without its card nobody can tell its scaling, and none is guessed.
+    arguments[1] = str(folder / card.id / WEIGHTS_NAME)
+    assert main(arguments) == 1
+    assert "so --scaling must name it" in capsys.readouterr().err
 
 
 def test_a_location_head_is_recognised_in_a_keras_archive(tmp_path):

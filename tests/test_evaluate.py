@@ -178,6 +178,7 @@ def test_films_to_scores(dataset, tmp_path, capsys):
     assert out.read_text().splitlines()[0] == "study_id,patient_id,label,probability"
     assert run("--scores", out, "--threshold", 0.6, "--json", "--resamples", 10) == 0
     points = report.pop("operating_points")
+    assert (report.pop("films_refused"), report.pop("studies_refused")) == (0, 0)
     assert [(point["name"], point["threshold"]) for point in points] == [
         ("high_sensitivity", 0.2),
         ("high_specificity", 0.6),
@@ -241,14 +242,15 @@ def test_finder_gives_the_region_of_each_film():
     films = {Path(name): Radiograph(name, np.full((10, side), 0.5), "PNG") for name, side in (("a", 20), ("b", 30))}
     studies = [Study("s1", "p1", paths=tuple(films), label=1), Study("s2", "p2", paths=(Path("b"),), label=0)]
     classifier, done = BrightnessClassifier(), []
+    options = {"read": films.__getitem__, "read_unfit": True}
     scores = evaluate.score_studies(
-        studies, classifier, CentreFinder(), split="test", read=films.__getitem__, on_progress=done.append
+        studies, classifier, CentreFinder(), split="test", on_progress=done.append, **options
     )
     assert [(n, [region.x for region in regions]) for n, regions in classifier.asked] == [(2, [10, 15]), (1, [15])]
     assert done == [1, 2]
     assert (scores.checkpoint_id, scores.split, scores.weights_sha256) == ("stand-in", "test", "0" * 64)
     assert (scores.study_ids, scores.patient_ids, scores.labels.tolist()) == (("s1", "s2"), ("p1", "p2"), [1, 0])
-    evaluate.score_studies(studies, classifier, None, read=films.__getitem__)
+    evaluate.score_studies(studies, classifier, None, **options)
     assert classifier.asked[-1] == (1, [None])
 
 
@@ -299,6 +301,8 @@ def test_progress_is_a_line_at_every_tenth_or_one_line_on_a_terminal():
         (["--data", "b", "--format", "dicom"], "invalid choice"),
         (["--scores", "b", "--baselines"], "belong to --data"),
         (["--scores", "b", "--apart", "obvious"], "belong to --data"),
+        (["--scores", "b", "--region", "wrist"], "belong to --data"),
+        (["--scores", "b", "--read-unfit"], "belong to --data"),
         (["--scores", "b", "--checkpoint", "a", "--checkpoint", "c"], "one --checkpoint at most"),
         (["--scores", "b", "--checkpoint", "all"], "one --checkpoint at most"),
     ],
@@ -451,6 +455,71 @@ def test_points_of_a_mean_hold_for_exactly_its_members(tmp_path):
     assert evaluate.ensemble_points(retrained, tmp_path) == {}
 
 
+# --- films that are not fit to be read -------------------------------------------------------------------------------
+
+
+def blank_film(path, brightness):
+    """A film of a few black and white specks on which nothing can be told apart."""
+    film = np.full((64, 48), brightness, np.uint8)
+    film[0, :10], film[1, :10] = 0, 255
+    Image.fromarray(film).save(path)
+
+
+def test_films_that_are_not_fit_to_be_read_are_left_out_and_counted(dataset, capsys):
+    blank_film(dataset / "valid/XR_WRIST/patient1/study1_positive/image2.png", 1)
+    blank_film(dataset / "valid/XR_WRIST/patient2/study1_negative/image1.png", 250)
+    arguments = ("--data", dataset, "--resamples", 5)
+    assert run(*arguments, "--json", open_reader=open_stand_in()) == 0
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert (report["n"], report["films_refused"], report["studies_refused"]) == (3, 2, 1)
+    assert report["confusion"] == {"tp": 2, "fp": 0, "tn": 1, "fn": 0}  # the first study is its other film: 0.8
+    line = "Films not fit to be read, left out: 2; studies left out for it: 1."
+    assert line in err.splitlines()
+    run(*arguments, open_reader=open_stand_in())
+    assert line in capsys.readouterr().out.splitlines()
+    run(*arguments, "--read-unfit", "--json", open_reader=open_stand_in())
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert (report["n"], report["films_refused"], report["studies_refused"]) == (4, 0, 0)
+    assert report["confusion"] == {"tp": 1, "fp": 1, "tn": 1, "fn": 1}  # 0.41 and 0.98
+    assert "left out" not in err
+
+
+class UnsureFinder(CentreFinder):
+    """Is not sure of the wrist on dark films."""
+
+    def find(self, radiograph):
+        return replace(super().find(radiograph), confidence=float(radiograph.pixels.mean() > 0.5))
+
+
+def test_each_reader_leaves_out_what_its_own_finder_is_not_sure_of(table_of_films, capsys):
+    finders = {"bright": UnsureFinder(), "dark": CentreFinder()}
+    readers = {
+        name: SimpleNamespace(classifier=BiasedClassifier(name, name == "dark"), finder=finder)
+        for name, finder in finders.items()
+    }
+    asked = ("--data", table_of_films, "--checkpoint", "bright", "--checkpoint", "dark", "--resamples", 20)
+    assert run(*asked, "--baselines", "--json", open_reader=readers.__getitem__) == 0
+    report = json.loads(capsys.readouterr().out)
+    # 204, 230 and 128 are bright; 77 of the broken and 51 and 102 of the others are not.
+    counts = {name: (each["n"], each["films_refused"], each["studies_refused"]) for name, each in
+              report["checkpoints"].items()}  # fmt: skip
+    assert counts == {"bright": (3, 3, 3), "dark": (6, 0, 0), "all": (6, 0, 0)}
+    assert (report["wrist_found"]["value"], report["wrist_found"]["n"]) == (0.5, 6)
+    # Each study's facts stand beside its own label, whoever read it: of 9 pairs 7 are in order of their brightness.
+    grey = next(each for each in report["baselines"] if each["name"] == "mean grey")
+    assert grey["auc"]["value"] == pytest.approx(7 / 9)
+
+
+def test_one_part_of_the_body_alone(dataset, capsys):
+    save_film(dataset / "valid/XR_ELBOW/patient9/study1_positive/image1.png", 230)
+    arguments = ("--data", dataset, "--resamples", 5, "--json")
+    for more, studies in (((), 5), (("--region", "XR_WRIST"), 4), (("--region", "elbow"), 1)):
+        run(*arguments, *more, open_reader=open_stand_in())
+        assert json.loads(capsys.readouterr().out)["n"] == studies
+
+
 # --- trivial baselines -----------------------------------------------------------------------------------------------
 
 
@@ -529,8 +598,8 @@ def table_of_films(tmp_path):
     for number, (name, (brightness, label, obvious)) in enumerate(marks.items()):
         save_film(tmp_path / f"{name}.png", brightness)
         # The stand-in finds the middle, (24, 32): a, b and c are marked there, the others a fifth of a side away.
-        x = 24 if name in "abc" else 24 + 4
-        rows.append(f"{name}.png,{label},p{min(number, 4)},{x},32,20,0,{obvious}")
+        x = 24 if name in "abc" else 24 + 8
+        rows.append(f"{name}.png,{label},p{min(number, 4)},{x},32,40,0,{obvious}")
     path = tmp_path / "films.csv"
     path.write_text("\n".join(rows))
     return path
@@ -613,8 +682,8 @@ def test_marked_wrists_judge_the_finder_and_can_stand_in_for_it(table_of_films, 
     used = {}
     run("--data", table_of_films, "--checkpoint", "bright", "--regions", "table", open_reader=open_two(used))
     assert "Wrist found within 15% of the marked square's side: 0.500" in capsys.readouterr().out
-    assert [regions[0].x for _, regions in used["bright"].classifier.asked] == [24, 24, 24, 28, 28, 28]
-    assert {regions[0].side for _, regions in used["bright"].classifier.asked} == {20}
+    assert [regions[0].x for _, regions in used["bright"].classifier.asked] == [24, 24, 24, 32, 32, 32]
+    assert {regions[0].side for _, regions in used["bright"].classifier.asked} == {40}
 
 
 def test_table_squares_need_a_table(dataset):
@@ -652,14 +721,14 @@ def test_films_are_made_as_coarse_as_asked_after_the_wrist_is_found(table_of_fil
     asked = ("--data", table_of_films, "--checkpoint", "bright", "--baselines", "--resamples", 20, "--json")
     assert run(*asked, open_reader=open_two(fine)) == 0
     whole = json.loads(capsys.readouterr().out)
-    assert run(*asked, "--wrist-pixels", 10, "--regions", "table", open_reader=open_two(used)) == 0
+    assert run(*asked, "--wrist-pixels", 20, "--regions", "table", open_reader=open_two(used)) == 0
     coarse = json.loads(capsys.readouterr().out)
     assert coarse["wrist_found"] == whole["wrist_found"]
-    assert [regions[0].x for _, regions in used["bright"].classifier.asked] == [12, 12, 12, 14, 14, 14]
-    assert {regions[0].side for _, regions in used["bright"].classifier.asked} == {10}
+    assert [regions[0].x for _, regions in used["bright"].classifier.asked] == [12, 12, 12, 16, 16, 16]
+    assert {regions[0].side for _, regions in used["bright"].classifier.asked} == {20}
     again = {}
     assert run(*asked, "--wrist-pixels", 500, "--regions", "table", open_reader=open_two(again)) == 0
-    assert {regions[0].side for _, regions in again["bright"].classifier.asked} == {20}
+    assert {regions[0].side for _, regions in again["bright"].classifier.asked} == {40}
 
 
 def test_a_coarser_film_shows_the_same_place():

@@ -275,6 +275,10 @@ CODE = {
     ),
     "own model": (lambda c: c.update(class_name="MyModel", module="stranger"), "of another kind"),
     "own model inside": (lambda c: inside(c, 1).update(class_name="MyModel"), "layer 'MyModel'"),
+    "kind by a list": (lambda c: c.update(class_name=["Functional"]), "of another kind"),
+    "kind by a table": (lambda c: c.update(class_name={"class_name": "Functional"}), "of another kind"),
+    "layer's kind by a list": (lambda c: inside(c, 3).update(class_name=["Dense"]), "but it has another"),
+    "layer's kind by a table": (lambda c: inside(c, 3).update(class_name={}), "but it has another"),
 }
 
 
@@ -298,6 +302,85 @@ def test_an_archive_that_is_no_model_is_refused(tmp_path, member):
         if member:
             archive.writestr(member, b"{}")
     with pytest.raises(CheckpointError, match="neither"):
+        read_model(path, "efficientnetlite0")
+
+
+def zip_of(path, method=zipfile.ZIP_DEFLATED):
+    """Write a tiny archive; return its bytes and where the packed bytes of its first member begin."""
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("config.json", json.dumps({"class_name": "Functional"}) * 40)
+        archive.writestr(WEIGHTS_NAME, b"")
+    return bytearray(path.read_bytes()), 30 + len("config.json")
+
+
+def encrypted(path):
+    content, _ = zip_of(path)
+    content[6] |= 1  # of the local header's flags
+    content[content.index(b"PK\1\2") + 8] |= 1  # and of the directory's
+    return content
+
+
+def undeflatable(path):
+    content, start = zip_of(path)
+    content[start] = 0b111  # a block of the kind that there is not
+    return content
+
+
+def undecodable(path):
+    content, start = zip_of(path, zipfile.ZIP_LZMA)
+    content[start + 4 : start + 9] = b"\xff" * 5  # LZMA's own settings
+    return content
+
+
+def cut_inside(path):
+    """The directory says that the first member is longer than the whole file."""
+    content, _ = zip_of(path, zipfile.ZIP_STORED)
+    entry = content.index(b"PK\1\2")
+    content[entry + 20 : entry + 28] = (10**6).to_bytes(4, "little") * 2
+    return content
+
+
+@pytest.mark.parametrize("damage", [encrypted, undeflatable, undecodable, cut_inside])
+def test_an_archive_that_cannot_be_unpacked_is_refused(tmp_path, damage):
+    path = tmp_path / "model.keras"
+    path.write_bytes(damage(path))
+    with pytest.raises(CheckpointError, match="the file is neither") as refusal:
+        read_model(path, "efficientnetlite0")
+    assert not isinstance(refusal.value.__cause__, CheckpointError | None)
+
+
+def damaged_weights(path, name):
+    """Write a file of one packed array whose bytes are spoilt."""
+    with h5py.File(path, "w") as file:
+        file.create_dataset(name, data=np.arange(4096, dtype=np.float32), chunks=(4096,), compression="gzip")
+        chunk = file[name].id.get_chunk_info(0)
+    content = bytearray(path.read_bytes())
+    content[chunk.byte_offset : chunk.byte_offset + chunk.size] = b"\xff" * chunk.size
+    path.write_bytes(content)
+
+
+def test_a_damaged_array_is_refused(tmp_path, built):
+    path = tmp_path / "model.weights.h5"
+    damaged_weights(path, "layers/conv2d/vars/0")
+    with h5py.File(path, "r+") as file:
+        file["layers/conv2d/vars"].attrs["name"] = "conv1_conv"
+        with pytest.raises(CheckpointError, match="part of this one cannot be read"):
+            imports._read(file["layers/conv2d/vars/0"], (4096,), "conv1_conv")
+    unnamed = tmp_path / "unnamed.weights.h5"
+    damaged_weights(unnamed, "layers/conv2d/vars/0")
+    with pytest.raises(CheckpointError, match="part of this one cannot be read"):
+        read_model(unnamed, "resnet50", scaling="unit")
+
+
+@pytest.mark.parametrize("mark", [b"HEAP", b"SNOD", b"TREE"])
+def test_a_weights_file_whose_table_of_contents_is_spoilt_is_refused(tmp_path, mark):
+    path = tmp_path / "model.weights.h5"
+    with h5py.File(path, "w") as file:
+        file["layers/dense/vars/0"] = np.ones((2, 3), np.float32)
+    content = path.read_bytes()
+    assert mark in content
+    path.write_bytes(content.replace(mark, b"XXXX"))
+    with pytest.raises(CheckpointError, match="part of this one cannot be read"):
         read_model(path, "efficientnetlite0")
 
 
@@ -384,6 +467,15 @@ def test_arrays_of_other_shapes_and_what_is_no_number_are_refused(archive, built
             read_model(path, "resnet50", scaling="unit")
         put(name, kept)
     assert read_model(path, "resnet50", scaling="unit").scaling == "unit"
+
+
+def test_scaphoids_own_weights_need_their_scaling_named(built, tmp_path):
+    path = tmp_path / "own.weights.h5"
+    built.save_weights(path)
+    with pytest.raises(CheckpointError, match="so --scaling must name it") as refusal:
+        read_model(path, "resnet50", input_size=SIZE)
+    assert str(refusal.value).count(". ") == 0
+    assert read_model(path, "resnet50", input_size=SIZE, scaling="local").scaling == "local"
 
 
 def test_what_was_asked_for_must_fit_the_file(archive, built):

@@ -39,6 +39,10 @@ def maps_of(hot, cells=8, log2_side=-2.0, angle=0.0, cold=-9.0):
     return maps
 
 
+def stand_in_card(looks):
+    return Checkpoint("stand-in", "", "wrist", "efficientnetlite0", "", 96, looks=looks)
+
+
 def test_one_hot_cell_is_read_at_its_middle():
     reading = read_grid(maps_of({(2, 5): 4.0}, log2_side=-2.0, angle=90.0))
     assert (reading.x, reading.y) == pytest.approx((5.5 / 8, 2.5 / 8), abs=1e-6)
@@ -115,8 +119,9 @@ def test_confidence_is_the_logistic_function_of_the_calibrated_heat():
     assert confidence_of(1e9, {"method": "logistic", "weight": 3.0, "bias": -5.0}) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("looks", [1, 2])
 @pytest.mark.parametrize(("height", "width"), [(300, 180), (180, 300), (64, 64)])
-def test_find_returns_the_place_on_a_film_of_any_shape(height, width):
+def test_find_returns_the_place_on_a_film_of_any_shape(height, width, looks):
     """A stand-in network that sees the brightest spot stands for the trained one: only the geometry is tested."""
     pixels = np.zeros((height, width), np.float32)
     row, column = height // 3, 2 * width // 3
@@ -138,27 +143,28 @@ def test_find_returns_the_place_on_a_film_of_any_shape(height, width):
             maps.append(target)
         return {MAPS: np.stack(maps)}
 
-    card = Checkpoint("stand-in", "", "wrist", "efficientnetlite0", "", 96)
-    region = WristFinder(card, answer).find(Radiograph("", pixels, ""))
+    region = WristFinder(stand_in_card(looks), answer).find(Radiograph("", pixels, ""))
     longest = max(height, width)
     assert np.hypot(region.x - column, region.y - row) < 0.03 * longest
     # Each closer look sees a square of twice the side found before, 0.3 of it the wrist's; each turns by 20 degrees.
-    assert seen == [1, 2, 2]
-    assert region.side == pytest.approx(0.3 * (2 * 0.3) ** 2 * longest, rel=0.01)
-    assert region.angle == pytest.approx(60.0, abs=0.1)
+    # A finder that looks closer once sees no mirror image.
+    assert seen == ([1, 2, 2] if looks == 2 else [1, 1])
+    assert region.side == pytest.approx(0.3 * (2 * 0.3) ** looks * longest, rel=0.01)
+    assert region.angle == pytest.approx(20.0 * (1 + looks), abs=0.1)
     assert region.confidence > 0.9
     assert not region.set_by_reader
 
 
-def test_what_one_look_is_not_sure_of_is_not_sure():
-    heats = iter([5.0, -2.5, -1.5, 3.0, 3.0])
+@pytest.mark.parametrize(("looks", "heats"), [(2, [5.0, -2.5, -1.5, 3.0, 3.0]), (1, [5.0, -2.0]), (1, [-2.0, 5.0])])
+def test_what_one_look_is_not_sure_of_is_not_sure(looks, heats):
+    heats = iter(heats)
 
     def answer(squares):
         return {MAPS: np.stack([maps_of({(6, 6): next(heats)}, cells=12) for _ in squares])}
 
-    card = Checkpoint("stand-in", "", "wrist", "efficientnetlite0", "", 96)
-    region = WristFinder(card, answer).find(Radiograph("", np.zeros((96, 96), np.float32), ""))
+    region = WristFinder(stand_in_card(looks), answer).find(Radiograph("", np.zeros((96, 96), np.float32), ""))
     assert region.confidence == pytest.approx(1 / (1 + np.exp(2.0)))
+    assert next(heats, None) is None
 
 
 def test_two_readings_of_one_square_meet_in_the_middle():
@@ -185,9 +191,7 @@ def test_a_network_that_always_errs_to_one_side_errs_no_more():
             maps.append(target)
         return {MAPS: np.stack(maps)}
 
-    region = WristFinder(Checkpoint("stand-in", "", "wrist", "efficientnetlite0", "", 96), answer).find(
-        Radiograph("", pixels, "")
-    )
+    region = WristFinder(stand_in_card(looks=2), answer).find(Radiograph("", pixels, ""))
     assert (region.x, region.y) == pytest.approx((62, 42), abs=0.7)
 
 

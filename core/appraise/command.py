@@ -21,9 +21,16 @@ from core.appraise.tables import short_simulated_table, simulated_tables, steadi
 from core.checkpoints import CHECKPOINTS
 from core.datasets import FORMATS, index_dataset
 from core.errors import ScaphoidError
-from core.evaluate import ENSEMBLE, Progress, choose_checkpoints, compare_scores, ensemble_points, read_film
+from core.evaluate import (
+    ENSEMBLE,
+    Progress,
+    choose_checkpoints,
+    compare_scores,
+    ensemble_points,
+    interval_dict,
+    read_film,
+)
 from core.phantoms import VERSION
-from core.train.appraisal import interval_dict
 from core.values import Radiograph
 
 if TYPE_CHECKING:

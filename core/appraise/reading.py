@@ -11,30 +11,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 
 from core.appraise.studies import KnownFilm, KnownStudy
 from core.evaluate import ENSEMBLE
-from core.metrics import calibrate
 from core.quality import assess
 from core.radiographs import fit_square
-from core.train.appraisal import NEAR_PIXELS, angle_error, centre_error, peak_of
-from core.values import Checkpoint, Radiograph, Scores, WristRegion
-
-PLACES = (
-    "location_peak_in_mask",
-    f"location_peak_within_{NEAR_PIXELS}_pixels",
-    "centre_of_square_in_mask",
-    f"centre_of_square_within_{NEAR_PIXELS}_pixels",
-)
+from core.train.appraisal import angle_error, centre_error, look_at_peak
+from core.values import Checkpoint, Prediction, Radiograph, Scores, WristRegion
 
 
 class _Classifier(Protocol):
+    """What is needed of a ``core.classifier.Classifier``."""
+
     checkpoint: Checkpoint
 
-    def run(self, squares: np.ndarray) -> Mapping[str, np.ndarray]:
-        """Return logit and, where there is a location head, location."""
+    def predict(
+        self, radiographs: Sequence[Radiograph], regions: Sequence[WristRegion | None] | None
+    ) -> Sequence[Prediction]: ...
+
+    def location(self, radiograph: Radiograph, region: WristRegion | None) -> np.ndarray: ...
 
 
 class _Finder(Protocol):
@@ -163,41 +159,23 @@ def _find(study: KnownStudy, reader: _Reader, reading: Reading) -> list[WristReg
 def _ask(
     study: KnownStudy, classifier: _Classifier, regions: Sequence[WristRegion | None], fit: Sequence[bool]
 ) -> list[FilmRead | None]:
-    card = classifier.checkpoint
-    squares = [
-        fit_square(film.radiograph.height, film.radiograph.width, card.input_size, region)
-        for film, region in zip(study.films, regions, strict=True)
-    ]
-    chosen = [place for place, is_fit in enumerate(fit) if is_fit]
     read: list[FilmRead | None] = [None] * len(study.films)
-    if not chosen:
-        return read
-    seen = [np.asarray(squares[place].apply(study.films[place].radiograph.pixels), np.float32) for place in chosen]
-    answer = classifier.run(np.stack(seen)[..., None])
-    for row, place in enumerate(chosen):
-        film, logit = study.films[place], float(np.asarray(answer["logit"])[row, 0])
-        location = np.asarray(answer["location"])[row, ..., 0] if "location" in answer else None
-        places = look_at_peak(film, squares[place], location) if location is not None else {}
-        read[place] = FilmRead(study.id, film.facts, logit, float(calibrate(logit, card.calibration)), places)
+    chosen = [place for place, is_fit in enumerate(fit) if is_fit]
+    films, squares = [study.films[place] for place in chosen], [regions[place] for place in chosen]
+    predictions = classifier.predict([film.radiograph for film in films], squares) if films else []
+    for place, film, region, answer in zip(chosen, films, squares, predictions, strict=True):
+        places = _places(film, classifier, region)
+        read[place] = FilmRead(study.id, film.facts, answer.logit, answer.probability, places)
     return read
 
 
-def look_at_peak(film: KnownFilm, square: Any, location: np.ndarray) -> dict[str, bool]:
-    """Say whether the location map's peak, and the square's centre, lie in the break or near it.
-
-    A break that lies outside the square is missed. Empty where nothing is broken.
-    """
-    if not film.facts["label"] or not film.mask.any():
+def _places(film: KnownFilm, classifier: _Classifier, region: WristRegion | None) -> dict[str, bool]:
+    """Say where the location head's peak lies; empty where nothing is broken, or where there is no such head."""
+    card, radiograph = classifier.checkpoint, film.radiograph
+    if not card.location_head or not film.facts["label"]:
         return {}
-    cover = np.asarray(square.apply(film.mask.astype(np.float32)))
-    # A thin break covers no pixel of a reduced film by much.
-    shown = cover > min(0.25, max(cover.max() / 2, 0.01))
-    if not shown.any():
-        return dict.fromkeys(PLACES, False)
-    away = cv2.distanceTransform((~shown).astype(np.uint8), cv2.DIST_L2, 5)
-    peak, middle = peak_of(location, square.size), (square.size // 2, square.size // 2)
-    inside_and_near = (shown[peak], away[peak] <= NEAR_PIXELS, shown[middle], away[middle] <= NEAR_PIXELS)
-    return dict(zip(PLACES, map(bool, inside_and_near), strict=True))
+    square = fit_square(radiograph.height, radiograph.width, card.input_size, region)
+    return look_at_peak(film.mask, square, classifier.location(radiograph, region))
 
 
 def _mean_of(study: KnownStudy, answers: Sequence[Sequence[FilmRead | None]]) -> list[FilmRead]:

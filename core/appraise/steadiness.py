@@ -24,9 +24,9 @@ import numpy as np
 
 from core.appraise.measures import measure_change
 from core.appraise.reading import _Reader
-from core.metrics import calibrate
+from core.metrics import calibrate, read_calibration
 from core.quality import assess
-from core.radiographs import fit_square, read_radiograph
+from core.radiographs import read_radiograph
 from core.values import Radiograph
 
 STEADY = 0.5
@@ -102,18 +102,15 @@ CHANGES: Mapping[str, Callable[[Radiograph], Radiograph]] = MappingProxyType(
 
 def study_logit(reader: _Reader, films: Sequence[Radiograph]) -> float | None:
     """Return the log-odds of a study's probability; None where no film is fit to be read."""
-    card = reader.classifier.checkpoint
-    squares = []
-    for film in films:
-        region = reader.finder.find(film) if reader.finder else None
-        if assess(film, region).level != "unfit":
-            fit = fit_square(film.height, film.width, card.input_size, region)
-            squares.append(np.asarray(fit.apply(film.pixels), np.float32))
-    if not squares:
+    regions = [reader.finder.find(film) if reader.finder else None for film in films]
+    fit = [pair for pair in zip(films, regions, strict=True) if assess(*pair).level != "unfit"]
+    if not fit:
         return None
-    logits = np.asarray(reader.classifier.run(np.stack(squares)[..., None])["logit"], np.float64)[:, 0]
+    predictions = reader.classifier.predict(*map(list, zip(*fit, strict=True)))
+    temperature, bias = read_calibration(reader.classifier.checkpoint.calibration)
+    logits = np.array([prediction.logit for prediction in predictions]) / temperature + bias
     # Both means are taken, so that an answer close to 1 keeps its digits.
-    broken, whole = np.mean(calibrate(logits, card.calibration)), np.mean(calibrate(-logits, card.calibration))
+    broken, whole = np.mean(calibrate(logits, None)), np.mean(calibrate(-logits, None))
     return float(np.log(max(broken, 1e-300)) - np.log(max(whole, 1e-300)))
 
 

@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=tuple(SCALINGS),
         help="what was handed to the network: keras (its own preprocessing), unit (0-1), byte (0-255), torch "
         "(standardised), caffe (0-255 less the mean) or local (Scaphoid's own, contrast levelled); default: what the "
-        "file's own layers ask for, else keras",
+        "file's own layers ask for, else keras; Scaphoid's own weights without their card have no default",
     )
     add.add_argument("--positive-label", choices=POSITIVE_LABELS, default="fracture", help="what it calls positive")
     return parser

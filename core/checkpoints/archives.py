@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
 import re
+import struct
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from core.checkpoints.weights import LARGEST_WEIGHTS_BYTES, WEIGHTS_NAME, find_datasets
 from core.errors import CheckpointError
@@ -42,6 +47,13 @@ KNOWN_KINDS = (
 )
 
 _NEITHER = "A weights file or a Keras archive was expected, but the file is neither."
+DAMAGED = "A whole weights file was expected, but a part of this one cannot be read."
+# What reading a damaged, encrypted or hand-made file raises besides what is said here.
+_BROKEN_ARCHIVE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, RuntimeError),
+    *(KeyError, ValueError),
+)
+_BROKEN_HDF5 = (OSError, RuntimeError, KeyError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,11 +122,29 @@ def open_model_file(source: Path) -> Iterator[ModelFile]:
         config, content = _read_archive(content)
     try:
         file = h5py.File(io.BytesIO(content), "r")
-    except OSError as error:
+    except _BROKEN_HDF5 as error:
         raise CheckpointError("A weights file in HDF5 was expected, but it cannot be read as one.") from error
     with file:
-        datasets = dict(find_datasets(file))
-        yield _read_layers(file, datasets, _read_attribute(file) if config is None else config)
+        try:
+            datasets = dict(find_datasets(file))
+            described = _read_layers(file, datasets, _read_attribute(file) if config is None else config)
+        except _BROKEN_HDF5 as error:
+            raise CheckpointError(DAMAGED) from error
+        yield described
+
+
+def read_numbers(array: Any, dtype: Any = None) -> np.ndarray:
+    """Return what an array of an open model file holds.
+
+    Raises
+    ------
+    CheckpointError
+        The file is damaged there.
+    """
+    try:
+        return np.asarray(array[()], dtype=dtype)
+    except _BROKEN_HDF5 as error:
+        raise CheckpointError(DAMAGED) from error
 
 
 def _read_archive(content: bytes) -> tuple[dict[str, Any], bytes]:
@@ -123,7 +153,7 @@ def _read_archive(content: bytes) -> tuple[dict[str, Any], bytes]:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             config = json.loads(_read_member(archive, "config.json", LARGEST_CONFIG_BYTES))
             weights = _read_member(archive, WEIGHTS_NAME, LARGEST_WEIGHTS_BYTES)
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError, RecursionError, NotImplementedError) as error:
+    except _BROKEN_ARCHIVE as error:
         raise CheckpointError(_NEITHER) from error
     return _check_config(config), weights
 
@@ -157,7 +187,8 @@ def _check_config(config: Any) -> dict[str, Any]:
     for value in _walk(config):
         if isinstance(value, dict) and str(value.get("class_name", "")).rpartition(">")[2] in {"Lambda", "__lambda__"}:
             raise CheckpointError("A network made of known layers was expected, but it carries a Lambda layer.")
-    if not isinstance(config, dict) or config.get("class_name") not in CONTAINERS:
+    kind = config.get("class_name") if isinstance(config, dict) else None
+    if not isinstance(kind, str) or kind not in CONTAINERS:
         raise CheckpointError("A network made of known layers was expected, but it is of another kind.")
     return config
 
@@ -175,7 +206,7 @@ def _walk(value: Any) -> Iterator[Any]:
 def _check_layer(entry: Any) -> None:
     """Refuse a layer that is not one of Keras' own or that names anything that is not."""
     kind = entry.get("class_name") if isinstance(entry, dict) else None
-    if kind not in KNOWN_KINDS:
+    if not isinstance(kind, str) or kind not in KNOWN_KINDS:
         shown = f"a layer {kind!r}" if isinstance(kind, str) and re.fullmatch(r"\w{1,40}", kind) else "another"
         raise CheckpointError(f"A network made of known layers was expected, but it has {shown}.")
     settings = entry.get("config")

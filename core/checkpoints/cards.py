@@ -105,14 +105,13 @@ def parse_card(content: Mapping[str, Any]) -> Checkpoint:
         _expect(check(entries[name]), f"The card's {name} must be {kind}", entries[name])
     find_backbone(entries["backbone"])
     find_scaling(entries["backbone"], entries["scaling"])
-    _expect(
-        entries["looks"] <= 2 or entries["region"] is not None,
-        "A checkpoint that reads whole films must look once or, mirrored, twice",
-        entries["looks"],
-    )
+    if entries["looks"] > 2:
+        wrist, whole = entries["task"] == "wrist", entries["region"] is None
+        _expect(not wrist, "A wrist finder must look closer once or twice", entries["looks"])
+        _expect(not whole, "A checkpoint that reads whole films must look once or, mirrored, twice", entries["looks"])
     points = parse_points(entries["operating_points"])
     if entries["calibration"] is not None and entries["task"] == "fracture":
-        _check_temperature(entries["calibration"])
+        _check_calibration(entries["calibration"])
     settings = entries["settings"]
     return Checkpoint(**{**entries, "operating_points": points, "settings": settings and _parse_settings(settings)})
 
@@ -231,12 +230,14 @@ def _parse_share(content: Any) -> Interval:
     return Interval(**content)
 
 
-def _check_temperature(calibration: dict[str, Any]) -> None:
-    sentence = "The calibration must be a method, temperature, and a temperature above 0"
+def _check_calibration(calibration: dict[str, Any]) -> None:
+    sentence = "The calibration must be a method, temperature or platt, a temperature above 0 and for platt a bias"
     method, temperature = calibration.get("method"), calibration.get("temperature")
-    _expect(method == "temperature", sentence, method)
+    _expect(method in ("temperature", "platt"), sentence, method)
     _expect(_is_number(temperature, 0) and temperature > 0, sentence, temperature)
-    _expect(len(calibration) == 2, sentence, sorted(calibration))
+    names = {"method", "temperature"} | ({"bias"} if method == "platt" else set())
+    _expect(set(calibration) == names, sentence, sorted(calibration))
+    _expect(method != "platt" or _is_number(calibration["bias"]), sentence, calibration.get("bias"))
 
 
 def _check_keys(what: str, kind: type, content: Mapping[str, Any]) -> None:

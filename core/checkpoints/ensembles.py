@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -67,19 +68,33 @@ def read_ensemble(folder: Path = CHECKPOINTS) -> Ensemble | None:
 
 
 def write_ensemble(ensemble: Ensemble, folder: Path = CHECKPOINTS) -> None:
-    """Write ``ensemble.json``, whole or not at all."""
+    """Write ``ensemble.json``, whole or not at all.
+
+    Raises
+    ------
+    CheckpointError
+        The folder cannot be written to, or is full.
+    """
     content = {
         "members": [{"id": name, "weights_sha256": digest} for name, digest in ensemble.members.items()],
         "operating_points": [asdict(point) for point in ensemble.operating_points],
         "data": dict(ensemble.data),
     }
     path = Path(folder) / ENSEMBLE_NAME
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     aside = path.with_name(f"{ENSEMBLE_NAME}.part")
-    with open(aside, "w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+    try:
+        with open(aside, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError as error:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise CheckpointError(
+            "The folder of checkpoints must be one that can be written to and has space, but it is not."
+        ) from error
 
 
 def find_ensemble(folder: Path = CHECKPOINTS) -> tuple[Checkpoint, tuple[Checkpoint, ...]]:

@@ -29,7 +29,15 @@ from core.backbones import (
     find_backbone,
     find_scaling,
 )
-from core.checkpoints.archives import IDLE_KINDS, FileLayer, ModelFile, find_sources, open_model_file
+from core.checkpoints.archives import (
+    DAMAGED,
+    IDLE_KINDS,
+    FileLayer,
+    ModelFile,
+    find_sources,
+    open_model_file,
+    read_numbers,
+)
 from core.checkpoints.weights import WEIGHTS_NAME, copy_weights, load_weights
 from core.errors import CheckpointError
 
@@ -49,6 +57,10 @@ COMPARED = (
 NUMBERED = ("zero_padding2d", "rescaling", "normalization")
 NORMALISATION_EPSILON = 1e-7
 _PREPARED_BY_WEIGHTS = "Weights alone must not prepare films themselves, but these do: import the whole model (.keras)."
+_SCALING_UNTOLD = (
+    "Scaphoid's own weights without their card do not say what films are scaled to, so --scaling must name it, but it "
+    "is not given."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,13 +101,14 @@ def read_model(
         Pixels a side; the file's own where not given, else 224.
     scaling : str, optional
         What was handed to the network: a key of ``core.backbones.SCALINGS``. Where not given, it is what the file's own
-        preparing layers ask for, and ``"keras"`` where it has none.
+        preparing layers ask for, and ``"keras"`` where it has none. Weights of Scaphoid's own, without their card, need
+        it: the same network is published with several scalings.
 
     Raises
     ------
     CheckpointError
-        The file is none of these, carries code or an unknown layer; its network is not this backbone with such a head,
-        or an array is not of the shape it must have.
+        The file is none of these, damaged, carries code or an unknown layer; its network is not this backbone with such
+        a head, an array is not of the shape it must have, or the scaling must be given and is not.
     """
     if scaling is not None and scaling not in SCALINGS:
         raise CheckpointError(f"The scaling must be one of {', '.join(SCALINGS)}, but it is another.")
@@ -103,7 +116,7 @@ def read_model(
     with open_model_file(source) as file:
         if file.layers:
             return _adapt(file, backbone, input_size, scaling)
-    return _take_by_order(source, known, input_size or DEFAULT_INPUT_SIZE, scaling or "keras")
+    return _take_by_order(source, known, input_size or DEFAULT_INPUT_SIZE, scaling)
 
 
 def _adapt(file: ModelFile, backbone: str, input_size: int | None, scaling: str | None) -> ImportedModel:
@@ -124,7 +137,7 @@ def _adapt(file: ModelFile, backbone: str, input_size: int | None, scaling: str 
     return ImportedModel(model, _find_scaling(file, preparing, known, scaling), size, location, file.described)
 
 
-def _take_by_order(source: Path, known: Backbone, size: int, scaling: str) -> ImportedModel:
+def _take_by_order(source: Path, known: Backbone, size: int, scaling: str | None) -> ImportedModel:
     """Read a weights file without names, as Scaphoid publishes them: it must be of Scaphoid's own graph."""
     refusal = None
     for location in (False, True):
@@ -136,9 +149,13 @@ def _take_by_order(source: Path, known: Backbone, size: int, scaling: str) -> Im
         except CheckpointError as error:
             refusal = refusal or error
             continue
+        except OSError as error:
+            raise CheckpointError(DAMAGED) from error
         steps = [layer.get_weights()[:2] for layer in model.layers if layer.name.startswith("normalization")]
         if any(not np.array_equal(step, [[0.0] * 3, [1.0] * 3]) for step in steps):
             raise CheckpointError(_PREPARED_BY_WEIGHTS)
+        if scaling is None:
+            raise CheckpointError(_SCALING_UNTOLD)
         return ImportedModel(model, scaling, size, location, False)
     raise refusal
 
@@ -212,7 +229,7 @@ def _read(array: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
         got = "none" if array is None else " x ".join(map(str, array.shape)) or "1"
         must = " x ".join(map(str, shape)) or "1"
         raise CheckpointError(f"An array of the layer {name} must be {must}, but the file has {got}.")
-    values = np.asarray(array[()], dtype=np.float32)
+    values = read_numbers(array, np.float32)
     if not np.isfinite(values).all():
         raise CheckpointError("Every weight must be a number, but one is not.")
     return values
@@ -328,7 +345,9 @@ def _find_scaling(
     own = {layer.name for layer in file.layers} & {"preprocessing", "logit"}
     if own and not file.described:
         # Scaphoid's own weights: the graph prepares films, and its normalisation layer does nothing.
-        return scaling or "keras"
+        if scaling is None:
+            raise CheckpointError(_SCALING_UNTOLD)
+        return scaling
     if scaling == LOCAL:
         raise CheckpointError("Only Scaphoid's own networks level contrast, but this file holds another network.")
     scale, offset = _compose(file, preparing, known)
@@ -384,7 +403,7 @@ def _read_step(layer: FileLayer, *, described: bool) -> tuple[np.ndarray, np.nda
         raise CheckpointError("Films must be prepared by scaling alone, but the file has a normalisation turned round.")
     arrays = _named(layer, _NORMALISATION)
     mean, variance = (
-        _three(np.asarray(arrays[name][()]) if name in arrays else layer.config.get(name))
+        _three(read_numbers(arrays[name]) if name in arrays else layer.config.get(name))
         for name in ("mean", "variance")
     )
     published = np.allclose([mean, variance], [IMAGENET_MEAN, IMAGENET_DEVIATION], atol=1e-3)

@@ -19,7 +19,16 @@ from core.errors import CheckpointError, DatasetError, ScaphoidError, ScoresErro
 from core.evaluate.baselines import measure_baselines
 from core.evaluate.comparison import ENSEMBLE, compare_scores, mean_scores, rate_interval
 from core.evaluate.options import DEFAULT_THRESHOLD, make_parser
-from core.evaluate.report import Apart, Findings, Measured, PointMeasured, Progress, to_dict, to_text
+from core.evaluate.report import (
+    Apart,
+    Findings,
+    Measured,
+    PointMeasured,
+    Progress,
+    refused_line,
+    to_dict,
+    to_text,
+)
 from core.evaluate.scoring import StudiesRead, read_studies
 from core.metrics import SCORES_COLUMNS, evaluate_scores, read_scores, write_scores
 from core.values import Checkpoint, Scores, Study
@@ -90,7 +99,7 @@ def ensemble_points(cards: Sequence[Checkpoint], folder: Path | None = None) -> 
 
 
 def run(options: argparse.Namespace, open_reader: Callable[..., Reader] | None = None) -> int:
-    """Carry out the command; return the exit status: 0, or 1 where any film was left out.
+    """Carry out the command; return the exit status: 0, or 1 where any film could not be opened.
 
     Parameters
     ----------
@@ -133,8 +142,8 @@ def _findings_from_table(options: argparse.Namespace) -> Findings:
 def _findings_from_films(
     options: argparse.Namespace, open_reader: Callable[..., Reader] | None
 ) -> tuple[Findings, bool]:
-    """Return what was measured, and whether every film was scored."""
-    index = index_dataset(options.data, options.format)
+    """Return what was measured, and whether every film could be opened."""
+    index = index_dataset(options.data, options.format, options.region)
     studies = select_split(index, options.split)
     if options.regions == "table" and not index.regions:
         raise DatasetError("A table that marks each wrist by x, y and side was expected, but the dataset has none.")
@@ -154,12 +163,20 @@ def _findings_from_films(
     cards = [reader.classifier.checkpoint for reader in readers]
     points = [{point.name: point.threshold for point in card.operating_points} for card in cards]
     points += [ensemble_points(cards, options.checkpoints)] if len(cards) > 1 else []
-    measured = tuple(_measure(scores, named, options, groups) for scores, named in zip(several, points, strict=True))
+    refused = read.refused if len(several) > 1 else read.refused[:1]
+    measured = tuple(
+        replace(_measure(scores, named, options, groups), refused=left_out)
+        for scores, named, left_out in zip(several, points, refused, strict=True)
+    )
     differences = {
         (first.checkpoint_id, second.checkpoint_id): compare_scores(first, second, options.resamples, options.seed)
         for first, second in combinations(several, 2)
     }
-    baselines = measure_baselines(read.facts, several[-1], options.resamples, options.seed) if options.baselines else ()
+    baselines = ()
+    if options.baselines:
+        by_study = {study.id: facts for study, facts in zip(read.studies, read.facts, strict=True)}
+        facts = [by_study[study_id] for study_id in several[-1].study_ids]
+        baselines = measure_baselines(facts, several[-1], options.resamples, options.seed)
     found = None
     if read.wrists:
         from core.wrist import WITHIN
@@ -191,12 +208,16 @@ def _read_all(
         use_marked=options.regions == "table",
         with_facts=options.baselines,
         wrist_pixels=options.wrist_pixels,
+        read_unfit=options.read_unfit,
         on_failure=tell,
         on_progress=progress,
     )
+    refused = read.refused[-1]
     if failures:
-        left_out = len(studies) - len(read.studies)
+        left_out = len(studies) - len(read.studies) - refused.studies
         print(f"Films that could not be read: {failures}; studies left out for it: {left_out}.", file=sys.stderr)
+    if refused.films:
+        print(refused_line(refused), file=sys.stderr)
     unmarked = sum(path not in index.regions for study in read.studies for path in study.paths)
     if options.regions == "table" and unmarked:
         print(f"Films whose wrist the table does not mark: {unmarked}; theirs was found.", file=sys.stderr)
@@ -289,6 +310,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--out and --format belong to --data")
     if options.scores and (options.baselines or options.apart or options.wrist_pixels or options.regions != "found"):
         parser.error("--baselines, --apart, --wrist-pixels and --regions belong to --data")
+    if options.scores and (options.region or options.read_unfit):
+        parser.error("--region and --read-unfit belong to --data")
     if options.scores and options.checkpoint and (len(options.checkpoint) > 1 or ENSEMBLE in options.checkpoint):
         parser.error("--scores takes one --checkpoint at most")
     if options.seed < 0:

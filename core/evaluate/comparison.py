@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 
@@ -74,6 +74,12 @@ def quantile_of(values: Sequence[float], share: float) -> Statistic:
         return (low + high) / 2
 
     return quantile
+
+
+def interval_dict(interval: Interval) -> dict[str, float | int | None]:
+    """Return value, low, high and n as JSON can hold them: what is not a number becomes None."""
+    values = asdict(interval)
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()}
 
 
 def interval_of(

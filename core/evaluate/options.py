@@ -40,6 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--scores", metavar="FILE", type=Path, help="CSV with the columns study_id, patient_id, label, probability"
     )
     parser.add_argument("--format", choices=FORMATS, help="layout of --data (default: told by looking)")
+    parser.add_argument("--region", metavar="R", help="only films of this part of the body, such as XR_WRIST")
     parser.add_argument("--split", metavar="NAME", help="only this split, such as valid (default: every study)")
     parser.add_argument(
         "--checkpoint",
@@ -62,6 +63,12 @@ def make_parser() -> argparse.ArgumentParser:
         type=_count,
         help="make films coarser until the wrist square has so many pixels a side, so that no class is sharper than "
         "the other (default: as they are)",
+    )
+    parser.add_argument(
+        "--read-unfit",
+        action="store_true",
+        help="also read films that are not fit to be read, such as those without a wrist (default: they are left out, "
+        "as when films are read in life)",
     )
     parser.add_argument(
         "--baselines", action="store_true", help="also measure what size, sharpness, grey or a thumbnail alone can tell"

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from core.evaluate.baselines import BaselineResult
+from core.evaluate.comparison import interval_dict
+from core.evaluate.scoring import Refused
 from core.metrics import ESTIMATES, Evaluation
 from core.values import Interval, Scores
 
@@ -50,12 +52,16 @@ class Apart:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """All that was measured of one checkpoint (or of the mean of several)."""
+    """All that was measured of one checkpoint (or of the mean of several).
+
+    `refused`: what was left out as not fit to be read; None where no films were read.
+    """
 
     scores: Scores
     evaluation: Evaluation
     points: tuple[PointMeasured, ...] = ()
     apart: tuple[Apart, ...] = ()
+    refused: Refused | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,12 +89,9 @@ class Findings:
     wrist_found: Interval | None = None
 
 
-def interval_dict(interval: Interval) -> dict[str, float | None]:
+def limits_dict(interval: Interval) -> dict[str, float | None]:
     """Return value, low and high; what is not a number becomes None."""
-    return {name: None if math.isnan(getattr(interval, name)) else getattr(interval, name) for name in _LIMITS}
-
-
-_LIMITS = ("value", "low", "high")
+    return {name: value for name, value in interval_dict(interval).items() if name != "n"}
 
 
 def to_dict(findings: Findings) -> dict[str, Any]:
@@ -104,7 +107,7 @@ def to_dict(findings: Findings) -> dict[str, Any]:
             each.scores.checkpoint_id: _measured_dict(each, findings.apart_by) for each in findings.measured
         }
         out["differences"] = [
-            {"first": first, "second": second, "auc": interval_dict(difference)}
+            {"first": first, "second": second, "auc": limits_dict(difference)}
             for (first, second), difference in findings.differences.items()
         ]
     if findings.baselines:
@@ -114,13 +117,13 @@ def to_dict(findings: Findings) -> dict[str, Any]:
                 "knows": each.knows,
                 "knows_framing": each.knows == "framing",
                 "direction": each.direction,
-                "auc": interval_dict(each.auc),
-                "model_ahead_by": interval_dict(each.model_ahead_by),
+                "auc": limits_dict(each.auc),
+                "model_ahead_by": limits_dict(each.model_ahead_by),
             }
             for each in findings.baselines
         ]
     if findings.wrist_found:
-        out["wrist_found"] = interval_dict(findings.wrist_found) | {"n": findings.wrist_found.n}
+        out["wrist_found"] = interval_dict(findings.wrist_found)
     return out
 
 
@@ -131,11 +134,13 @@ def _measured_dict(measured: Measured, apart_by: str | None) -> dict[str, Any]:
             {
                 "name": point.name,
                 "threshold": point.threshold,
-                "sensitivity": interval_dict(point.sensitivity),
-                "specificity": interval_dict(point.specificity),
+                "sensitivity": limits_dict(point.sensitivity),
+                "specificity": limits_dict(point.specificity),
             }
             for point in measured.points
         ]
+    if measured.refused is not None:
+        out["films_refused"], out["studies_refused"] = measured.refused.films, measured.refused.studies
     if apart_by is not None:
         out["apart"] = {
             "column": apart_by,
@@ -143,8 +148,8 @@ def _measured_dict(measured: Measured, apart_by: str | None) -> dict[str, Any]:
                 {
                     "value": each.value,
                     "positives": each.positives,
-                    "auc": interval_dict(each.auc),
-                    "sensitivity": interval_dict(each.sensitivity),
+                    "auc": limits_dict(each.auc),
+                    "sensitivity": limits_dict(each.sensitivity),
                 }
                 for each in measured.apart
             ],
@@ -195,6 +200,11 @@ def report(evaluation: Evaluation, checkpoint_id: str) -> str:
     return "\n".join(lines)
 
 
+def refused_line(refused: Refused) -> str:
+    """Return in one line what was left out as not fit to be read."""
+    return f"Films not fit to be read, left out: {refused.films}; studies left out for it: {refused.studies}."
+
+
 def number(value: float) -> str:
     """Return a number with three decimals; a dash where there is none."""
     return "-" if math.isnan(value) else f"{value:.3f}"
@@ -204,6 +214,8 @@ def _measured_lines(measured: Measured, apart_by: str | None, members: int) -> l
     name = measured.scores.checkpoint_id
     is_mean = members and name == "all"
     lines = [report(measured.evaluation, f"the mean of {members} checkpoints" if is_mean else name)]
+    if measured.refused and measured.refused.films:
+        lines += ["", refused_line(measured.refused)]
     for point in measured.points:
         words = _POINTS.get(point.name, point.name)
         lines += ["", f"at the point of {words}, {point.threshold:.6g}", _row("sensitivity", point.sensitivity)]

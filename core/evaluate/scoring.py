@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from core.errors import DatasetError, RadiographError, ScaphoidError
 from core.evaluate.baselines import StudyFacts, film_facts, study_facts
+from core.quality import assess
 from core.values import Checkpoint, Prediction, Radiograph, Scores, Study, WristRegion
 
 
@@ -45,6 +47,14 @@ class WristFound:
     error: float
 
 
+@dataclass(frozen=True)
+class Refused:
+    """How many films were not fit to be read, and of how many studies no film was."""
+
+    films: int = 0
+    studies: int = 0
+
+
 @dataclass(frozen=True, eq=False)
 class StudiesRead:
     """What came of reading studies.
@@ -52,19 +62,22 @@ class StudiesRead:
     Attributes
     ----------
     studies : tuple of Study
-        Those of which at least one film could be read.
+        Those of which at least one reader read at least one film.
     scores : tuple of Scores
-        One for each reader, of these studies in this order.
+        One for each reader, of those of these studies that it read, in this order.
     facts : tuple of StudyFacts
         For the trivial baselines, one for each study; empty where they were not asked for.
     wrists : tuple of WristFound
         One for each film whose wrist the dataset marks, by the first reader that has a finder.
+    refused : tuple of Refused
+        What was left out because it is not fit to be read: one for each reader, and last what no reader read.
     """
 
     studies: tuple[Study, ...]
     scores: tuple[Scores, ...]
     facts: tuple[StudyFacts, ...] = ()
     wrists: tuple[WristFound, ...] = ()
+    refused: tuple[Refused, ...] = ()
 
 
 def read_film(path: Path) -> Radiograph:
@@ -116,6 +129,7 @@ def score_studies(
     finder: _Finder | None = None,
     *,
     split: str = "",
+    read_unfit: bool = False,
     read: Callable[[Path], Radiograph] = read_film,
     on_failure: Callable[[Path, str], None] = lambda path, sentence: None,
     on_progress: Callable[[int], None] = lambda done: None,
@@ -127,10 +141,9 @@ def score_studies(
     Scores
         Without any study where no film could be read.
     """
-    reader = _Pair(classifier, finder)
-    return read_studies(
-        studies, [reader], split=split, read=read, on_failure=on_failure, on_progress=on_progress
-    ).scores[0]
+    options = {"split": split, "read_unfit": read_unfit, "read": read}
+    told = {"on_failure": on_failure, "on_progress": on_progress}
+    return read_studies(studies, [_Pair(classifier, finder)], **options, **told).scores[0]
 
 
 def read_studies(
@@ -142,11 +155,14 @@ def read_studies(
     use_marked: bool = False,
     with_facts: bool = False,
     wrist_pixels: int | None = None,
+    read_unfit: bool = False,
     read: Callable[[Path], Radiograph] = read_film,
     on_failure: Callable[[Path, str], None] = lambda path, sentence: None,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> StudiesRead:
     """Give every study the mean probability of its films, by each of several readers.
+
+    As when films are read in life, those that are not fit to be read (:func:`core.quality.assess`) are left out.
 
     Parameters
     ----------
@@ -164,6 +180,8 @@ def read_studies(
         Gather what the trivial baselines need, at the first reader's input size and square.
     wrist_pixels : int, optional
         Once the wrist is found, make films coarser as :func:`coarsen` does.
+    read_unfit : bool
+        Read also the films that are not fit to be read.
     read : callable
         Path -> Radiograph; may raise a ScaphoidError.
     on_failure : callable
@@ -177,7 +195,7 @@ def read_studies(
     DatasetError
         A study without a label.
     """
-    gathered = _Gathered(readers, dict(marked or {}), use_marked, with_facts, wrist_pixels)
+    gathered = _Gathered(readers, dict(marked or {}), use_marked, with_facts, wrist_pixels, read_unfit)
     for done, study in enumerate(studies, start=1):
         if study.label is None:
             raise DatasetError("Only studies with a label can be evaluated, but one has none.")
@@ -200,6 +218,9 @@ class _Pair:
     finder: _Finder | None
 
 
+_Seen = tuple[Radiograph, WristRegion | None]
+
+
 @dataclass(eq=False)
 class _Gathered:
     """Studies read so far."""
@@ -209,10 +230,12 @@ class _Gathered:
     use_marked: bool
     with_facts: bool
     wrist_pixels: int | None = None
+    read_unfit: bool = False
     studies: list[Study] = field(default_factory=list)
-    probabilities: list[list[float]] = field(default_factory=list)
+    probabilities: list[list[float]] = field(default_factory=list)  # NaN where a reader read no film of a study
     facts: list[StudyFacts] = field(default_factory=list)
     wrists: list[WristFound] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
 
     def add(self, study: Study, paths: Sequence[Path], films: Sequence[Radiograph]) -> None:
         known: dict[object, list[WristRegion | None]] = {}
@@ -227,23 +250,45 @@ class _Gathered:
                 for key, found in known.items()
                 if key is not None
             } | ({None: known[None]} if None in known else {})
-        seen = {key: (films, regions) for key, regions in known.items()}
-        if self.wrist_pixels:
-            for key, regions in known.items():
-                coarse = [coarsen(*pair, self.wrist_pixels) for pair in zip(films, regions, strict=True)]
-                seen[key] = tuple(map(list, zip(*coarse, strict=True)))
+        seen = {key: self._fit(films, regions) for key, regions in known.items()}
+        self._count_refused([[*seen[self._finder_key(reader)]] for reader in self.readers], len(films))
+        if not any(seen.values()):
+            return
         row = []
         for reader in self.readers:
-            predictions = reader.classifier.predict(*seen[self._finder_key(reader)])
-            row.append(float(np.mean([prediction.probability for prediction in predictions])))
+            fit = list(seen[self._finder_key(reader)].values())
+            predictions = reader.classifier.predict(*map(list, zip(*fit, strict=True))) if fit else []
+            row.append(float(np.mean([each.probability for each in predictions])) if fit else math.nan)
         self.studies.append(study)
         self.probabilities.append(row)
         if self.with_facts:
             size = self.readers[0].classifier.checkpoint.input_size
-            triples = zip(paths, *seen[self._finder_key(self.readers[0])], strict=True)
+            fit = seen[self._finder_key(self.readers[0])] or next(filter(None, seen.values()))
             self.facts.append(
-                study_facts([film_facts(film, path.stat().st_size, region, size) for path, film, region in triples])
+                study_facts(
+                    [
+                        film_facts(film, paths[place].stat().st_size, region, size)
+                        for place, (film, region) in fit.items()
+                    ]
+                )
             )
+
+    def _fit(self, films: Sequence[Radiograph], regions: Sequence[WristRegion | None]) -> dict[int, _Seen]:
+        """Return the films that are fit to be read, as coarse as asked, and their squares: place -> both."""
+        pairs = enumerate(zip(films, regions, strict=True))
+        fit = {place: pair for place, pair in pairs if self.read_unfit or assess(*pair).level != "unfit"}
+        if not self.wrist_pixels:
+            return fit
+        return {place: coarsen(*pair, self.wrist_pixels) for place, pair in fit.items()}
+
+    def _count_refused(self, read: Sequence[Sequence[int]], films: int) -> None:
+        """Count what each reader left out of a study of `films` films, and what all of them did."""
+        read = [*read, set().union(*read)]
+        before = self.refused or [Refused()] * len(read)
+        self.refused = [
+            Refused(old.films + films - len(ours), old.studies + (not ours))
+            for old, ours in zip(before, read, strict=True)
+        ]
 
     def _finder_key(self, reader: _Reader) -> object:
         """Readers whose cards name the same finder see the same squares."""
@@ -259,18 +304,22 @@ class _Gathered:
                 self.wrists.append(WristFound(study.patient_id, error))
 
     def finish(self, split: str) -> StudiesRead:
+        probabilities = np.array(self.probabilities, np.float64).reshape(-1, len(self.readers))
         scores = []
-        for place, reader in enumerate(self.readers):
+        for reader, column in zip(self.readers, probabilities.T, strict=True):
             card = reader.classifier.checkpoint
+            places = np.flatnonzero(~np.isnan(column))
+            studies = [self.studies[place] for place in places]
             scores.append(
                 Scores(
                     checkpoint_id=card.id,
                     split=split,
-                    study_ids=tuple(study.id for study in self.studies),
-                    patient_ids=tuple(study.patient_id for study in self.studies),
-                    labels=np.array([study.label for study in self.studies], dtype=np.int8),
-                    probabilities=np.array([row[place] for row in self.probabilities], dtype=np.float64),
+                    study_ids=tuple(study.id for study in studies),
+                    patient_ids=tuple(study.patient_id for study in studies),
+                    labels=np.array([study.label for study in studies], dtype=np.int8),
+                    probabilities=column[places],
                     weights_sha256=card.weights_sha256,
                 )
             )
-        return StudiesRead(tuple(self.studies), tuple(scores), tuple(self.facts), tuple(self.wrists))
+        refused = tuple(self.refused or [Refused()] * (len(self.readers) + 1))
+        return StudiesRead(tuple(self.studies), tuple(scores), tuple(self.facts), tuple(self.wrists), refused)

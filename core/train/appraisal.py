@@ -7,9 +7,8 @@ measured.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cv2
@@ -17,16 +16,23 @@ import numpy as np
 
 from core.classifier import Classifier
 from core.errors import DatasetError, TrainingError
-from core.metrics import calibrate, evaluate_scores, fit_temperature, operating_points, wilson_interval
+from core.evaluate.comparison import auc_of, interval_dict, interval_of, rate_interval
+from core.metrics import calibrate, evaluate_scores, fit_study_calibration, operating_points, wilson_interval
 from core.quality import assess
-from core.radiographs import fit_square
+from core.radiographs import SquareFit, fit_square
 from core.train.changes import LOCATION_STRIDE
 from core.train.squares import Film, list_unreadable, read_film, read_mask
-from core.values import Interval, OperatingPoint, Radiograph, Scores, WristRegion
+from core.values import OperatingPoint, Radiograph, Scores, WristRegion
 from core.wrist import WITHIN, WristFinder, confidence_of
 
 SENSITIVITY_TARGET = SPECIFICITY_TARGET = 0.95
 NEAR_PIXELS = 8
+PLACES = (
+    "location_peak_in_mask",
+    f"location_peak_within_{NEAR_PIXELS}_pixels",
+    "centre_of_square_in_mask",
+    f"centre_of_square_within_{NEAR_PIXELS}_pixels",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,16 +50,7 @@ class Appraisal:
 class _Answer:
     film: Film
     logit: float
-    inside: bool | None
-    near: bool | None
-    centre_inside: bool | None
-    centre_near: bool | None
-
-
-def interval_dict(interval: Interval) -> dict[str, float | int | None]:
-    """Return an interval as JSON can hold it: what is not a number becomes None."""
-    values = asdict(interval)
-    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()}
+    places: Mapping[str, bool] = field(default_factory=dict)  # of `PLACES`; empty where the break's place is not known
 
 
 # --- fracture --------------------------------------------------------------------------------------------------------
@@ -107,11 +104,11 @@ def appraise_classifier(
                 "Held-out studies of both classes are needed to choose operating points, but one class is missing."
             )
         counts |= _count(split, films, refused, len(unreadable))
-    temperature = fit_temperature(
+    calibration = fit_study_calibration(
         np.array([answer.logit for answer in answers["valid"]]),
+        [answer.film.study_id for answer in answers["valid"]],
         np.array([answer.film.label for answer in answers["valid"]]),
     )
-    calibration = {"method": "temperature", "temperature": float(temperature)}
     scores = {split: _study_scores(split, found, calibration, reader.checkpoint.id) for split, found in answers.items()}
     points = operating_points(scores["valid"], SENSITIVITY_TARGET, SPECIFICITY_TARGET)
     points = tuple(replace(point, threshold=min(point.threshold, 1.0)) for point in points)
@@ -123,29 +120,46 @@ def appraise_classifier(
 def _ask(reader: Classifier, film: Film, finder: WristFinder | None) -> _Answer | None:
     """Return the network's answer to one film, or None where the film is not fit to be read."""
     radiograph = read_film(film)
-    region = film.region
-    if finder is not None:
-        region = finder.find(radiograph)
-        if assess(radiograph, region).level == "unfit":
-            return None
+    region = finder.find(radiograph) if finder else film.region
+    if assess(radiograph, region).level == "unfit":
+        return None
     logit = reader.predict([radiograph], [region])[0].logit
-    none = _Answer(film, logit, None, None, None, None)
     wanted = reader.checkpoint.location_head and film.label == 1
     mask = read_mask(film, radiograph.height, radiograph.width) if wanted else None
     if mask is None:
-        return none
-    input_size = reader.checkpoint.input_size
-    fit = fit_square(radiograph.height, radiograph.width, input_size, region)
-    shown = fit.apply(mask) > 0.25
+        return _Answer(film, logit)
+    square = fit_square(radiograph.height, radiograph.width, reader.checkpoint.input_size, region)
+    return _Answer(film, logit, look_at_peak(mask, square, reader.location(radiograph, region)))
+
+
+def look_at_peak(mask: np.ndarray, square: SquareFit, location: np.ndarray) -> dict[str, bool]:
+    """Say whether a location map's peak, and the square's centre, lie in the break or near it.
+
+    Parameters
+    ----------
+    mask : numpy.ndarray
+        The film's (height, width), above 0 where the break shows.
+    square : SquareFit
+        How the square that was read lay on the film.
+    location : numpy.ndarray
+        (cells, cells), as of :meth:`core.classifier.Classifier.location`.
+
+    Returns
+    -------
+    dict
+        `PLACES` -> bool. A break that lies outside the square is missed, not left out; empty where there is none.
+    """
+    if not mask.any():
+        return {}
+    cover = np.asarray(square.apply(mask.astype(np.float32)))
+    # A thin break covers no pixel of a reduced film by much.
+    shown = cover > min(0.25, max(cover.max() / 2, 0.01))
     if not shown.any():
-        return none
-    peak = peak_of(reader.location(radiograph, region), input_size)
+        return dict.fromkeys(PLACES, False)
     away = cv2.distanceTransform((~shown).astype(np.uint8), cv2.DIST_L2, 5)
-    middle = (input_size // 2, input_size // 2)
-    return _Answer(
-        film, logit, bool(shown[peak]), bool(away[peak] <= NEAR_PIXELS), bool(shown[middle]),
-        bool(away[middle] <= NEAR_PIXELS),
-    )  # fmt: skip
+    peak, middle = peak_of(location, square.size), (square.size // 2, square.size // 2)
+    inside_and_near = (shown[peak], away[peak] <= NEAR_PIXELS, shown[middle], away[middle] <= NEAR_PIXELS)
+    return dict(zip(PLACES, map(bool, inside_and_near), strict=True))
 
 
 def peak_of(location: np.ndarray, input_size: int) -> tuple[int, int]:
@@ -195,19 +209,10 @@ def classifier_results(scores: Scores, points: Sequence[OperatingPoint]) -> dict
 
 
 def _location_results(answers: Sequence[_Answer]) -> dict[str, Any]:
-    known = [answer for answer in answers if answer.inside is not None]
+    known = [answer.places for answer in answers if answer.places]
     if not known:
         return {}
-    names = {
-        "location_peak_in_mask": "inside",
-        f"location_peak_within_{NEAR_PIXELS}_pixels": "near",
-        "centre_of_square_in_mask": "centre_inside",
-        f"centre_of_square_within_{NEAR_PIXELS}_pixels": "centre_near",
-    }
-    return {
-        name: interval_dict(wilson_interval(sum(bool(getattr(answer, key)) for answer in known), len(known)))
-        for name, key in names.items()
-    }
+    return {name: interval_dict(wilson_interval(sum(each[name] for each in known), len(known))) for name in PLACES}
 
 
 # Name, from, to below: how far the fragments are apart, in millimetres.
@@ -243,14 +248,12 @@ def _group_results(answers: Sequence[_Answer], scores: Scores) -> dict[str, Any]
 
 def _group_result(answers: Sequence[_Answer], scores: Scores) -> dict[str, Any]:
     """Return ``auc`` of a group's studies against all negatives (its n counts the positives) and ``peak``."""
-    from core.evaluate import auc_of, interval_of, rate_interval
-
     studies = {answer.film.study_id for answer in answers}
     kept = [place for place, study in enumerate(scores.study_ids) if study in studies or not scores.labels[place]]
     labels, patients = scores.labels[kept], [scores.patient_ids[place] for place in kept]
     auc = interval_of(auc_of(labels, scores.probabilities[kept]), patients, n=int(labels.sum()))
-    known = [answer for answer in answers if answer.inside is not None]
-    peak = rate_interval([answer.inside for answer in known], [answer.film.patient_id for answer in known])
+    known = [answer for answer in answers if answer.places]
+    peak = rate_interval([answer.places[PLACES[0]] for answer in known], [answer.film.patient_id for answer in known])
     return {"auc": interval_dict(auc), "peak": interval_dict(peak) if known else None}
 
 
@@ -287,27 +290,26 @@ def appraise_finder(
     """
     heats: dict[str, list[float]] = {}
     errors: dict[str, list[tuple[float, float, float]]] = {}
-    unreadable: dict[int, str] = {}
+    left_out = 0
     done, total = 0, sum(len(splits[split]) + len(decoys[split]) for split in splits)
     for split, films in splits.items():
-        heats[split], errors[split] = [], []
-        for item in (*films, *decoys[split]):
+        heats[split], errors[split], unreadable = [], [], {}
+        for place, item in enumerate((*films, *decoys[split])):
             known = isinstance(item, Film)
-            done += 1
             try:
                 radiograph = read_film(item) if known else Radiograph("", item.astype(np.float32) / 255, "")
             except DatasetError as error:
-                unreadable[done] = f"{item.path.name}: {error}"
-                continue
-            region, heat = finder.look(radiograph)
-            heats[split].append(heat)
-            if known:
-                ratio = abs(math.log2(region.side / item.region.side))
-                errors[split].append((centre_error(region, item.region), ratio, angle_error(region, item.region)))
+                unreadable[place] = str(error)
+            else:
+                region, heat = finder.look(radiograph)
+                heats[split].append(heat)
+                if known:
+                    errors[split].append(_errors(region, item.region))
+            done += 1
             if progress:
                 progress(done, total)
-    for line in unreadable.values():
-        print(f"left out: {line}", file=sys.stderr)
+        list_unreadable(split, films, unreadable)
+        left_out += len(unreadable)
     found = {
         split: np.array([error[0] <= WITHIN for error in errors[split]] + [False] * len(decoys[split]))
         for split in splits
@@ -315,10 +317,15 @@ def appraise_finder(
     calibration = fit_confidence(np.array(heats["valid"]), found["valid"])
     sure = np.array([confidence_of(heat, calibration) for heat in heats["test"]])
     counts = {f"{split}_films": len(films) for split, films in splits.items()}
-    counts["films_unreadable"] = len(unreadable)
+    counts["films_unreadable"] = left_out
     counts |= {f"{split}_films_without_wrist": len(decoys[split]) for split in splits}
     counts |= {f"{split}_patients": len({film.patient_id for film in films}) for split, films in splits.items()}
     return Appraisal(calibration, (), (), _finder_results(np.array(errors["test"]), sure, found["test"]), counts)
+
+
+def _errors(found: WristRegion, true: WristRegion) -> tuple[float, float, float]:
+    """Return how far a square is off: in place, in size (log2, 0 or above) and in direction."""
+    return centre_error(found, true), abs(math.log2(found.side / true.side)), angle_error(found, true)
 
 
 def _finder_results(errors: np.ndarray, sure: np.ndarray, found: np.ndarray) -> dict[str, Any]:

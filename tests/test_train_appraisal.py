@@ -1,0 +1,111 @@
+"""What a trained network is measured on: breaks that are missed, films that are refused, films that cannot be read."""
+
+import cv2
+import numpy as np
+import pytest
+
+from core.classifier import Classifier
+from core.errors import TrainingError
+from core.train import appraisal
+from core.train.squares import Film
+from core.values import Checkpoint, WristRegion
+from core.wrist import MAPS, WristFinder, draw_grid
+
+SIZE = 64
+
+
+def write_film(path, contrast=40):
+    rows = np.full((256, 256), 128, np.uint8)
+    rows[::2] += contrast
+    rows[:2], rows[2:4] = 0, 255  # so that the others keep their values when the film is read
+    cv2.imwrite(str(path), rows)
+    return path
+
+
+def make_film(path, label=1, mask=None, study="s", region=None):
+    marks = None if mask is None else lambda height, width: mask
+    return Film(path, study, f"patient of {study}", label, marks, region, "hairline" if label else "")
+
+
+def drawn(rows, columns):
+    mask = np.zeros((256, 256), np.uint8)
+    mask[rows, columns] = 255
+    return mask
+
+
+def top_left_reader(logit=lambda squares: squares.mean(axis=(1, 2))):
+    """A classifier whose location head sees a break in the square's first 16 x 16 pixels."""
+
+    def run(squares):
+        location = np.zeros((len(squares), 4, 4, 1), np.float32)
+        location[:, 0, 0] = 1
+        return {"logit": logit(squares), "location": location}
+
+    card = Checkpoint("m-1", "", "fracture", "resnet50", "conv5_block3_out", SIZE, location_head=True)
+    return Classifier(card, None, run)
+
+
+def test_a_break_outside_the_square_is_a_miss_and_a_thin_one_is_not_left_out(tmp_path):
+    """The same rule as where checkpoints are measured on simulated studies: `location_peak_in_mask` is one number."""
+    path = write_film(tmp_path / "film.png")
+    square = WristRegion(64, 64, 128)  # the film's upper left quarter, two pixels of it in one of the square's
+    masks = {
+        "inside": drawn(slice(4, 20), slice(4, 20)),
+        "outside": drawn(slice(200, 220), slice(200, 220)),
+        # One pixel wide, slanting: it covers no pixel of the square by more than a quarter.
+        "thin": drawn(np.arange(0, 40, 6), np.arange(0, 40, 6)),
+        "none": drawn(slice(0), slice(0)),
+    }
+    films = [make_film(path, mask=mask, study=name, region=square) for name, mask in masks.items()]
+    films += [make_film(path, mask=None, study="unknown", region=square), make_film(path, 0, study="whole")]
+    answers = [appraisal._ask(top_left_reader(), film, None) for film in films]
+    inside = {answer.film.study_id: answer.places.get("location_peak_in_mask") for answer in answers}
+    assert list(inside) == ["inside", "outside", "thin", "none", "unknown", "whole"]
+    assert (inside["inside"], inside["outside"]) == (True, False)
+    assert inside["thin"] is not None
+    assert (inside["none"], inside["unknown"], inside["whole"]) == (None, None, None)
+    assert appraisal._location_results(answers)["location_peak_in_mask"]["n"] == 3
+
+
+def test_a_film_that_is_not_fit_is_refused_whether_or_not_a_finder_looked(tmp_path):
+    faint, clear = write_film(tmp_path / "faint.png", contrast=2), write_film(tmp_path / "clear.png")
+    reader = top_left_reader()
+    for region in (None, WristRegion(128, 128, 200)):
+        assert appraisal._ask(reader, make_film(faint, 0, region=region), None) is None
+        assert appraisal._ask(reader, make_film(clear, 0, region=region), None) is not None
+    assert appraisal._ask(reader, make_film(clear, 0, region=WristRegion(128, 128, 20)), None) is None
+
+
+def centre_finder():
+    """A finder that sees a wrist in the middle of all that is bright."""
+
+    def answer(squares):
+        maps = []
+        for square in squares:
+            target, _ = draw_grid(0.5, 0.5, 0.5, 0.0, 12)
+            target[..., 0] = (12 * target[..., 0] - 6) * (1 if square.mean() > 0.3 else -1)
+            maps.append(target)
+        return {MAPS: np.stack(maps)}
+
+    return WristFinder(Checkpoint("finder", "", "wrist", "efficientnetlite0", "", 96), answer)
+
+
+def test_a_finders_measures_count_what_cannot_be_read_and_name_nothing(tmp_path, capsys):
+    good = [write_film(tmp_path / f"Jane_Doe_{number}.png") for number in range(3)]
+    (tmp_path / "John_Doe.png").write_bytes(b"no film at all")
+    true = WristRegion(128, 128, 64)
+    splits = {
+        "valid": [make_film(path, region=true) for path in (tmp_path / "John_Doe.png", *good[:2])],
+        "test": [make_film(path, region=true, study=path.stem) for path in good],
+    }
+    decoys = {split: np.zeros((2, 96, 96), np.uint8) for split in splits}
+    done = []
+    measured = appraisal.appraise_finder(centre_finder(), splits, decoys, lambda *told: done.append(told))
+    assert done == [(number, 10) for number in range(1, 11)]
+    assert measured.counts["films_unreadable"] == 1
+    assert measured.results["centre_within_15_percent"]["n"] == 3
+    told = capsys.readouterr().err
+    assert "valid: 1 of 3 films cannot be read" in told
+    assert "Doe" not in told
+    with pytest.raises(TrainingError, match="both needed"):
+        appraisal.appraise_finder(centre_finder(), splits, dict.fromkeys(splits, ()))
