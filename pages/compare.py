@@ -46,7 +46,7 @@ st.markdown("#### How they learned")
 show_curves(curves, "curves")
 st.caption(
     "Dotted: the loss on the films a model learns from, which holds all it is asked for and differs between recipes. "
-    "Solid: on films of other patients."
+    "Solid: on films held out from learning, of other patients wherever it is known which films are of one patient."
 )
 
 chosen_cards = [cards[key] for key in chosen if key in cards]

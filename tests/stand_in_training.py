@@ -31,7 +31,7 @@ def row(epoch):
 
 def main():
     parser = argparse.ArgumentParser()
-    for name in ("data", "backbone", "preset", "weights", "finder", "epochs", "out", "id", "runs", "resume"):
+    for name in ("data", "backbone", "preset", "weights", "finder", "epochs", "region", "out", "id", "runs", "resume"):
         parser.add_argument(f"--{name}")
     options = parser.parse_args()
     folder = Path(options.runs) / (options.resume or options.id)

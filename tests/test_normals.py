@@ -39,6 +39,18 @@ def test_out_of_fold_judges_a_patient_by_the_others():
     values = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
     found = specificity_out_of_fold([f"p{i}" for i in range(10)], values)
     assert (found.value, found.n) == (0.9, 10)
+    # What a threshold may not fall below is what the published one may not, either: 0.9 is not called at 0.95.
+    assert specificity_out_of_fold([f"p{i}" for i in range(10)], values, 0.95).value == 1.0
+
+
+def test_specificity_is_that_of_the_threshold_that_is_published():
+    """The simulated studies ask for 0.95 where nine in ten normals ask for 0.85 only: none of these is called."""
+    studies = [normals.NormalStudy(f"p{i}", i / 10, ()) for i in range(10)]
+    rate = Interval(0.9, 0.8, 0.95, 100)
+    points = (OperatingPoint("high_sensitivity", 0.2, rate, rate), OperatingPoint("high_specificity", 0.95, rate, rate))
+    scores = Scores("a", "valid", ("s1", "s2"), ("p1", "p2"), np.array([0, 1]), np.array([0.1, 0.97]))
+    high = normals.set_caution(points, scores, studies)[1]
+    assert (high.threshold, high.sensitivity.value, high.specificity.value) == (0.95, 1.0, 1.0)
 
 
 class Stand:
@@ -85,6 +97,34 @@ def test_too_few_normals_are_refused(folder):
     (folder / "few.csv").write_text("\n".join(lines[:20]) + "\n")
     with pytest.raises(DatasetError, match="At least 20"):
         read_normals(Stand(card()), folder / "few.csv")
+
+
+def test_one_patient_alone_is_refused(folder):
+    lines = (folder / "films.csv").read_text().splitlines()
+    one = [lines[0], *(",".join([*line.split(",")[:2], "p1"]) for line in lines[1:])]
+    (folder / "one.csv").write_text("\n".join(one) + "\n")
+    with pytest.raises(DatasetError, match="at least two patients"):
+        read_normals(Stand(card()), folder / "one.csv")
+
+
+def test_films_are_read_again_for_their_peaks_and_not_kept(folder):
+    read = read_normals(Stand(card()), folder / "films.csv")
+    films = normals.Negatives(read)
+    assert len(films) == 20
+    assert [path.name for path, _ in read[3].films] == ["6.png"]
+    assert films[3][0].pixels.mean() == pytest.approx(read[3].probability)
+    (folder / "6.png").unlink()
+    with pytest.raises(DatasetError, match="cannot be read again"):
+        films[3]
+
+
+def test_patients_are_told_only_where_they_are_known(folder):
+    lines = [line.rsplit(",", 1)[0] for line in (folder / "films.csv").read_text().splitlines()]
+    (folder / "nameless.csv").write_text("\n".join(lines) + "\n")
+    read = read_normals(Stand(card()), folder / "nameless.csv")
+    sentence = normals.describe(read, card().operating_points, "made here")["sentence"]
+    assert "fracture (made here)" in sentence
+    assert "which are of one patient is not known" in sentence
 
 
 def test_a_checkpoint_is_published_anew_with_what_the_normals_say(folder, tmp_path, monkeypatch):
@@ -164,7 +204,7 @@ def test_normals_raise_the_means_threshold(two_models, folder, monkeypatch):
     from core.train import ensembles
 
     checkpoints, *_ = two_models
-    monkeypatch.setattr(ensembles, "open_ensemble", lambda _: Stand(card()))
+    monkeypatch.setattr(ensembles, "open_members", lambda *_: Stand(card()))
     found = ensembles.measure_ensemble(checkpoints, folder / "films.csv", "made here", "Free.")
     bare = ensembles.measure_ensemble(checkpoints)
     brightness = [(255 * 8 + 5 * number * 48) / 64 / 255 for number in range(0, 40, 2)]
@@ -172,6 +212,37 @@ def test_normals_raise_the_means_threshold(two_models, folder, monkeypatch):
     assert found.operating_points[1].threshold == pytest.approx(wanted, abs=1e-6)
     assert found.operating_points[0].threshold == bare.operating_points[0].threshold
     assert found.data["tested_on"].startswith("Simulated. The threshold of suspicion was set on 20 real studies")
+
+
+def test_a_mean_that_is_measured_again_reads_with_exactly_what_is_measured(two_models, folder, monkeypatch, tmp_path):
+    import shutil
+
+    from core.checkpoints import CARD_NAME
+    from core.checkpoints.cards import write_card
+    from core.checkpoints.ensembles import write_ensemble
+    from core.train import ensembles
+
+    checkpoints = shutil.copytree(two_models[0], tmp_path / "checkpoints")
+    write_ensemble(ensembles.measure_ensemble(checkpoints), checkpoints)
+    shutil.copytree(checkpoints / "two", checkpoints / "three")
+    text, _ = write_card(replace(read_card(checkpoints / "two"), id="three"))
+    (checkpoints / "three" / CARD_NAME).write_text(text, encoding="utf-8")
+    opened = []
+
+    def open_reader(name, *_):
+        opened.append(name)
+        return Stand(replace(card(), id=name))
+
+    def read_studies(reader, *_):
+        assert len(reader.readers) == 3
+        assert reader.checkpoint.id == "mean of 3 models"
+        return read_normals(reader.readers[0], folder / "films.csv")
+
+    monkeypatch.setattr(ensembles, "open_reader", open_reader)
+    monkeypatch.setattr("core.reading.open_reader", open_reader)
+    monkeypatch.setattr(ensembles, "read_normals", read_studies)
+    found = ensembles.measure_ensemble(checkpoints, folder / "films.csv", "made here", "Free.")
+    assert sorted(opened) == sorted(found.members) == ["one", "three", "two"]
 
 
 def test_a_mean_needs_the_same_studies(two_models, tmp_path):

@@ -286,7 +286,12 @@ def test_a_training_is_begun_watched_stopped_and_resumed(films, elsewhere, runs)
 
 @pytest.mark.parametrize(
     ("place", "sentence"),
-    [("films", "whole path is needed"), ("/no/such/folder", "expected, but there is none"), ("empty", "was expected")],
+    [
+        ("films", "whole path is needed"),
+        ("~nobody-here/films", "whole path is needed"),
+        ("/no/such/folder", "expected, but there is none"),
+        ("empty", "was expected"),
+    ],
 )
 def test_a_place_without_films_is_one_sentence_and_nothing_can_be_started(tmp_path, runs, place, sentence):
     (tmp_path / "empty").mkdir()
@@ -300,9 +305,30 @@ def test_a_place_without_films_is_one_sentence_and_nothing_can_be_started(tmp_pa
 def test_nothing_is_started_from_a_page_that_is_open_to_others(films, runs, monkeypatch):
     before = st.get_option
     monkeypatch.setattr(st, "get_option", lambda name: "0.0.0.0" if name == "server.address" else before(name))
+    (runs / "mine").mkdir(parents=True)
+    (runs / "mine/request.json").write_text('{"id": "mine"}')
+    (runs / "mine/log.txt").write_text("last line\n")
     app = open_page("pages/train.py")
     assert "open to others" in words(app)
     assert not app.text_input
+    assert "mine" in words(app)
+    app.toggle(key="more-mine").set_value(True).run()
+    assert not app.exception
+    assert not app.button
+    assert not app.code
+
+
+def test_films_are_cut_by_the_finder_of_the_model_that_is_offered_first(monkeypatch):
+    from core.values import Checkpoint
+    from pages.parts import trainings
+
+    finders = [Checkpoint(f"finder-{number}", "", "wrist", "", "", 64) for number in (1, 2)]
+    model = Checkpoint("model", "", "fracture", "", "", 64, region="finder-1")
+    monkeypatch.setattr(trainings, "default_id", lambda _: "model")
+    assert trainings._usual_finder([*finders, model]) == "finder-1"
+    assert trainings._usual_finder([*finders, replace(model, region=None)]) == "finder-2"
+    assert trainings._usual_finder([finders[1], model]) == "finder-2"
+    assert trainings._usual_finder([model]) is None
 
 
 def test_a_training_that_died_or_failed_says_so(runs):

@@ -13,19 +13,24 @@ import numpy as np
 import pytest
 
 from core import train
-from core.checkpoints import read_history, read_scores, verify
+from core.checkpoints import CHECKPOINTS, read_history, read_scores, verify
 from core.classifier import load_classifier
-from core.errors import TrainingError
+from core.datasets.splits import fingerprint
+from core.errors import DatasetError, TrainingError
 from core.phantoms import simulate_study
 from core.phantoms.decoys import KINDS, simulate_decoy
-from core.train import losses
+from core.train import jobs, losses
 from core.train.__main__ import build_parser, main, make_request
 from core.train.appraisal import angle_error, fit_confidence, peak_of
 from core.train.batches import FractureSampler, WristSampler
 from core.train.changes import move_matrix, move_region, pool_mask
+from core.train.presets import check_settings
+from core.train.runs import State
 from core.train.squares import Film, Squares
-from core.values import Radiograph, WristRegion
+from core.train.survey import survey_dataset
+from core.values import Radiograph, Study, WristRegion
 from core.wrist import MAPS, draw_grid, load_finder, read_grid
+from tests.films import png_film
 
 
 def write_films(root, split, seeds, size=80):
@@ -133,7 +138,7 @@ def test_what_is_published_is_whole_and_says_what_it_is(cut_off, dataset, places
     folder = places["out"] / "small-1"
     card = verify(folder)
     assert card.location_head
-    assert card.calibration["method"] == "temperature"
+    assert card.calibration["method"] == "platt"
     assert [point.name for point in card.operating_points] == ["high_sensitivity", "high_specificity"]
     assert card.data["simulated"] is True
     assert "no film of a real patient" in card.data["trained_on"]
@@ -142,6 +147,7 @@ def test_what_is_published_is_whole_and_says_what_it_is(cut_off, dataset, places
     assert len(films) > 8
     assert card.data["counts"]["train_films"] == len(films) - 1
     assert card.data["counts"]["train_films_unreadable"] == 1
+    assert "image9.png" in (places["runs"] / "small-1" / "left_out.txt").read_text()
     assert card.data["counts"]["valid_patients"] == card.data["counts"]["test_patients"] == 2
     results = card.data["results"]
     assert {"auc", "ece", "location_peak_in_mask", "centre_of_square_in_mask", "kinds", "displacements"} <= set(results)
@@ -201,9 +207,27 @@ def test_a_finder_is_trained_and_finds_something(dataset, places, monkeypatch):
         (["--data", "/nowhere"], "there is none"),
         (["--set", "loss=hinge"], "must be one of cross_entropy, focal"),
         (["--set", "speed=9"], "does not know 'speed'"),
-        (["--set", "ema=1"], "ema lies in"),
-        (["--set", 'class_weights={"0": 1}'], "Class weights are"),
+        (["--set", "ema=1"], "ema must be a number from 0 to below 1"),
+        (["--set", 'class_weights={"0": 1}'], "a weight above 0 for each"),
+        (["--set", "ema=high"], "ema must be a number"),
+        (["--set", 'mixup="much"'], "mixup must be a number"),
+        (["--set", "small_epochs=1.5"], "small_epochs must be a whole number"),
+        (["--set", "small_size=16"], "small_size must be a whole number of pixels from 32"),
+        (["--set", "frozen=3"], "frozen must be a list"),
+        (["--set", "unfreeze=3"], "unfreeze must be a list"),
+        (["--set", "unfreeze=[[0, []]]"], "unfreeze must be a list"),
+        (["--set", "looks=true"], "looks must be a whole number from 1 to 6"),
+        (["--set", "clip_norm=NaN"], "clip_norm must be a number above 0"),
+        (["--set", "scaling=typo"], "The scaling must be one of"),
+        (["--set", "label_smoothing=1"], "label_smoothing must be a number from 0 to below 1"),
+        (["--seed", "-1"], "A seed is a whole number from 0"),
+        (["--input-size", "0"], "input_size must be a whole number of pixels from 32"),
+        (["--cache-gib", "nan"], "A cache's limit"),
         (["--teacher", "nobody-1"], "there is none called nobody-1"),
+        (["--teacher", "wrist-finder-1"], "wrist-finder-1 finds wrists"),
+        (["--teacher", "scaphoid-lite0-1", "--input-size", "80"], "a multiple of 32, but 80 came"),
+        (["--finder", "wrist-finder-1"], "none called wrist-finder-1 does"),
+        (["--out", str(CHECKPOINTS), "--finder", "scaphoid-lite0-1"], "scaphoid-lite0-1 reads films"),
     ],
 )
 def test_errors_are_one_sentence(dataset, places, capsys, more, sentence):
@@ -212,6 +236,147 @@ def test_errors_are_one_sentence(dataset, places, capsys, more, sentence):
     assert sentence in error
     assert "\n" not in error
     assert "/nowhere" not in error
+
+
+def test_each_setting_is_as_it_must_be_where_it_is_not_given():
+    for name in train.EXTRA:
+        check_settings(replace(train.PRESETS["scaphoid"], extra={name: train.EXTRA[name][0]}))
+
+
+@pytest.mark.parametrize("place", ["weights", "runs"])
+def test_a_file_that_cannot_be_read_or_written_is_one_sentence(dataset, places, tmp_path, capsys, monkeypatch, place):
+    more = ["--id", "no-room"]
+    if place == "weights":
+
+        def refuse(*_):
+            raise OSError(28, "No space left on device", "/nowhere/state.npz")
+
+        monkeypatch.setattr(train, "fit", refuse)
+    else:
+        (tmp_path / "file").write_text("")
+        more += ["--runs", str(tmp_path / "file")]
+    assert main(ask(dataset, places, "--backbone", "efficientnetlite0", *more)) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("A training must be able to read and write its files, but the system says: ")
+    assert "/" not in said
+    if place == "weights":
+        found = json.loads((places["runs"] / "no-room" / train.PROGRESS_NAME).read_text())
+        assert (found["phase"], found["message"]) == ("failed", said)
+
+
+def test_a_disk_that_is_full_leaves_the_state_before(tmp_path, monkeypatch):
+    run = train.RunFolder(tmp_path)
+    run.save_state(State([np.arange(3.0)], [], [{"epoch": 1}]))
+
+    def refuse(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("core.train.runs.os.fsync", refuse)
+    with pytest.raises(OSError, match="No space"):
+        run.save_state(State([np.arange(4.0)], [], [{"epoch": 2}]))
+    assert [path.name for path in tmp_path.iterdir()] == [train.STATE_NAME]
+    assert run.load_state().history == [{"epoch": 1}]
+
+
+# --- which films ------------------------------------------------------------------------------------------------------
+
+
+def place_films(root, *studies):
+    """Write films in the layout of MURA: "train/XR_WRIST/1+" is a study of patient 1 with a finding."""
+    for study in studies:
+        folder, finding = study[:-1], "positive" if study[-1] == "+" else "negative"
+        split, part, patient = folder.split("/")
+        path = root / split / part / f"patient{int(patient):05d}" / f"study1_{finding}" / "image1.png"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(png_film())
+    return root
+
+
+def request_for(data, **changes):
+    settings = replace(train.PRESETS["scaphoid"], backbone="efficientnetlite0")
+    return train.Request("a", "fracture", str(data), None, "", None, None, None, **{"settings": settings} | changes)
+
+
+def test_trainings_with_different_seeds_are_measured_on_the_same_patients(dataset):
+    found = [
+        train.collect_films(request_for(dataset, settings=replace(train.PRESETS["scaphoid"], seed=seed)))
+        for seed in range(6)
+    ]
+    assert len({data.split for data in found}) == 1
+    assert len({tuple(film.path for film in data.test) for data in found}) == 1
+    assert len({train.collect_films(request_for(dataset, split_seed=seed)).split for seed in range(6)}) > 1
+
+
+def test_a_fingerprint_tells_which_study_is_in_which_part():
+    one, two, three = (Study(name, "p") for name in ("1", "2", "3"))
+    known = fingerprint({"train": [one, two], "test": [three]})
+    assert known == fingerprint({"test": [three], "train": [two, one]})
+    assert known != fingerprint({"train": [one], "test": [three, two]})
+    assert known != fingerprint({"train": [one, two], "test": []})
+
+
+def test_a_run_does_not_go_on_when_its_parts_are_others(dataset, places, capsys, monkeypatch):
+    def stop(*_):
+        raise train.Stopped
+
+    monkeypatch.setattr(train, "fit", stop)
+    assert main(ask(dataset, places, "--backbone", "efficientnetlite0", "--id", "parts-1")) == 130
+    folder = train.RunFolder(places["runs"] / "parts-1")
+    begun = folder.load_request()
+    assert begun.split == train.collect_films(begun).split
+    (folder.folder / train.STATE_NAME).write_bytes(b"the state after an epoch")
+    resume = ["--resume", "parts-1", "--runs", str(places["runs"])]
+    assert main(resume) == 130
+    folder.save_request(replace(begun, split=begun.split[::-1]))
+    capsys.readouterr()
+    assert main(resume) == 1
+    assert "the dataset's are others by now" in capsys.readouterr().err
+
+
+def test_a_run_of_before_keeps_its_films_and_its_parts(tmp_path):
+    folder = train.RunFolder(tmp_path)
+    settings = replace(train.PRESETS["scaphoid"], seed=7)
+    folder.save_request(request_for("films", settings=settings))
+    content = json.loads((tmp_path / train.REQUEST_NAME).read_text())
+    for name in ("region", "split_seed", "split"):
+        del content[name]
+    (tmp_path / train.REQUEST_NAME).write_text(json.dumps(content))
+    again = folder.load_request()
+    assert (again.region, again.split_seed, again.split) == ("all", 7, None)
+
+
+@pytest.mark.parametrize(
+    ("train_part", "held_out", "sentence"),
+    [
+        ("1+ 4-", "2- 3-", "valid has none with one"),
+        ("1+ 4-", "2+ 3+", "valid has none without one"),
+        ("1+", "2+ 3- 5+ 6-", "train has none without one"),
+    ],
+)
+def test_a_part_that_lacks_a_class_is_refused_before_films_are_read(tmp_path, train_part, held_out, sentence):
+    for split, studies in (("train", train_part), ("valid", held_out)):
+        place_films(tmp_path, *(f"{split}/XR_WRIST/{study}" for study in studies.split()))
+    with pytest.raises(DatasetError, match=sentence):
+        train.collect_films(request_for(tmp_path))
+
+
+def test_a_training_takes_the_wrists_unless_it_is_told_otherwise(tmp_path, capsys):
+    for number, split in enumerate(("train", "valid", "valid")):
+        for part in (1, 2):
+            place = f"{split}/{('XR_WRIST', 'XR_ELBOW')[part - 1]}/{part}{number}"
+            place_films(tmp_path, f"{place}1+", f"{place}2-")
+
+    def parts(region):
+        data = train.collect_films(request_for(tmp_path, region=region))
+        return {film.path.parts[-4] for film in (*data.train, *data.valid, *data.test)}
+
+    assert parts(None) == {"XR_WRIST"}
+    said = capsys.readouterr().err
+    assert "note: Of several parts of the body the wrists alone are taken" in said
+    assert parts("all") == {"XR_WRIST", "XR_ELBOW"}
+    assert "wrists alone" not in capsys.readouterr().err
+    assert parts("XR_ELBOW") == {"XR_ELBOW"}
+    assert survey_dataset(tmp_path).sentence.startswith("6 films")
 
 
 def test_an_unknown_run_cannot_be_resumed(places, capsys):
@@ -406,3 +571,16 @@ def test_a_request_survives_its_file(tmp_path, dataset, places):
     assert json.dumps(asdict(again)) == json.dumps(asdict(request))
     assert again.settings.epochs == 7
     assert again.settings.weights is None
+
+
+def test_a_command_line_becomes_a_request(dataset, places, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    more = ("--backbone", "resnet50", "--out", "models", "--region", "XR_WRIST")
+    more += ("--set", "label_smoothing=0.1", "--set", "weight_decay=0", "--set", "dropout=0.2")
+    request = make_request(build_parser().parse_args(ask(dataset, places, *more)))
+    assert (request.out, request.region) == (str(tmp_path / "models"), "XR_WRIST")
+    assert (request.settings.label_smoothing, request.settings.weight_decay) == (0.1, 0)
+    assert request.settings.location_weight == train.PRESETS["scaphoid"].location_weight
+    assert request.settings.extra == {**train.PRESETS["scaphoid"].extra, "dropout": 0.2}
+    assert build_parser().parse_args([]).runs == train.RUNS == jobs.RUNS
+    assert train.RUNS.is_absolute()

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from core import train
 from core.checkpoints import round_to_float16
-from core.errors import DatasetError, TrainingError
+from core.errors import CheckpointError, DatasetError, TrainingError
 from core.train.averages import WeightAverage, decay_of_step
 from core.train.batches import Feeder
 from core.train.changes import change_appearance, mix_up
@@ -233,6 +233,62 @@ def test_a_frozen_normalisation_keeps_its_statistics():
         assert all(variable.trainable for variable in model.get_layer("logit").variables)
 
 
+@pytest.mark.parametrize("name", ["efficientnetlite0", "efficientnetb0"])
+def test_the_early_layers_are_those_that_published_recipes_named(name):
+    from core.backbones import build_classifier
+    from core.train.networks import freeze_layers
+
+    model = build_classifier(name, input_size=32, scaling="local")
+    early = freeze_layers(model, replace(asked(frozen=["early"]), backbone=name, weights="imagenet"), 0)
+    named = asked(frozen=["stem", "block1", "block2"])
+    assert early == freeze_layers(model, replace(named, backbone=name, weights="imagenet"), 0)
+    assert {"stem_conv", "stem_bn", "block1a_dwconv", "block2b_project_bn"} <= early
+    assert not [layer for layer in early if layer.startswith("block3")]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "last", "then"),
+    [("resnet50", "conv2_block3_out", "conv3_block1_1_conv"), ("densenet169", "pool2_relu", "pool2_conv")],
+)
+def test_the_early_layers_of_other_backbones(backbone, last, then):
+    names = ["conv1_conv", last, then]
+    early = replace(asked(frozen=["early"]), backbone=backbone, weights="imagenet")
+    assert frozen_layers(early, names, 0) == {"conv1_conv", last}
+
+
+def test_layers_that_keras_numbers_anew_do_not_count():
+    """A network built again, as after a resumption, must be seen to train the same layers."""
+    import keras
+
+    from core.train.networks import freeze_layers
+
+    def network():
+        film = keras.Input((8, 8, 1), name="film")
+        seen = keras.layers.Normalization(mean=0.0, variance=1.0)(keras.layers.AveragePooling2D(2)(film))
+        return keras.Model(film, keras.layers.Conv2D(1, 1, name="features")(seen))
+
+    first, second = network(), network()
+    assert [layer.name for layer in first.layers] != [layer.name for layer in second.layers]
+    for extra in ({"head_epochs": 1}, {"trainable_last": 0}):
+        asked_for = replace(asked(**extra), weights="imagenet")
+        assert freeze_layers(first, asked_for, 0) == freeze_layers(second, asked_for, 0) == {"features"}
+        assert not first.trainable_weights
+
+
+def test_a_weight_whose_name_is_unknown_is_not_left_as_it_was_drawn():
+    from core.train.loop import Loop
+
+    model = tiny_network(None, 32, False)
+    loop = Loop.__new__(Loop)
+    loop.settings, loop.model, loop.built_for = replace(asked(), input_size=32), model, (32, frozenset())
+    weights = [numbers(variable) for variable in model.variables]
+    loop.names = [variable.path for variable in model.variables]
+    assert loop.publishable(weights, plain=True) is model
+    loop.names[loop.names.index("norm/moving_mean")] = "norm_1/moving_mean"
+    with pytest.raises(TrainingError, match="names differ"):
+        loop.publishable(weights, plain=True)
+
+
 # --- films -----------------------------------------------------------------------------------------------------------
 
 
@@ -279,8 +335,9 @@ def test_what_cannot_be_read_is_left_out_and_listed(dataset, tmp_path, capsys): 
     list_unreadable("train", given_films, squares.unreadable)
     said = capsys.readouterr().err
     assert "2 of 4 films" in said
-    assert "torn.png" in said
-    assert "gone.png" in said
+    assert "1 x A film of the dataset cannot be read: the file is gone" in said
+    assert "torn.png" not in said
+    assert "gone.png" not in said
     assert str(tmp_path) not in said
     with pytest.raises(DatasetError, match="none of 1"):
         Squares([given_films[1]], 48)
@@ -471,6 +528,17 @@ def test_training_starts_from_a_checkpoint(dataset, places):  # noqa: F811
         assert all(np.array_equal(one, other) for one, other in pairs), name
     with pytest.raises(TrainingError, match="same backbone"):
         _start_from(tiny_network(None, 64, False), "start-1", places["out"], False)
+
+
+def test_what_training_starts_from_is_found_before_films_are_read(dataset, places, monkeypatch):  # noqa: F811
+    def refuse(request, size, location, start):
+        assert start
+        raise CheckpointError("no weights")
+
+    monkeypatch.setattr("core.train.loop.build_network", refuse)
+    monkeypatch.setattr("core.train.loop.prepare_inputs", lambda *_: pytest.fail("films were read"))
+    with pytest.raises(CheckpointError, match="no weights"):
+        one_step(dataset, places, "--backbone", "efficientnetlite0")
 
 
 def told(history):

@@ -6,9 +6,12 @@ epoch: what is killed goes on with ``--resume ID`` and has lost at most one epoc
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from core.errors import CheckpointError, DatasetError, ScaphoidError
+from core.errors import CheckpointError, DatasetError, ScaphoidError, TrainingError
 from core.train.films import TrainingData, collect_films
 from core.train.loop import fit
 from core.train.presets import EXTRA, PRESETS, TASKS
@@ -41,6 +44,7 @@ __all__ = [
     "Stopped",
     "TrainingData",
     "collect_films",
+    "describe_refusal",
     "finish",
     "fit",
     "train",
@@ -58,7 +62,7 @@ def train(request: Request, runs: Path = RUNS, report: Report | None = None) -> 
     Raises
     ------
     TrainingError, DatasetError, CheckpointError
-        Each with one sentence that says what was expected and what came.
+        Each with one sentence that says what was expected and what came; also where a file cannot be written.
     Stopped
         The report was asked to stop.
     """
@@ -75,22 +79,55 @@ def train(request: Request, runs: Path = RUNS, report: Report | None = None) -> 
             raise DatasetError(
                 "A wrist finder is trained on films whose table says where the wrist is, but some lack it."
             )
+        request = _keep_split(request, data, run)
         model, history, unreadable = fit(request, data, run, report)
         if not _leads():
             return None
         report(now=True, phase="measuring", message="Measuring on held-out films", seconds_left=None)
         card = finish(request, data, model, history, unreadable, report)
-        report.write(phase="published", message="", seconds_left=0.0)
+        _tell(report, phase="published", message="", seconds_left=0.0)
         return card
     except (Stopped, KeyboardInterrupt):
-        report.write(phase="stopped", message="Stopped; it can be resumed", seconds_left=None)
+        _tell(report, phase="stopped", message="Stopped; it can be resumed", seconds_left=None)
         raise
     except ScaphoidError as error:
-        report.write(phase="failed", message=str(error), seconds_left=None)
+        _tell(report, phase="failed", message=str(error), seconds_left=None)
         raise
+    except OSError as error:
+        sentence = describe_refusal(error)
+        _tell(report, phase="failed", message=sentence, seconds_left=None)
+        raise TrainingError(sentence) from error
     except Exception:
-        report.write(phase="failed", message="It ended by an unexpected error; its log says which.", seconds_left=None)
+        message = "It ended by an unexpected error; its log says which."
+        _tell(report, phase="failed", message=message, seconds_left=None)
         raise
+
+
+def describe_refusal(error: OSError) -> str:
+    """Return in a sentence why the system would not read or write a file; no path is in it."""
+    reason = error.strerror or "a file could not be read or written"
+    return f"A training must be able to read and write its files, but the system says: {reason}."
+
+
+def _keep_split(request: Request, data: TrainingData, run: RunFolder) -> Request:
+    """Return the request with which studies are in which part, kept on disk; refuse to go on with other parts.
+
+    A study that was trained on must not become one that is measured on.
+    """
+    if request.split not in (None, data.split) and run.has_state:
+        raise DatasetError(
+            "A run goes on with the same studies in train, valid and test, but the dataset's are others by now."
+        )
+    request = replace(request, split=data.split)
+    if _leads():
+        run.save_request(request)
+    return request
+
+
+def _tell(report: Report, **changes: Any) -> None:
+    """Write down how a run ended, if that can be written at all."""
+    with suppress(OSError):
+        report.write(**changes)
 
 
 def _leads() -> bool:

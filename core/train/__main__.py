@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,11 +19,26 @@ from core.checkpoints import CHECKPOINTS, find_checkpoint, verify
 from core.checkpoints.cards import check_id
 from core.errors import CheckpointError, ScaphoidError, TrainingError
 from core.starts import LITE0_START
-from core.train import PRESETS, REQUEST_NAME, RUNS, TASKS, Report, Request, RunFolder, Stopped, train
+from core.train import (
+    PRESETS,
+    REQUEST_NAME,
+    RUNS,
+    TASKS,
+    Report,
+    Request,
+    RunFolder,
+    Stopped,
+    describe_refusal,
+    train,
+)
 from core.train.devices import PRECISIONS, read_team
-from core.train.presets import check_settings
+from core.train.distillation import STRIDE
+from core.train.presets import FIELDS, check_settings, size_of_epoch
+from core.train.runs import new_id
+from core.values import TrainingSettings
 
 STOPPED_STATUS = 130
+LONGEST_TITLE = 1000
 
 
 def make_request(options: argparse.Namespace) -> Request:
@@ -41,22 +55,51 @@ def make_request(options: argparse.Namespace) -> Request:
         for name in ("epochs", "seed", "input_size", "batch_size", "learning_rate")
         if getattr(options, name) is not None
     }
-    extra = dict(PRESETS[preset].extra) | dict(_setting(text) for text in options.set or ())
+    further = dict(_setting(text) for text in options.set or ())
+    chosen |= {name: further.pop(name) for name in FIELDS if name in further}
+    extra = dict(PRESETS[preset].extra) | further
     if weights == LITE0_START and backbone != "efficientnetb0":
         raise TrainingError(f"Only efficientnetb0 can start from lite0's weights, but {backbone} came.")
     settings = replace(PRESETS[preset], backbone=backbone, weights=weights, extra=extra, **chosen)
     check_settings(settings, options.task)
-    run_id = options.id or f"{backbone}-{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if not 0 < options.cache_gib < float("inf"):
+        raise TrainingError(f"A cache's limit is a number above 0, but {options.cache_gib} came.")
+    if options.title and len(options.title) > LONGEST_TITLE:
+        raise TrainingError(f"A title has up to {LONGEST_TITLE} letters, but one of {len(options.title)} came.")
+    run_id = options.id or new_id(backbone, preset)
+    teachers = _check_teachers(options, settings)
+    if options.finder:
+        _check_finder(options.finder, Path(options.out))
+    return Request(
+        check_id(run_id), options.task, str(Path(options.data).resolve()), options.format,
+        str(Path(options.out).resolve()), options.finder, weights_file, options.title, settings, start, teachers,
+        options.precision, options.deterministic, str(options.cache.resolve()) if options.cache else None,
+        options.cache_gib, options.region,
+    )  # fmt: skip
+
+
+def _check_teachers(options: argparse.Namespace, settings: TrainingSettings) -> tuple[str, ...]:
+    """Return the ids of the teachers if each can teach this network."""
     teachers = tuple(check_id(teacher) for teacher in options.teacher or ())
     if teachers and options.task == "wrist":
         raise TrainingError("A wrist finder is trained without a teacher, but one came.")
     for teacher in teachers:
-        _find_card(teacher, Path(options.out))
-    return Request(
-        check_id(run_id), options.task, str(Path(options.data).resolve()), options.format, str(Path(options.out)),
-        options.finder, weights_file, options.title, settings, start, teachers, options.precision,
-        options.deterministic, str(options.cache.resolve()) if options.cache else None, options.cache_gib,
-    )  # fmt: skip
+        if _find_card(teacher, Path(options.out)).task != "fracture":
+            raise TrainingError(f"A teacher reads films for fractures, but {teacher} finds wrists.")
+    sizes = {size_of_epoch(settings, epoch) for epoch in range(settings.epochs)} if teachers else ()
+    for size in sizes:
+        if size % STRIDE:
+            raise TrainingError(f"With a teacher the films' size is a multiple of {STRIDE}, but {size} came.")
+    return teachers
+
+
+def _check_finder(finder: str, out: Path) -> None:
+    """Refuse what cannot find the wrist when the trained network is measured and read with."""
+    if not (out / check_id(finder)).is_dir():
+        raise TrainingError(f"The wrist finder must lie in the folder named by --out, but none called {finder} does.")
+    card = verify(find_checkpoint(finder, out))
+    if card.task != "wrist":
+        raise TrainingError(f"A checkpoint that finds wrists was expected, but {card.id} reads films for fractures.")
 
 
 def _find_weights(options: argparse.Namespace) -> tuple[str | None, str | None, str | None]:
@@ -107,6 +150,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data", help="folder of films: MURA layout, class folders, a CSV table ...")
     parser.add_argument("--format", help="the dataset's format, where it cannot be told from the folder")
+    parser.add_argument(
+        "--region",
+        help="part of the body whose films are taken, such as XR_WRIST, or all (default: all, but of a MURA folder "
+        "with several its wrists)",
+    )
     parser.add_argument("--backbone", help=", ".join(BACKBONES))
     parser.add_argument("--task", choices=TASKS, default="fracture")
     parser.add_argument("--preset", help=", ".join(PRESETS))
@@ -119,7 +167,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--teacher", nargs="+", metavar="ID", help="checkpoints whose answers are learned, too")
     parser.add_argument("--finder", metavar="ID", help="wrist finder that will cut the films when they are read")
     parser.add_argument("--out", default=str(CHECKPOINTS), help="folder of checkpoints")
-    parser.add_argument("--runs", type=Path, default=RUNS, help="folder of runs (default: runs)")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="folder of runs (default: runs, in Scaphoid's own)")
     parser.add_argument("--id", help="of the run and of the checkpoint: lower-case letters, digits and hyphens")
     parser.add_argument("--title", help="the checkpoint's name for people")
     parser.add_argument("--resume", metavar="ID", help="go on with a run that was cut off")
@@ -127,7 +175,10 @@ def build_parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{name}", type=kind)
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument(
-        "--set", action="append", metavar="NAME=VALUE", help="one of the preset's further settings, its value as JSON"
+        "--set",
+        action="append",
+        metavar="NAME=VALUE",
+        help=f"one of the preset's further settings or {', '.join(FIELDS)}; its value as JSON",
     )
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="auto: half precision on GPUs")
     parser.add_argument("--deterministic", action="store_true", help="the same on a GPU each time, but slower")
@@ -176,6 +227,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             card = train(request, options.runs, report)
         except ScaphoidError as error:
             print(error, file=sys.stderr)
+            return 1
+        except OSError as error:
+            print(describe_refusal(error), file=sys.stderr)
             return 1
         except Stopped:
             print(f"Stopped; --resume {request.id} goes on.", file=sys.stderr)

@@ -11,15 +11,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from core.checkpoints import CHECKPOINTS, list_checkpoints, read_scores
-from core.checkpoints.ensembles import Ensemble, ensemble_members, write_ensemble
+from core.checkpoints.ensembles import Ensemble, ensemble_card, ensemble_members, write_ensemble
 from core.errors import CheckpointError, ScaphoidError
 from core.evaluate import mean_scores
 from core.metrics import operating_points
-from core.reading import open_ensemble
+from core.reading import EnsembleReader, open_reader
 from core.train.appraisal import SENSITIVITY_TARGET, SPECIFICITY_TARGET, classifier_results
 from core.train.normals import describe, read_normals, results_at, set_caution
 from core.train.runs import Progress
@@ -42,6 +43,14 @@ def scores_of_mean(members: Sequence[Checkpoint], folder: Path) -> dict[str, Sco
             raise CheckpointError("The models of a mean must all be scored on the same studies, but these were not.")
         found[split] = mean_scores(several)
     return found
+
+
+def open_members(members: Sequence[Checkpoint], folder: Path) -> EnsembleReader:
+    """Load exactly these models, whatever mean was measured before; each finder once."""
+    from core.wrist import load_finder
+
+    finder_of = lru_cache(lambda finder_id: load_finder(finder_id, folder))
+    return EnsembleReader(tuple(open_reader(card.id, folder, finder_of) for card in members), ensemble_card(members))
 
 
 def measure_ensemble(
@@ -81,7 +90,7 @@ def measure_ensemble(
         "results": classifier_results(scores["test"], points),
     }
     if normals is not None:
-        read = read_normals(open_ensemble(folder), normals, progress)
+        read = read_normals(open_members(members, folder), normals, progress)
         points = set_caution(points, scores["valid"], read)
         told = describe(read, points, source)
         data["tested_on"] = f"{_before_normals(data['tested_on'])} {told['sentence']}"

@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.errors import DatasetError
 from core.train.runs import Request
 from core.train.squares import Film
 from core.values import Study
 
+if TYPE_CHECKING:
+    from core.datasets import DatasetIndex
+
+WRIST = "XR_WRIST"
+WRISTS_ALONE = "Of several parts of the body the wrists alone are taken; --region all takes every one."
+
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """Films to train on, to choose on and to measure on; no patient is in two of them."""
+    """Films to train on, to choose on and to measure on; no patient is in two of them.
+
+    Attributes
+    ----------
+    train, valid, test : tuple of Film
+    format : str
+        Of the dataset.
+    simulated, with_regions, with_masks : bool
+        Made by `core.phantoms`; the wrist is known on every film; the fracture is known on some.
+    list_marking_files : callable
+        Returns every file that masks are made from.
+    patients_known : bool
+        False where the dataset does not say which films are of one patient, so that one may be in two parts.
+    split : str
+        Which studies are in which part, see :func:`core.datasets.splits.fingerprint`.
+    """
 
     train: tuple[Film, ...]
     valid: tuple[Film, ...]
@@ -27,6 +48,36 @@ class TrainingData:
     with_regions: bool
     with_masks: bool
     list_marking_files: Callable[[], tuple[Path, ...]] = tuple
+    patients_known: bool = True
+    split: str = ""
+
+
+def open_dataset(folder: Path, format: str | None = None, region: str | None = None) -> DatasetIndex:  # noqa: A002
+    """Look through a dataset as a training does.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+    format : str or None
+        None: told from the folder.
+    region : str or None
+        Part of the body whose films are taken; ``"all"``: every one. None: every one, but of a MURA folder that holds
+        several its wrists alone, since what is trained here reads wrists.
+
+    Raises
+    ------
+    DatasetError
+        As :func:`core.datasets.index_dataset`.
+    """
+    from core.datasets import index_dataset
+
+    index = index_dataset(folder, format, region)
+    if region is None and index.format == "mura":
+        parts = {path.parts[-4].upper() for path in index.paths if path.parts[-4:-3]}
+        if WRIST in parts and len({part for part in parts if part.startswith("XR_")}) > 1:
+            index = index_dataset(folder, format, WRIST)
+            return replace(index, notes=(*index.notes, WRISTS_ALONE))
+    return index
 
 
 def collect_films(request: Request) -> TrainingData:
@@ -38,13 +89,16 @@ def collect_films(request: Request) -> TrainingData:
     Raises
     ------
     DatasetError
-        No films; patients in both parts; a part without films.
+        No films; patients in both parts; a part without films or, where fractures are learned, without one class.
     """
-    from core.datasets import describe, index_dataset, split_dataset
+    from core.datasets import describe, split_dataset
+    from core.datasets.splits import fingerprint
 
-    index = index_dataset(Path(request.data), request.format)
-    parts = split_dataset(index.splits, request.settings.seed)
+    index = open_dataset(Path(request.data), request.format, request.region)
+    parts = split_dataset(index.splits, request.split_seed)
     print(describe(parts, index.problems), file=sys.stderr)
+    for note in index.notes:
+        print(f"note: {note}", file=sys.stderr)
     details = index.details()
     films = {name: _films(part, index, details) for name, part in parts.items()}
     if request.task == "fracture" and not request.finder:
@@ -53,15 +107,34 @@ def collect_films(request: Request) -> TrainingData:
     empty = [name for name, part in films.items() if not part]
     if empty:
         raise DatasetError(f"Each of train, valid and test needs films, but {empty[0]} has none.")
+    if request.task == "fracture":
+        _check_classes(films)
     everything = [film for part in films.values() for film in part]
     return TrainingData(
         **films,
         format=index.format,
-        simulated=_is_simulated(index.root),
+        simulated=index.origin == "simulated",
         with_regions=all(film.region is not None for film in everything),
         with_masks=index.has_masks,
         list_marking_files=lambda: tuple(index.list_marking_files()),
+        patients_known=index.patients_known,
+        split=fingerprint(parts),
     )
+
+
+def _check_classes(films: Mapping[str, Sequence[Film]]) -> None:
+    """Refuse parts that nothing can be learned from, chosen on or measured on: both classes are needed."""
+    for name, part in films.items():
+        studies: dict[str, int] = {}
+        for film in part:
+            studies[film.study_id] = max(film.label, studies.get(film.study_id, 0))
+        labels = {film.label for film in part} if name == "train" else set(studies.values())
+        if labels != {0, 1}:
+            missing = "without" if 0 not in labels else "with"
+            raise DatasetError(
+                f"Each of train, valid and test needs studies with and without a finding, but {name} has none "
+                f"{missing} one."
+            )
 
 
 def _films(studies: Iterable[Study], index: Any, details: Mapping[Path, Mapping[str, str]]) -> tuple[Film, ...]:
@@ -87,12 +160,3 @@ def _number(text: str | None) -> float | None:
         return float(text) if text not in (None, "") else None
     except ValueError:
         return None
-
-
-def _is_simulated(root: Path) -> bool:
-    """Tell by its table whether a dataset was made by ``core.phantoms``."""
-    try:
-        with open(root / "metadata.csv", encoding="utf-8") as table:
-            return {"kind", "seed", "framing"} <= set(table.readline().strip().split(","))
-    except (OSError, UnicodeDecodeError):
-        return False

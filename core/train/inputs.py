@@ -72,8 +72,7 @@ def _prepare_classifier(request: Request, data: TrainingData, report: Report) ->
         data.train, side, margin=margin, whole=whole, masks=location, progress=_telling("train", report), shelf=shelf
     )
     valid = Squares(data.valid, settings.input_size, whole=whole, progress=_telling("valid", report), shelf=shelf)
-    list_unreadable("train", data.train, squares.unreadable)
-    list_unreadable("valid", data.valid, valid.unreadable)
+    _list_unreadable(data, squares, valid, report)
     made = {
         size: batches.FractureSampler(
             squares,
@@ -94,10 +93,10 @@ def _prepare_classifier(request: Request, data: TrainingData, report: Report) ->
 def _prepare_finder(request: Request, data: TrainingData, report: Report) -> Inputs:
     settings = request.settings
     side = round(settings.input_size * batches.WRIST_MARGIN)
-    squares = Squares(data.train, side, whole=True, progress=_telling("train", report))
-    valid = Squares(data.valid, settings.input_size, whole=True, progress=_telling("valid", report))
-    list_unreadable("train", data.train, squares.unreadable)
-    list_unreadable("valid", data.valid, valid.unreadable)
+    shelf = Shelf(films=_films_kept(data))
+    squares = Squares(data.train, side, whole=True, progress=_telling("train", report), shelf=shelf)
+    valid = Squares(data.valid, settings.input_size, whole=True, progress=_telling("valid", report), shelf=shelf)
+    _list_unreadable(data, squares, valid, report)
     others = make_decoys(int(option(settings, "decoys")), side, settings.seed * 1_000_000 + 1)
     made = {
         size: batches.WristSampler(squares, others, input_size=size, batch_size=settings.batch_size, seed=settings.seed)
@@ -117,9 +116,22 @@ def _telling(part: str, report: Report) -> Callable[[int, int], None]:
 
 
 def _shelf(request: Request, data: TrainingData) -> Shelf:
+    films = _films_kept(data)
     if not request.cache:
-        return Shelf()
-    return Shelf(Path(request.cache), int(request.cache_gib * 2**30), data.list_marking_files())
+        return Shelf(films=films)
+    return Shelf(Path(request.cache), int(request.cache_gib * 2**30), data.list_marking_files(), films)
+
+
+def _films_kept(data: TrainingData) -> int:
+    """Return how many films share what may be kept of decoded ones."""
+    return len(data.train) + len(data.valid)
+
+
+def _list_unreadable(data: TrainingData, squares: Squares, valid: Squares, report: Report) -> None:
+    """Say how many films were left out; the run's folder says which."""
+    folder = report.path.parent if report.path else None
+    list_unreadable("train", data.train, squares.unreadable, folder)
+    list_unreadable("valid", data.valid, valid.unreadable, folder)
 
 
 def _sizes(request: Request) -> set[int]:

@@ -23,10 +23,9 @@ from core.checkpoints import CHECKPOINTS
 from core.checkpoints.cards import check_id
 from core.errors import CheckpointError, TrainingError
 from core.train.processes import Claim, ask_to_stop, is_alive, spawn, ticks_of
-from core.train.runs import PROGRESS_NAME, REQUEST_NAME
+from core.train.runs import PROGRESS_NAME, REQUEST_NAME, RUNS, new_id
 
 PROJECT = Path(__file__).resolve().parents[2]
-RUNS = PROJECT / "runs"
 COMMAND = (sys.executable, "-m", "core.train")
 LOG_NAME = "log.txt"
 # Which process was started for a run, and which one was asked to stop.
@@ -72,6 +71,8 @@ class RunOptions:
         None leaves the preset's.
     out : pathlib.Path
         Folder of checkpoints.
+    region : str or None
+        Part of the body whose films are taken, see :func:`core.train.films.open_dataset`.
     """
 
     data: Path
@@ -82,6 +83,7 @@ class RunOptions:
     finder: str | None = None
     epochs: int | None = None
     out: Path = CHECKPOINTS
+    region: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +143,7 @@ def start_run(options: RunOptions, runs: Path = RUNS) -> str:
     TrainingError
         A run or checkpoint of this id exists, or the folder of runs cannot be written to.
     """
-    run_id = options.id or f"{options.backbone}-{options.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+    run_id = options.id or new_id(options.backbone, options.preset)
     folder = _folder(run_id, runs)
     if (Path(options.out) / run_id).exists():
         raise TrainingError(f"A new training must have a new name, but a model called {run_id} exists.")
@@ -162,6 +164,7 @@ def start_run(options: RunOptions, runs: Path = RUNS) -> str:
     ]
     arguments += [f"--finder={check_id(options.finder)}"] if options.finder else []
     arguments += [f"--epochs={int(options.epochs)}"] if options.epochs else []
+    arguments += [f"--region={options.region}"] if options.region else []
     _spawn(arguments, folder)
     return run_id
 

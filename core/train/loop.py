@@ -18,7 +18,7 @@ from core.train.devices import Team, computing, prepare_devices
 from core.train.distillation import Teacher, add_answers, answering, load_teachers
 from core.train.films import TrainingData
 from core.train.inputs import Inputs, has_location_head, label_losses, prepare_inputs
-from core.train.networks import build_network, freeze_layers, join_losses
+from core.train.networks import build_network, freeze_layers, join_losses, learning_layers
 from core.train.presets import option, size_of_epoch
 from core.train.runs import Progress, Report, Request, RunFolder, State, show_row
 from core.train.schedule import best_epoch, learning_rate, should_stop
@@ -41,6 +41,8 @@ def fit(
     ------
     TrainingError
         The loss is no number any more; the run was begun by another version; the machine cannot do what was asked for.
+    CheckpointError
+        What training starts from is not to be had.
     DatasetError
         No film can be read.
     Stopped
@@ -51,9 +53,14 @@ def fit(
     report = report or Report()
     policy, strategy, team = prepare_devices(request.precision, request.settings.batch_size, request.deterministic)
     keras.utils.set_random_seed(request.settings.seed)
+    location, first = has_location_head(request, data), None
+    if not run.has_state:
+        # Before films are decoded, which takes long: what training starts from may not be to be had.
+        with computing(policy, strategy):
+            first = build_network(request, size_of_epoch(request.settings, 0), location, start=True)
     inputs = prepare_inputs(request, data, report)
     with computing(policy, strategy):
-        loop = Loop(request, inputs, has_location_head(request, data), run, report, strategy, team)
+        loop = Loop(request, inputs, location, run, report, strategy, team, first)
         weights, history = loop.run()
     return loop.publishable(weights, plain=policy == "float32" and strategy is None), history, inputs.unreadable
 
@@ -70,9 +77,11 @@ class Loop:
         report: Report,
         strategy: Any = None,
         team: Team | None = None,
+        first: Any = None,
     ) -> None:
         self.request, self.settings, self.inputs, self.location = request, request.settings, inputs, location
         self.run_folder, self.report, self.strategy, self.team = run, report, strategy, team or Team()
+        self.first_network = first
         self.model = self.trained = self.average = self.answer = None
         self.teachers: list[Teacher] = []
         self.built_for: tuple[int, frozenset[str]] | None = None
@@ -114,10 +123,12 @@ class Loop:
         size = self.settings.input_size
         known = dict(zip(self.names, weights, strict=True))
         model = self.model if plain and self.built_for[0] == size else build_network(self.request, size, self.location)
+        needed = {variable.path for layer in learning_layers(model) for variable in layer.weights}
+        if not needed <= set(known):
+            raise TrainingError("A run must be finished by the version that began it, but its network's names differ.")
         for variable in model.variables:
             if variable.path in known:
                 variable.assign(known[variable.path])
-        model.trainable = True
         return model
 
     def _prepare(self, epoch: int, state: State | None) -> None:
@@ -132,7 +143,10 @@ class Loop:
             )
         else:
             frozen, kept = None, state
-        self.model = build_network(self.request, size, self.location, start=kept is None)
+        self.model = self.first_network if kept is None else None
+        self.first_network = None
+        if self.model is None:
+            self.model = build_network(self.request, size, self.location, start=kept is None)
         if frozen is None and epoch:
             frozen = freeze_layers(self.model, self.settings, epoch - 1)
         self.built_for = (size, freeze_layers(self.model, self.settings, epoch))

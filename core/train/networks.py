@@ -69,7 +69,7 @@ def backbone_layers(model: Any) -> list[str]:
 
 
 def freeze_layers(model: Any, settings: TrainingSettings, epoch: int) -> frozenset[str]:
-    """Let the layers of one epoch be trained and no others; return the names of those that are not.
+    """Let the layers of one epoch be trained and no others; return the names of those with weights that are not.
 
     In Keras 3 a batch normalisation that is not trained also computes as it does when films are read, and its moving
     statistics stay what they are.
@@ -79,9 +79,18 @@ def freeze_layers(model: Any, settings: TrainingSettings, epoch: int) -> frozens
         inside = set(backbone_layers(model))
         norms = {layer.name for layer in model.layers if type(layer).__name__ == "BatchNormalization"}
         frozen |= norms & inside
+    # What has nothing to learn is not counted: Keras numbers such layers anew with every network that it builds.
+    frozen &= {layer.name for layer in learning_layers(model)}
     for layer in model.layers:
         layer.trainable = layer.name not in frozen
     return frozen
+
+
+def learning_layers(model: Any) -> list[Any]:
+    """Return the layers that have something to learn, in their order; all are let be trained from here on."""
+    for layer in model.layers:
+        layer.trainable = True
+    return [layer for layer in model.layers if layer.trainable_weights]
 
 
 def open_checkpoint(checkpoint_id: str, out: Path, size: int) -> tuple[Checkpoint, Any]:

@@ -25,8 +25,8 @@ from core.errors import DatasetError, RadiographError, ScaphoidError
 from core.explain.peaks import usual_peaks
 from core.metrics import confusion, wilson_interval
 from core.radiographs import read_radiograph
-from core.reading import EnsembleReader, FilmReading, Reader, open_reader
-from core.values import Checkpoint, Interval, OperatingPoint, Scores
+from core.reading import EnsembleReader, Reader, open_reader
+from core.values import Checkpoint, Interval, OperatingPoint, Radiograph, Scores, WristRegion
 
 FALSE_ALARMS = 0.1
 FEWEST_STUDIES = 20
@@ -34,11 +34,46 @@ FEWEST_STUDIES = 20
 
 @dataclass(frozen=True, eq=False)
 class NormalStudy:
-    """A study without a fracture as the checkpoint read it."""
+    """A study without a fracture as the checkpoint read it.
+
+    Attributes
+    ----------
+    patient_id : str
+    probability : float
+    films : tuple of (pathlib.Path, WristRegion or None)
+        Those that were read, and where the wrist was found; not their pixels, of which a dataset has too many.
+    patient_known : bool
+        False where the dataset does not say which films are of one patient.
+    """
 
     patient_id: str
     probability: float
-    films: tuple[FilmReading, ...]
+    films: tuple[tuple[Path, WristRegion | None], ...]
+    patient_known: bool = True
+
+
+class Negatives(Sequence[tuple[Radiograph, WristRegion | None]]):
+    """The films of studies without a fracture, each read again when it is asked for.
+
+    Parameters
+    ----------
+    studies : sequence of NormalStudy
+    """
+
+    def __init__(self, studies: Sequence[NormalStudy]) -> None:
+        self._films = tuple(film for study in studies for film in study.films)
+
+    def __len__(self) -> int:
+        """Return the number of films."""
+        return len(self._films)
+
+    def __getitem__(self, place: int) -> tuple[Radiograph, WristRegion | None]:
+        """Return one film and its wrist; raise DatasetError where it cannot be read any more."""
+        path, region = self._films[place]
+        try:
+            return read_radiograph(path.read_bytes()), region
+        except (RadiographError, OSError) as error:
+            raise DatasetError("A film of the dataset was read before, but cannot be read again.") from error
 
 
 def read_normals(reader: Reader | EnsembleReader, data: Path, progress: Any = None) -> list[NormalStudy]:
@@ -47,24 +82,31 @@ def read_normals(reader: Reader | EnsembleReader, data: Path, progress: Any = No
     Raises
     ------
     DatasetError
-        Fewer than 20 such studies can be read.
+        Fewer than 20 such studies can be read, or all are of one patient.
     """
-    studies = [study for study in index_dataset(data).studies if study.label == 0]
+    index = index_dataset(data)
+    studies = [study for study in index.studies if study.label == 0]
     read = []
     for done, study in enumerate(studies, 1):
-        films = []
+        paths, films = [], []
         for path in study.paths:
             try:
                 films.append(read_radiograph(path.read_bytes()))
+                paths.append(path)
             except (RadiographError, OSError):
                 print("A film that cannot be read was left out.", file=sys.stderr)
         reading = reader.read(films) if films else None
         if reading and reading.probability is not None:
-            read.append(NormalStudy(study.patient_id, reading.probability, reading.films))
+            kept = tuple(
+                (path, film.region) for path, film in zip(paths, reading.films, strict=True) if film.prediction
+            )
+            read.append(NormalStudy(study.patient_id, reading.probability, kept, index.patients_known))
         if progress:
             progress(done, len(studies))
     if len(read) < FEWEST_STUDIES:
         raise DatasetError(f"At least {FEWEST_STUDIES} studies without a fracture are needed, but {len(read)} came.")
+    if len({study.patient_id for study in read}) < 2:
+        raise DatasetError("Studies of at least two patients without a fracture are needed, but all are of one.")
     return read
 
 
@@ -82,13 +124,23 @@ def cautious_threshold(probabilities: np.ndarray, false_alarms: float = FALSE_AL
     return float(middle if middle > below else above)  # two neighbouring numbers have none between them
 
 
-def specificity_out_of_fold(patients: Sequence[str], probabilities: np.ndarray) -> Interval:
-    """Return the specificity at thresholds that were each chosen without the patient they judge, with its interval."""
+def specificity_out_of_fold(patients: Sequence[str], probabilities: np.ndarray, floor: float = 0.0) -> Interval:
+    """Return the specificity at thresholds that were each chosen without the patient they judge, with its interval.
+
+    Parameters
+    ----------
+    patients : sequence of str
+        Of each study; at least two different ones.
+    probabilities : numpy.ndarray
+        (n,), of studies without a fracture.
+    floor : float
+        No threshold is lower.
+    """
     patients, values = np.asarray(patients), np.asarray(probabilities, float)
     right = 0
     for patient in np.unique(patients):
         own = patients == patient
-        right += int(np.sum(values[own] < cautious_threshold(values[~own])))
+        right += int(np.sum(values[own] < max(floor, cautious_threshold(values[~own]))))
     return wilson_interval(right, values.size)
 
 
@@ -105,7 +157,7 @@ def set_caution(
         "high_specificity",
         threshold,
         wilson_interval(counts.tp, counts.tp + counts.fn),
-        specificity_out_of_fold([study.patient_id for study in normals], values),
+        specificity_out_of_fold([study.patient_id for study in normals], values, high.threshold),
     )
     return (low, cautious)
 
@@ -132,11 +184,13 @@ def describe(normals: Sequence[NormalStudy], points: Sequence[OperatingPoint], s
         "real_normals_called_uncertain": wilson_interval(int(np.sum((values >= low) & (values < high))), n),
         "real_normals_called_not_seen": wilson_interval(int(np.sum(values < low)), n),
     }
+    known = all(study.patient_known for study in normals)
+    people = f" of {len({study.patient_id for study in normals})} patients" if known else ""
     sentence = (
-        f"The threshold of suspicion was set on {n} real studies without a fracture of "
-        f"{len({study.patient_id for study in normals})} patients ({source}), so that at most 1 in 10 of them are "
-        "called suspected; nothing was trained on them. The sensitivity beside it was measured on simulated studies; "
-        "the specificity on these real ones, each judged by a threshold chosen without that patient."
+        f"The threshold of suspicion was set on {n} real studies without a fracture{people} ({source}), so "
+        "that at most 1 in 10 of them are called suspected; nothing was trained on them. The sensitivity beside it was "
+        "measured on simulated studies; the specificity on these real ones, each judged by a threshold chosen without "
+        + ("that patient." if known else "that study; which are of one patient is not known.")
     )
     return {"sentence": sentence, "results": {name: vars(share) for name, share in shares.items()}}
 
@@ -153,8 +207,7 @@ def measure(
     normals = read_normals(reader, data, progress)
     points = set_caution(card.operating_points, chosen_on, normals)
     told = describe(normals, points, source)
-    negatives = [(film.radiograph, film.region) for study in normals for film in study.films if film.prediction]
-    peaks = usual_peaks(reader.classifier, negatives, progress)
+    peaks = usual_peaks(reader.classifier, Negatives(normals), progress)
     data_entry: Mapping[str, Any] = {
         **card.data,
         "tested_on": f"{card.data['tested_on']} {told['sentence']}",

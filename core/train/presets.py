@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from core.backbones import SMALLEST_INPUT, find_backbone, find_scaling
+from core.checkpoints.cards import LARGEST_INPUT
 from core.classifier import LOOKS
-from core.errors import TrainingError
+from core.errors import CheckpointError, TrainingError
 from core.train import recipes
 from core.values import TrainingSettings
 
@@ -16,6 +19,11 @@ OPTIMIZERS = ("adamw", "adam")
 SCHEDULES = ("cosine", "plateau", "constant")
 LOSSES = ("cross_entropy", "focal")
 OWN_AUGMENTATION = "scaphoid"
+LARGEST_SEED = 2**32 - 1
+EARLY = "early"
+"""In place of names of layers: every layer up to the backbone's features of stride 4."""
+FIELDS = ("label_smoothing", "location_weight", "warmup_epochs", "weight_decay")
+"""Fields of `TrainingSettings` that are set as those of `EXTRA` are."""
 
 EXTRA: Mapping[str, tuple[Any, str]] = MappingProxyType(
     {
@@ -31,7 +39,7 @@ EXTRA: Mapping[str, tuple[Any, str]] = MappingProxyType(
         "looks": (1, "how many slightly different squares of a film are read and averaged (core.classifier.LOOKS)"),
         "decoys": (2400, "simulated films without a wrist that a finder also sees"),
         # What is trained when; applies only where training starts from weights
-        "frozen": ((), "beginnings of the names of layers that keep the weights they started from"),
+        "frozen": ((), "beginnings of the names of layers that keep the weights they started from; or early"),
         "unfreeze": ((), "list of [epoch, prefixes]: from this epoch (the first is 1) on only these are `frozen`"),
         "head_epochs": (0, "how many epochs train the head alone"),
         "trainable_last": (None, "only the last so many layers of the backbone are trained after `head_epochs`"),
@@ -74,8 +82,7 @@ PRESETS: dict[str, TrainingSettings] = {
             "scaling": "local",
             "ema": 0.998,
             "looks": 6,
-            "frozen": ["stem", "block1", "block2"],
-            "norm_momentum": 0.9,
+            "frozen": [EARLY],
         },
     ),
     "wrist": TrainingSettings(
@@ -88,9 +95,7 @@ PRESETS: dict[str, TrainingSettings] = {
         extra={
             "small_size": 128,
             "small_epochs": 2,
-            "frozen": ["stem", "block1", "block2"],
-            "norm_momentum": 0.9,
-            "decoys": 2400,
+            "frozen": [EARLY],
         },
     ),
     **recipes.PRESETS,
@@ -132,7 +137,9 @@ def frozen_layers(settings: TrainingSettings, names: Sequence[str], epoch: int) 
     for begins, then in sorted(option(settings, "unfreeze"), key=lambda step: step[0]):
         if epoch + 1 >= begins:
             prefixes = then
-    frozen = {name for name in names if prefixes and name.startswith(tuple(prefixes))}
+    frozen = {name for name in names if prefixes and name.startswith(tuple(set(prefixes) - {EARLY}))}
+    if EARLY in prefixes:
+        frozen |= set(names[: names.index(find_backbone(settings.backbone).early_layers[0]) + 1])
     last = option(settings, "trainable_last")
     if last is not None:
         frozen |= set(names[: max(len(names) - int(last), 0)])
@@ -146,27 +153,95 @@ def check_settings(settings: TrainingSettings, task: str = "fracture") -> None:
     ------
     TrainingError
     """
-    if settings.epochs < 1 or settings.batch_size < 2 or settings.learning_rate <= 0:
+    if not (settings.epochs >= 1 and settings.batch_size >= 2 and _is_number(settings.learning_rate, above=0)):
         raise TrainingError("At least one epoch, two films a batch and a learning rate above 0 are needed.")
-    if task == "wrist" and settings.input_size % 16:
-        raise TrainingError(f"A wrist finder's input size is a multiple of 16, but {settings.input_size} came.")
+    if not _is_whole(settings.seed, 0, LARGEST_SEED):
+        raise TrainingError(f"A seed is a whole number from 0 to {LARGEST_SEED}, but {settings.seed} came.")
     unknown = sorted(set(settings.extra) - set(EXTRA))
     if unknown:
         raise TrainingError(f"Every setting must be one that training knows, but it does not know {unknown[0][:40]!r}.")
-    augmentations = (OWN_AUGMENTATION, *recipes.AUGMENTATIONS)
-    allowed = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "loss": LOSSES, "augmentation": augmentations}
-    for name, choices in allowed.items():
-        if option(settings, name) not in choices:
-            raise TrainingError(f"The setting {name} must be one of {', '.join(choices)}, but it is another.")
-    if not 0 <= option(settings, "ema") < 1 or option(settings, "mixup") < 0 or option(settings, "focal_gamma") < 0:
-        raise TrainingError("ema lies in [0, 1), mixup and focal_gamma are not below 0, but one of them is not so.")
-    looks = option(settings, "looks")
-    if not isinstance(looks, int) or not 1 <= looks <= len(LOOKS):
-        raise TrainingError(f"A checkpoint looks 1 to {len(LOOKS)} times, but another number came.")
-    weights = option(settings, "class_weights")
-    if weights not in (None, "balanced") and (
-        not isinstance(weights, Mapping) or set(weights) != {"0", "1"} or min(weights.values()) <= 0
-    ):
-        raise TrainingError("Class weights are none, balanced or a weight above 0 for each of 0 and 1.")
-    if task == "wrist" and (option(settings, "early_stopping") or option(settings, "schedule") == "plateau"):
+    for name, (kind, check) in _RULES.items():
+        value = getattr(settings, name) if name in (*FIELDS, "input_size") else option(settings, name)
+        if not check(value):
+            raise TrainingError(f"The setting {name} must be {kind}, but it is not.")
+    try:
+        find_scaling(settings.backbone or "efficientnetlite0", option(settings, "scaling"))
+    except CheckpointError as error:
+        raise TrainingError(str(error)) from error
+    if task == "wrist":
+        _check_finder(settings)
+
+
+def _check_finder(settings: TrainingSettings) -> None:
+    for size in {size_of_epoch(settings, epoch) for epoch in range(settings.epochs)} | {settings.input_size}:
+        if size % 16:
+            raise TrainingError(f"A wrist finder's input size is a multiple of 16, but {size} came.")
+    if option(settings, "early_stopping") or option(settings, "schedule") == "plateau":
         raise TrainingError("A wrist finder is trained without early stopping and plateaus, but one was asked for.")
+
+
+def _is_whole(value: Any, low: int, high: float = math.inf) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_number(
+    value: Any, low: float = -math.inf, high: float = math.inf, above: float = -math.inf, below: float = math.inf
+) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and low <= value <= high and above < value < below
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(name, str) and name for name in value)
+
+
+def _is_steps(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(
+        isinstance(step, list | tuple) and len(step) == 2 and _is_whole(step[0], 1) and _is_names(step[1])
+        for step in value
+    )
+
+
+def _is_class_weights(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return set(value) == {"0", "1"} and all(_is_number(weight, above=0) for weight in value.values())
+    return value is None or value == "balanced"
+
+
+def _one_of(*choices: str) -> tuple[str, Callable[[Any], bool]]:
+    return f"one of {', '.join(choices)}", lambda value: isinstance(value, str) and value in choices
+
+
+_COUNT = ("a whole number, 0 or more", lambda value: _is_whole(value, 0))
+_ANY = ("a number, 0 or more", lambda value: _is_number(value, 0))
+_SHARE = ("a number from 0 to below 1", lambda value: _is_number(value, 0, below=1))
+_PIXELS = f"a whole number of pixels from {SMALLEST_INPUT} to {LARGEST_INPUT}"
+
+# What each setting must be, in words and as a check.
+_RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = MappingProxyType(
+    {
+        "input_size": (_PIXELS, lambda value: _is_whole(value, SMALLEST_INPUT, LARGEST_INPUT)),
+        "label_smoothing": _SHARE,
+        **dict.fromkeys(("location_weight", "warmup_epochs", "weight_decay"), _ANY),
+        "small_size": (
+            f"{_PIXELS}, or null",
+            lambda value: value is None or _is_whole(value, SMALLEST_INPUT, LARGEST_INPUT),
+        ),
+        **dict.fromkeys(("small_epochs", "head_epochs", "early_stopping"), _COUNT),
+        "augmentation": _one_of(OWN_AUGMENTATION, *recipes.AUGMENTATIONS),
+        "looks": (f"a whole number from 1 to {len(LOOKS)}", lambda value: _is_whole(value, 1, len(LOOKS))),
+        **dict.fromkeys(("decoys", "plateau_patience"), ("a whole number above 0", lambda value: _is_whole(value, 1))),
+        "frozen": ("a list of words", _is_names),
+        "unfreeze": ("a list of an epoch and a list of words each", _is_steps),
+        "trainable_last": ("a whole number, 0 or more, or null", lambda value: value is None or _is_whole(value, 0)),
+        "norm_frozen": ("true or false", lambda value: isinstance(value, bool)),
+        **dict.fromkeys(("norm_momentum", "dropout", "ema"), _SHARE),
+        "loss": _one_of(*LOSSES),
+        "class_weights": ('null, "balanced" or a weight above 0 for each of 0 and 1', _is_class_weights),
+        "optimizer": _one_of(*OPTIMIZERS),
+        "schedule": _one_of(*SCHEDULES),
+        "plateau_factor": ("a number between 0 and 1", lambda value: _is_number(value, above=0, below=1)),
+        "clip_norm": ("a number above 0, or null", lambda value: value is None or _is_number(value, above=0)),
+        **dict.fromkeys(("mixup", "focal_gamma", "plateau_smallest", "distil_features", "distil_logit"), _ANY),
+    }
+)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,16 @@ import numpy as np
 from core.backbones import find_backbone, freeze
 from core.checkpoints import CHECKPOINTS, find_checkpoint, publish, read_card, round_to_float16
 from core.classifier import Classifier
+from core.datasets import find_origin, find_table
+from core.datasets.files import natural_order
 from core.errors import CheckpointError
 from core.starts import START_LICENCES
 from core.train.films import TrainingData
 from core.train.inputs import make_decoys
 from core.train.presets import option
 from core.train.runs import Progress, Report, Request
-from core.values import Checkpoint
+from core.values import Checkpoint, Scores
+from core.wrist import CLOSER_LOOKS
 
 DECOY_SHARE = 0.3
 
@@ -57,15 +62,61 @@ def finish(
             split: make_decoys(number[split], 320, 500_000_000 + 10_000_000 * place)
             for place, split in enumerate(splits)
         }
-        card = Checkpoint(request.id, "", "wrist", settings.backbone, "", settings.input_size)
+        card = Checkpoint(
+            request.id, "", "wrist", settings.backbone, "", settings.input_size, looks=_looks(request, data)
+        )
         measured = appraisal.appraise_finder(WristFinder(card, freeze(model, (MAPS,))), splits, decoys, progress)
     else:
-        finder = load_finder(request.finder, Path(request.out)) if request.finder else None
+        region = find_region(request, data)
+        if region is None:
+            # Nothing will find the wrist when films are read, so none may be measured on a wrist that is known.
+            splits = {split: [replace(film, region=None) for film in films] for split, films in splits.items()}
+            print(_whole_films(request, data), end="", file=sys.stderr)
+        finder = load_finder(region, Path(request.out)) if region else None
         run = freeze(model, tuple(name for name in ("logit", "location") if name in model.output))
         reader = Classifier(_provisional_card(request, data, "location" in model.output), model, run)
         measured = appraisal.appraise_classifier(reader, splits, finder, progress)
     card = describe_checkpoint(request, data, measured, "location" in getattr(model, "output", {}), unreadable)
-    return publish(Path(request.out), card, model, history, measured.scores or None)
+    scores = measured.scores if data.simulated else rename_patients(measured.scores, data)
+    return publish(Path(request.out), card, model, history, scores or None)
+
+
+def find_region(request: Request, data: TrainingData) -> str | None:
+    """Return the finder that cuts the films when they are read; None: they are read whole, as they were trained on."""
+    return request.finder if request.task == "fracture" and data.with_regions else None
+
+
+def _whole_films(request: Request, data: TrainingData) -> str:
+    """Return a line that says why a finder that was asked for is not used; "" where it is, or none was asked for."""
+    if not request.finder or request.task != "fracture" or data.with_regions:
+        return ""
+    films = (*data.train, *data.valid, *data.test)
+    lacking = sum(film.region is None for film in films)
+    return f"Whole films are read: of {lacking:,} of {len(films):,} films it is not known where the wrist is.\n"
+
+
+def rename_patients(scores: Iterable[Scores], data: TrainingData) -> tuple[Scores, ...]:
+    """Return the scores with numbers for patients and studies, so that no name of a dataset's is published.
+
+    ``p0001`` and ``s0001`` are the first of all parts in natural order: every training on the same dataset gives the
+    same names.
+    """
+    films = (*data.train, *data.valid, *data.test)
+    patients = _number("p", {film.patient_id for film in films})
+    studies = _number("s", {film.study_id for film in films})
+    return tuple(
+        replace(
+            each,
+            study_ids=tuple(studies[study] for study in each.study_ids),
+            patient_ids=tuple(patients[patient] for patient in each.patient_ids),
+        )
+        for each in scores
+    )
+
+
+def _number(letter: str, names: Iterable[str]) -> dict[str, str]:
+    ranked = sorted(names, key=lambda name: (natural_order(name), name))
+    return {name: f"{letter}{rank:04d}" for rank, name in enumerate(ranked, 1)}
 
 
 def _provisional_card(request: Request, data: TrainingData, location: bool) -> Checkpoint:
@@ -78,15 +129,18 @@ def _provisional_card(request: Request, data: TrainingData, location: bool) -> C
         backbone=settings.backbone,
         feature_layer=find_backbone(settings.backbone).feature_layer,
         input_size=settings.input_size,
+        region=find_region(request, data),
         location_head=location,
         looks=_looks(request, data),
     )
 
 
 def _looks(request: Request, data: TrainingData) -> int:
-    """Return how often a film is looked at; a whole film can only be mirrored."""
+    """Return how often a film is looked at; a whole film can only be mirrored, and a finder looks closer."""
+    if request.task == "wrist":
+        return CLOSER_LOOKS
     looks = int(option(request.settings, "looks"))
-    return looks if request.finder and data.with_regions else min(looks, 2)
+    return looks if find_region(request, data) else min(looks, 2)
 
 
 def _telling(report: Report) -> Any:
@@ -106,7 +160,16 @@ def describe_checkpoint(
     """Return the card: what was trained on what, what it was measured to do, and what it is not for."""
     backbone = find_backbone(request.settings.backbone)
     wrist = request.task == "wrist"
-    region = request.finder if not wrist and data.with_regions else None
+    injected = _is_injected(request, data)
+    counts = {
+        "train_films": len(data.train) - unreadable,
+        "train_films_unreadable": unreadable,
+        "train_studies": len({film.study_id for film in data.train}),
+        "train_patients": len({film.patient_id for film in data.train}),
+        **measured.counts,
+    }
+    if not data.patients_known:
+        counts = {name: count for name, count in counts.items() if not name.endswith("_patients")}
     title = request.title or (
         "Wrist finder" if wrist else f"{backbone.title}, {'simulated films' if data.simulated else 'fine-tuned'}"
     )
@@ -118,23 +181,19 @@ def describe_checkpoint(
         feature_layer=backbone.location_layer if wrist else backbone.feature_layer,
         input_size=request.settings.input_size,
         scaling="keras" if wrist else option(request.settings, "scaling"),
-        looks=1 if wrist else _looks(request, data),
-        region=region,
+        looks=_looks(request, data),
+        region=find_region(request, data),
         location_head=location,
-        positive_label="abnormal" if data.format == "mura" and not data.simulated else "fracture",
+        positive_label="abnormal" if data.format == "mura" and not (data.simulated or injected) else "fracture",
         operating_points=measured.points,
         calibration=measured.calibration,
         settings=request.settings,
         data={
-            **_sentences(request, data, measured),
+            **_sentences(request, data, counts, injected),
             "simulated": data.simulated,
-            "counts": {
-                "train_films": len(data.train) - unreadable,
-                "train_films_unreadable": unreadable,
-                "train_studies": len({film.study_id for film in data.train}),
-                "train_patients": len({film.patient_id for film in data.train}),
-                **measured.counts,
-            },
+            "patients_known": data.patients_known,
+            "split": data.split,
+            "counts": counts,
             "results": dict(measured.results),
             "licences": _licences(request, data),
         },
@@ -142,30 +201,60 @@ def describe_checkpoint(
     )
 
 
-def _sentences(request: Request, data: TrainingData, measured: Any) -> dict[str, str]:
-    patients = len({film.patient_id for film in data.train})
-    what = "simulated films" if data.simulated else f"films of a dataset in the format {data.format}"
-    people = "simulated patients" if data.simulated else "patients"
-    trained = f"Trained on {len(data.train):,} {what} of {patients:,} {people}"
+def _is_injected(request: Request, data: TrainingData) -> bool:
+    """Tell whether the breaks were put into films of real wrists (:mod:`core.train.injected`)."""
+    folder = Path(request.data)
+    return not data.simulated and folder.exists() and find_origin(find_table(folder)) == "injected"
+
+
+def _sentences(
+    request: Request, data: TrainingData, counts: Mapping[str, int], injected: bool = False
+) -> dict[str, str]:
+    what = f"films of a dataset in the format {data.format}"
+    if data.simulated or injected:
+        what = "simulated films" if data.simulated else "real films with simulated breaks and without"
+    trained = f"Trained on {counts['train_films']:,} {what}{_of_patients(data, 'train')}"
     if request.task == "wrist":
         trained += f" and on {int(option(request.settings, 'decoys')):,} simulated films without a wrist"
     if request.teachers:
         trained += f", with {', '.join(request.teachers)} as teacher{'s' if len(request.teachers) > 1 else ''}"
     trained += "; no film of a real patient was used." if data.simulated else "."
-    tested = (
-        f"Tested on {len(data.test):,} films of {len({film.patient_id for film in data.test}):,} other {people}; "
-        f"{'the confidence was' if request.task == 'wrist' else 'calibration and operating points were'} set on "
-        f"{len(data.valid):,} films of {len({film.patient_id for film in data.valid}):,} further ones."
-    )
-    if request.finder and request.task == "fracture":
+    chosen = "the confidence was" if request.task == "wrist" else "calibration and operating points were"
+    read = {split: _films_read(counts, split, data) for split in ("valid", "test")}
+    tested = f"Tested on {read['test']:,} films"
+    if data.patients_known:
+        further = len({film.patient_id for film in data.valid})
+        tested += f"{_of_patients(data, 'test', 'other ')}; {chosen} set on {read['valid']:,} films of {further:,} "
+    else:
+        tested += (
+            " (which films are of one patient is not known, so that a patient may have been trained on as well and "
+            f"results may flatter); {chosen} set on {read['valid']:,} "
+        )
+    tested += "further ones."
+    if find_region(request, data):
         tested += " The wrist was found by the finder, as it is when films are read."
+    tested += f" {_whole_films(request, data)}".rstrip()
     if data.simulated:
         tested += " It has not been tested on patients: on real films it will do worse than these figures say."
+    if injected:
+        tested += " It has not been tested on real breaks: on those it will do worse than these figures say."
     not_for = (
         "For research and education only: not a medical device, not for diagnosis, and not a reason to do or leave "
         "out anything for a patient."
     )
     return {"trained_on": trained, "tested_on": tested, "not_for": not_for}
+
+
+def _of_patients(data: TrainingData, split: str, more: str = "") -> str:
+    """Return " of 3 patients"; "" where it is not known which films are of one."""
+    number = len({film.patient_id for film in getattr(data, split)})
+    return f" of {number:,} {more}{'simulated ' if data.simulated else ''}patients" if data.patients_known else ""
+
+
+def _films_read(counts: Mapping[str, int], split: str, data: TrainingData) -> int:
+    """Return how many films of a part were measured on: those that were read, and were fit to be."""
+    left_out = sum(counts.get(f"{split}_films_{why}", 0) for why in ("unreadable", "refused"))
+    return counts.get(f"{split}_films", len(getattr(data, split))) - left_out
 
 
 def _licences(request: Request, data: TrainingData) -> list[str]:
@@ -184,6 +273,8 @@ def _licences(request: Request, data: TrainingData) -> list[str]:
         lines.append("The simulated films were made by Scaphoid's own simulator (MIT).")
     else:
         lines.append("The films' own licence applies to what was learned from them.")
+    if _is_injected(request, data):
+        lines.append("The breaks in the films were made by Scaphoid's own simulator (MIT).")
     return list(dict.fromkeys(lines))
 
 

@@ -20,7 +20,7 @@ kept apart, and lower figures are to be expected.
 
 ``mura-320`` (all seven regions of MURA, DenseNet-169 and ResNet-50)
     Documented: 320 x 320 in grey, flips and rotations of up to 30 degrees, ImageNet's mean and standard deviation,
-    Adam, binary cross-entropy.
+    Adam, binary cross-entropy. ``--region all`` trains on all seven regions; without it, the wrists alone are taken.
     Assumed, after Rajpurkar et al. 2017 (https://arxiv.org/abs/1712.06957): flips are left to right, a rate of 1e-4,
     8 films a batch, a tenth of the rate when the loss on valid stops falling. Assumed without a source: 10 epochs,
     black where a turned film ends, no dropout, class weights or early stopping, every layer trained.

@@ -6,18 +6,21 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from core.datasets.splits import SPLIT_SEED
 from core.errors import TrainingError
 from core.train.devices import read_team
 from core.values import TrainingSettings
 
-RUNS = Path("runs")
+RUNS = Path(__file__).resolve().parents[2] / "runs"
+"""Where runs lie, whether they were begun on the Train page or in any folder by the command."""
 STATE_NAME, REQUEST_NAME, PROGRESS_NAME = "state.npz", "request.json", "progress.json"
 PROGRESS_EVERY_S = 2.0
 
@@ -52,6 +55,12 @@ class Request:
         Folder for decoded films; None: they are kept in memory.
     cache_gib : float
         How large that folder may grow.
+    region : str or None
+        Part of the body whose films are taken, or ``"all"``; None: see :func:`core.train.films.open_dataset`.
+    split_seed : int
+        What patients are dealt out by.
+    split : str or None
+        Which studies are in which part, see :func:`core.datasets.splits.fingerprint`; None before they were looked for.
     """
 
     id: str
@@ -69,6 +78,14 @@ class Request:
     deterministic: bool = False
     cache: str | None = None
     cache_gib: float = 20.0
+    region: str | None = None
+    split_seed: int = SPLIT_SEED
+    split: str | None = None
+
+
+def new_id(backbone: str, preset: str) -> str:
+    """Return the id of a run that was given none."""
+    return f"{backbone}-{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +127,8 @@ class RunFolder:
         try:
             content = json.loads((self.folder / REQUEST_NAME).read_text(encoding="utf-8"))
             content["teachers"] = tuple(content.get("teachers", ()))
+            # Runs from before these were asked for took every film, and dealt patients out by the training's seed.
+            content = {"region": "all", "split_seed": content["settings"]["seed"]} | content
             return Request(**{**content, "settings": TrainingSettings(**content["settings"])})
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise TrainingError("A run to resume was expected, but there is none of this id.") from error
@@ -122,19 +141,19 @@ class RunFolder:
             for number, array in enumerate(getattr(state, name) or ())
         }
         history = np.frombuffer(json.dumps(list(state.history)).encode(), np.uint8)
-        aside = self.folder / f"{STATE_NAME}.part"
-        with open(aside, "wb") as file:
+        with _replacing(self.folder / STATE_NAME) as file:
             np.savez(file, history=history, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, self.folder / STATE_NAME)
+
+    @property
+    def has_state(self) -> bool:
+        """Whether an epoch is done."""
+        return (self.folder / STATE_NAME).is_file()
 
     def load_state(self) -> State | None:
         """Return the state as last saved, or None before the first epoch is done."""
-        path = self.folder / STATE_NAME
-        if not path.is_file():
+        if not self.has_state:
             return None
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(self.folder / STATE_NAME, allow_pickle=False) as file:
             history = json.loads(file["history"].tobytes())
             arrays = {
                 part: [file[name] for name in sorted(file.files) if name.startswith(part)]
@@ -145,12 +164,23 @@ class RunFolder:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace a file by `content`, so that whoever reads it sees the old one or the new one, whole."""
-    aside = path.with_suffix(path.suffix + ".part")
-    with open(aside, "wb") as file:
+    with _replacing(path) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Any]:
+    """Yield a file that takes the place of `path` once it is whole; what fails leaves nothing behind."""
+    aside = path.with_suffix(path.suffix + ".part")
+    try:
+        with open(aside, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 class Stopped(Exception):  # noqa: N818 - it is no error

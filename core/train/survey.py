@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.datasets import DatasetIndex, index_dataset
+from core.train.films import open_dataset
 from core.values import Study
 
 _FORMATS = {
@@ -39,6 +39,8 @@ class DatasetSurvey:
         Made by `core.phantoms`.
     with_regions : bool
         Whether the table says of every film where the wrist is.
+    patients_known : bool
+        Whether the dataset says which films are of one patient.
     """
 
     sentence: str
@@ -47,6 +49,7 @@ class DatasetSurvey:
     notes: tuple[str, ...]
     simulated: bool
     with_regions: bool
+    patients_known: bool = True
 
 
 def survey_dataset(folder: Path | str) -> DatasetSurvey:
@@ -57,16 +60,18 @@ def survey_dataset(folder: Path | str) -> DatasetSurvey:
     DatasetError
         As `core.datasets.index_dataset`.
     """
-    index = index_dataset(Path(folder))
+    index = open_dataset(Path(folder))
     films = sum(len(study.paths) for study in index.studies)
-    kind = "simulated films" if _is_simulated(index) else "films"
+    simulated = index.origin == "simulated"
+    kind = "simulated films" if simulated else "films"
     return DatasetSurvey(
         sentence=f"{films:,} {kind} of {len(index.studies):,} studies, in {_FORMATS.get(index.format, index.format)}.",
         rows=tuple(_row(name, studies) for name, studies in index.splits.items()),
         left_out=tuple(f"{n:,} × {reason}" for reason, n in Counter(p.reason for p in index.problems).most_common()),
         notes=tuple(index.notes),
-        simulated=_is_simulated(index),
+        simulated=simulated,
         with_regions=all(path in index.regions for study in index.studies for path in study.paths),
+        patients_known=index.patients_known,
     )
 
 
@@ -80,9 +85,3 @@ def _row(name: str, studies: Iterable[Study]) -> dict[str, Any]:
         "patients": len({study.patient_id for study in studies}),
         "positive": f"{positive:,} ({positive / len(studies):.0%})" if studies else "0",
     }
-
-
-def _is_simulated(index: DatasetIndex) -> bool:
-    """Tell by its table whether a dataset was made by `core.phantoms`."""
-    rows = iter(index.details().values())
-    return {"kind", "seed", "framing"} <= set(next(rows, {}))

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import streamlit as st
 
 from core.backbones import BACKBONES
-from core.checkpoints import CHECKPOINTS, list_checkpoints
-from core.errors import DatasetError, ScaphoidError
+from core.checkpoints import CHECKPOINTS, default_id, list_checkpoints
+from core.errors import CheckpointError, DatasetError, ScaphoidError
 from core.figures import LearningCurve
 from core.results import model_names
 from core.train import PRESETS, jobs
 from core.train.jobs import RunOptions, RunStatus
 from core.train.survey import DatasetSurvey, survey_dataset
+from core.values import Checkpoint
 from pages.parts.curves import colours_of_all, show_curves
 
 _PRESET_WORDS = {
     "scaphoid": ("Scaphoid's own", "Also learns where the break is, where the dataset shows it."),
     "better-mura": (
         "better-mura",
-        "The published recipe of the better-mura project, kept to the letter, to check its figures.",
+        "The recipe of the better-mura project as it was published, to check its figures; the first lines of "
+        "core/train/recipes.py tell what differs.",
     ),
-    "mura-320": ("MURA at 320 pixels", "A published recipe with larger films, kept to the letter; slower."),
+    "mura-320": (
+        "MURA at 320 pixels",
+        "A recipe with larger films as it was published; slower. The first lines of core/train/recipes.py tell what "
+        "was assumed and what differs.",
+    ),
 }
 _STARTS = {"imagenet": "ImageNet weights", "none": "Random numbers"}
 _COLOURS = {"published": "green", "failed": "red", "stopped": "gray", jobs.LOST: "orange"}
@@ -35,11 +42,16 @@ _LOST = (
 _SHOWN = 12
 
 
+def _is_private() -> bool:
+    """Tell whether this page is served to its own computer alone."""
+    return st.get_option("server.address") in ("localhost", "127.0.0.1", "::1")
+
+
 # ---- a new training --------------------------------------------------------------------------------------------------
 def show_new_training() -> None:
     """Let somebody choose films, recipe and network, and start."""
     st.markdown("#### A new training")
-    if st.get_option("server.address") not in ("localhost", "127.0.0.1", "::1"):
+    if not _is_private():
         st.warning(
             "Trainings are started only where this page is served to its own computer alone, but it is open to others."
         )
@@ -64,7 +76,7 @@ def show_new_training() -> None:
     )
     st.caption(words[preset][1])
     options = _more_choices(place, preset, backbone, survey)
-    _say_what_happens(options)
+    _say_what_happens(options, "patients" if survey.patients_known else "films")
     if st.button("Start training", type="primary", key="start"):
         _start(options)
 
@@ -77,14 +89,15 @@ def _surveyed(place: str, again: bool) -> DatasetSurvey | None:
             "You will see what was found before anything starts."
         )
         return None
-    if not Path(place).expanduser().is_absolute():
+    folder = _folder_at(place)
+    if not folder.is_absolute():
         st.error("The folder's whole path is needed, from its first letter or slash on, but a part of one was given.")
         return None
     known = st.session_state.get("surveyed")
     if again or known is None or known[0] != place:
         with st.spinner("Looking through the folder"):
             try:
-                found = survey_dataset(Path(place).expanduser())
+                found = survey_dataset(folder)
             except DatasetError as error:
                 found = str(error)
             except OSError:
@@ -94,6 +107,14 @@ def _surveyed(place: str, again: bool) -> DatasetSurvey | None:
         st.error(known[1])
         return None
     return known[1]
+
+
+def _folder_at(place: str) -> Path:
+    """Return the folder that was typed, ``~`` being the home of whoever serves this page."""
+    try:
+        return Path(place).expanduser()
+    except RuntimeError:  # the home of somebody who is not known here
+        return Path(place)
 
 
 def _show_survey(survey: DatasetSurvey) -> None:
@@ -124,20 +145,30 @@ def _more_choices(place: str, preset: str, backbone: str, survey: DatasetSurvey)
         epochs = st.number_input(
             "Epochs (rounds through all films)", 1, 500, PRESETS[preset].epochs, key=f"epochs-{preset}"
         )
-    finders = [card.id for card in usable if card.task == "wrist"]
     return RunOptions(
-        data=Path(place).expanduser(),
+        data=_folder_at(place),
         backbone=backbone,
         preset=preset,
         id=name or None,
         weights=weights,
-        finder=finders[-1] if finders and survey.with_regions else None,
+        finder=_usual_finder(usable) if survey.with_regions else None,
         epochs=int(epochs),
         out=CHECKPOINTS,
     )
 
 
-def _say_what_happens(options: RunOptions) -> None:
+def _usual_finder(usable: Sequence[Checkpoint]) -> str | None:
+    """Return the wrist finder of the model that is offered first, or else the last one there is."""
+    finders = [card.id for card in usable if card.task == "wrist"]
+    try:
+        first = default_id(CHECKPOINTS)
+    except CheckpointError:
+        first = None
+    chosen = next((card.region for card in usable if card.id == first), None)
+    return chosen if chosen in finders else finders[-1] if finders else None
+
+
+def _say_what_happens(options: RunOptions, others: str) -> None:
     seconds = jobs.seconds_per_epoch(options, jobs.RUNS)
     pace = (
         f"the last training like this took {jobs.duration_words(seconds)} an epoch"
@@ -145,7 +176,7 @@ def _say_what_happens(options: RunOptions) -> None:
         else "how long it takes is shown as soon as it is measured"
     )
     st.markdown(
-        f"{BACKBONES[options.backbone].title} will be trained for {options.epochs} epochs, measured on patients it "
+        f"{BACKBONES[options.backbone].title} will be trained for {options.epochs} epochs, measured on {others} it "
         f"never saw, and offered in the reading room; {pace}."
     )
     if any(run.running for run in jobs.list_runs(jobs.RUNS)):
@@ -164,7 +195,7 @@ def _start(options: RunOptions) -> None:
 # ---- those that run or ran -------------------------------------------------------------------------------------------
 @st.fragment(run_every=2)
 def show_trainings() -> None:
-    """Show every training, whoever started it, as it is now."""
+    """Show every training, whoever started it, as it is now; to others than this computer's own only where it is."""
     runs = jobs.list_runs(jobs.RUNS)
     st.markdown("#### Trainings on this computer")
     if not runs:
@@ -195,16 +226,17 @@ def _show_run(run: RunStatus, colour: str) -> None:
         st.markdown("It is offered in the reading room and stands on Compare models and About this model.")
     elif sentence:
         st.markdown(sentence)
-    _offer_changes(run)
-    if run.running or st.toggle("Curves and last lines", key=f"more-{run.id}"):
+    if _is_private():
+        _offer_changes(run)
+    if run.running or st.toggle("Curves and last lines" if _is_private() else "Curves", key=f"more-{run.id}"):
         _show_course(run, colour)
 
 
 def _show_course(run: RunStatus, colour: str) -> None:
     if run.history:
         show_curves([LearningCurve(run.id, run.history, colour)], f"curves-{run.id}", ("loss", "auc"))
-        st.caption("Dotted: on the films it learns from. Solid: on films of other patients.")
-    lines = jobs.tail_log(run.id, jobs.RUNS, 6 if run.running else 12)
+        st.caption("Dotted: on the films it learns from. Solid: on held-out films.")
+    lines = jobs.tail_log(run.id, jobs.RUNS, 6 if run.running else 12) if _is_private() else ""
     if lines:
         st.code(lines, language=None, wrap_lines=True)
 

@@ -1,0 +1,177 @@
+"""What a training says of itself when it publishes: which films, whose, how they were read, and under which names."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from core.errors import CheckpointError
+from core.phantoms.injection import COLUMNS
+from core.train import PRESETS, Request, TrainingData, publish
+from core.train.appraisal import Appraisal
+from core.train.squares import Film
+from core.values import Scores, WristRegion
+from core.wrist import CLOSER_LOOKS
+
+REGION = WristRegion(5, 5, 4)
+
+
+def film(name, label, known=True):
+    patient, _, number = name.rpartition("/")
+    return Film(Path(f"{name}.png"), f"{patient}/{number}", patient, label, region=REGION if known else None)
+
+
+def make_data(**changes):
+    parts = {
+        "train": (film("Doe/1", 0), film("Roe/1", 1), film("Roe/2", 1)),
+        "valid": (film("patient10/1", 0), film("patient9/1", 1)),
+        "test": (film("Bloggs/1", 0), film("Bloggs/2", 1), film("Poe/1", 1)),
+    }
+    given = {"format": "mura", "simulated": False, "with_regions": True, "with_masks": False}
+    return TrainingData(**{**parts, **given, **changes})
+
+
+def make_request(data, **changes):
+    settings = replace(PRESETS["scaphoid"], backbone="efficientnetlite0", input_size=64)
+    given = {"format": None, "out": "out", "finder": "finder-1", "weights_file": None, "title": None}
+    return Request("new-1", "fracture", str(data), settings=settings, **{**given, **changes})
+
+
+def measure(**counts):
+    return Appraisal({"method": "temperature", "temperature": 1.0}, (), (), {}, counts)
+
+
+@pytest.fixture
+def finished(tmp_path, monkeypatch):
+    """Return a function that finishes a training without a network, and what was asked and published."""
+    told = SimpleNamespace(finders=[], films={}, finder=None, scores=None)
+
+    def load_finder(name, out):
+        told.finders.append(name)
+        return name
+
+    def appraise(reader, splits, finder, progress):
+        told.films, told.finder = splits, finder
+        scores = tuple(
+            Scores(
+                "new-1",
+                split,
+                tuple(each.study_id for each in films),
+                tuple(each.patient_id for each in films),
+                np.array([each.label for each in films], np.int8),
+                np.linspace(0.1, 0.9, len(films)),
+            )
+            for split, films in splits.items()
+        )
+        return replace(measure(), scores=scores)
+
+    def keep(out, card, model, history, scores):
+        told.scores = scores
+        return card
+
+    monkeypatch.setattr("core.wrist.load_finder", load_finder)
+    monkeypatch.setattr("core.train.appraisal.appraise_classifier", appraise)
+    monkeypatch.setattr(publish, "round_to_float16", lambda model: None)
+    monkeypatch.setattr(publish, "freeze", lambda model, names: None)
+    monkeypatch.setattr(publish, "publish", keep)
+
+    def finish(data, **changes):
+        request = make_request(tmp_path, **changes)
+        return publish.finish(request, data, SimpleNamespace(output={"logit": 0}), []), told
+
+    return finish
+
+
+def test_what_was_trained_on_whole_films_is_measured_on_whole_films(finished, capsys):
+    given = make_data()
+    lacking = make_data(with_regions=False, train=(film("Doe/1", 0, known=False), *given.train[1:]))
+    card, told = finished(lacking)
+    assert (told.finders, told.finder, card.region) == ([], None, None)
+    assert {each.region for films in told.films.values() for each in films} == {None}
+    sentence = "of 1 of 8 films it is not known where the wrist is"
+    assert sentence in capsys.readouterr().err
+    assert sentence in card.data["tested_on"]
+    assert "found by the finder" not in card.data["tested_on"]
+    assert card.looks == 2
+
+
+def test_what_was_trained_on_wrists_is_measured_on_wrists_that_were_found(finished, capsys):
+    card, told = finished(make_data())
+    assert (told.finders, told.finder, card.region) == (["finder-1"], "finder-1", "finder-1")
+    assert {each.region for films in told.films.values() for each in films} == {REGION}
+    assert "found by the finder" in card.data["tested_on"]
+    assert capsys.readouterr().err == ""
+    assert card.looks == 6
+
+
+def test_no_name_of_a_real_dataset_is_published(finished):
+    _, told = finished(make_data())
+    valid, test = told.scores
+    # In natural order over all parts: Bloggs, Doe, Poe, Roe, patient9, patient10.
+    assert valid.patient_ids == ("p0006", "p0005")
+    assert test.patient_ids == ("p0001", "p0001", "p0003")
+    assert valid.study_ids == ("s0008", "s0007")
+    assert test.study_ids == ("s0001", "s0002", "s0004")
+    assert test.labels.tolist() == [0, 1, 1]
+
+
+def test_studies_of_simulated_patients_keep_their_names(finished):
+    _, told = finished(make_data(simulated=True))
+    assert told.scores[1].study_ids == ("Bloggs/1", "Bloggs/2", "Poe/1")
+
+
+def test_patients_are_counted_only_where_they_are_known(tmp_path):
+    request, counts = make_request(tmp_path), {"test_films": 3, "test_patients": 3, "valid_films": 2}
+    known = publish.describe_checkpoint(request, make_data(), measure(**counts), False).data
+    assert "of 2 patients" in known["trained_on"]
+    assert "Tested on 3 films of 2 other patients" in known["tested_on"]
+    assert known["counts"]["train_patients"] == 2
+    unknown = publish.describe_checkpoint(request, make_data(patients_known=False), measure(**counts), False).data
+    said = unknown["trained_on"] + unknown["tested_on"]
+    assert "which films are of one patient is not known" in said
+    assert "flatter" in said
+    assert "other" not in said
+    assert "patients" not in said
+    assert unknown["patients_known"] is False
+    assert not [name for name in unknown["counts"] if "patients" in name]
+
+
+def test_words_and_counts_give_the_same_numbers(tmp_path):
+    counts = {"test_films": 3, "test_films_unreadable": 1, "test_films_refused": 1, "valid_films": 2}
+    data = publish.describe_checkpoint(make_request(tmp_path), make_data(), measure(**counts), False, 1).data
+    assert data["counts"]["train_films"] == 2
+    assert data["trained_on"].startswith("Trained on 2 films")
+    assert data["tested_on"].startswith("Tested on 1 films")
+    assert "set on 2 films of 2 further ones" in data["tested_on"]
+
+
+def test_a_finder_looks_as_closely_as_its_confidence_was_set_with(tmp_path):
+    request = replace(make_request(tmp_path, finder=None), task="wrist")
+    card = publish.describe_checkpoint(request, make_data(simulated=True), measure(), False)
+    assert (card.task, card.looks, card.region) == ("wrist", CLOSER_LOOKS, None)
+
+
+def test_breaks_put_into_real_films_are_called_so(tmp_path):
+    (tmp_path / "metadata.csv").write_text(",".join(COLUMNS) + "\n")
+    card = publish.describe_checkpoint(make_request(tmp_path), make_data(), measure(), False)
+    assert card.positive_label == "fracture"
+    assert "real films with simulated breaks" in card.data["trained_on"]
+    assert "not been tested on real breaks" in card.data["tested_on"]
+    assert any("own simulator" in line for line in card.data["licences"])
+    assert any("own licence applies" in line for line in card.data["licences"])
+    (tmp_path / "metadata.csv").write_text("path,label,kind\n")
+    card = publish.describe_checkpoint(make_request(tmp_path), make_data(), measure(), False)
+    assert card.positive_label == "abnormal"
+    assert "simulated" not in card.data["trained_on"]
+
+
+def test_an_ensemble_that_cannot_be_written_is_one_sentence(tmp_path):
+    from core.checkpoints.ensembles import Ensemble, write_ensemble
+
+    (tmp_path / "ensemble.json").mkdir()
+    with pytest.raises(CheckpointError, match="can be written to") as raised:
+        write_ensemble(Ensemble({"a": "1", "b": "2"}), tmp_path)
+    assert str(tmp_path) not in str(raised.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["ensemble.json"]
