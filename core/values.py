@@ -268,8 +268,8 @@ class Checkpoint:
     fit : str
         How a film or region becomes a square: ``"pad"`` (whole film, its proportions kept).
     looks : int
-        Of a classifier: how many of ``core.classifier.LOOKS`` are averaged; of a finder: how often it looks closer, 1 or
-        2.
+        Of a classifier: how many of ``core.classifier.LOOKS`` are averaged; of a finder: how often it looks closer, 1
+        or 2.
     scaling : str or Mapping
         What the square becomes before the backbone, see ``core.backbones.find_scaling``: ``"keras"`` is the backbone's
         own preprocessing; models imported from elsewhere may need another.
@@ -282,8 +282,8 @@ class Checkpoint:
     operating_points : tuple of OperatingPoint
         Chosen on validation, in rising order of threshold.
     calibration : Mapping or None
-        How a film's logit becomes a probability, see ``core.metrics.calibrate``; how a finder's heat becomes a confidence,
-        see ``core.wrist.confidence_of``.
+        How a film's logit becomes a probability, see ``core.metrics.calibrate``; how a finder's heat becomes a
+        confidence, see ``core.wrist.confidence_of``.
     settings : TrainingSettings or None
         None where the checkpoint was imported.
     data : Mapping
