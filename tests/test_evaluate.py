@@ -526,7 +526,7 @@ def test_one_part_of_the_body_alone(dataset, capsys):
 def test_facts_of_a_film():
     rows = np.arange(32, dtype=np.float32)[:, None]
     pixels = np.broadcast_to(((rows // 2) % 2) * 0.5, (32, 32))  # stripes two pixels wide, 0 and 0.5
-    facts = baselines.film_facts(Radiograph("a", pixels, "PNG"), 2048, None, 32).numbers
+    facts = baselines.film_facts(Radiograph("a", pixels, "PNG"), 2.0, None, 32).numbers
     assert {name: facts[name] for name in ("width", "height", "area")} == {"width": 32, "height": 32, "area": 1024}
     assert (facts["bytes per pixel"], facts["side of the wrist square"]) == (2.0, 32)
     assert (facts["mean grey"], facts["contrast"]) == (0.25, 0.25)
@@ -741,3 +741,16 @@ def test_a_coarser_film_shows_the_same_place():
     whole, none = evaluate.coarsen(Radiograph("0" * 64, pixels, "PNG, 8 bit"), None, 60)
     assert whole.pixels.shape == (45, 60)
     assert none is None
+
+
+def test_a_coarser_film_is_still_stored_in_the_same_file(tmp_path):
+    path = tmp_path / "film.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 80), np.uint8)).save(path)
+    study = Study("s", "p", paths=(path,), label=1)
+    reader = SimpleNamespace(classifier=BiasedClassifier("bright", False), finder=None)
+    fine, coarse = (
+        evaluate.read_studies([study], [reader], with_facts=True, wrist_pixels=pixels, read_unfit=True).facts[0].numbers
+        for pixels in (None, 20)
+    )
+    assert (fine["width"], coarse["width"]) == (80, 20)
+    assert fine["bytes per pixel"] == coarse["bytes per pixel"] == path.stat().st_size / 6400

@@ -86,8 +86,8 @@ class BaselineResult:
     model_ahead_by: Interval
 
 
-def film_facts(film: Radiograph, file_bytes: int, region: WristRegion | None, input_size: int) -> StudyFacts:
-    """Return what the baselines know of one film."""
+def film_facts(film: Radiograph, bytes_per_pixel: float, region: WristRegion | None, input_size: int) -> StudyFacts:
+    """Return what the baselines know of one film; `bytes_per_pixel` is its file's."""
     import cv2
 
     from core.radiographs import fit_square
@@ -102,7 +102,7 @@ def film_facts(film: Radiograph, file_bytes: int, region: WristRegion | None, in
         "height": film.height,
         "area": area,
         "side of the wrist square": region.side if region else max(film.width, film.height),
-        "bytes per pixel": file_bytes / area,
+        "bytes per pixel": bytes_per_pixel,
         "sharpness": cv2.Laplacian(square, cv2.CV_32F).var(),
         "untrained line filter": response[-max(1, response.size // 100) :].mean(),
         "sharpness at 64 pixels": cv2.Laplacian(coarse, cv2.CV_32F).var(),

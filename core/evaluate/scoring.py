@@ -264,14 +264,10 @@ class _Gathered:
         if self.with_facts:
             size = self.readers[0].classifier.checkpoint.input_size
             fit = seen[self._finder_key(self.readers[0])] or next(filter(None, seen.values()))
-            self.facts.append(
-                study_facts(
-                    [
-                        film_facts(film, paths[place].stat().st_size, region, size)
-                        for place, (film, region) in fit.items()
-                    ]
-                )
-            )
+            # A film that was made coarser is still stored in the file it came from.
+            stored = {place: paths[place].stat().st_size / films[place].pixels.size for place in fit}
+            facts = [film_facts(film, stored[place], region, size) for place, (film, region) in fit.items()]
+            self.facts.append(study_facts(facts))
 
     def _fit(self, films: Sequence[Radiograph], regions: Sequence[WristRegion | None]) -> dict[int, _Seen]:
         """Return the films that are fit to be read, as coarse as asked, and their squares: place -> both."""
