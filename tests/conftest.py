@@ -1,6 +1,9 @@
-"""In which order the tests are dealt out, and to how many workers, when `-n auto` is asked for."""
+"""In which order the tests are dealt out, to how many workers, and what they must not leave behind."""
 
 import os
+import sys
+
+import pytest
 
 # The slowest files, slowest first: begun last, one of them would run on alone when all others are done.
 SLOW = (
@@ -22,3 +25,11 @@ def pytest_xdist_auto_num_workers(config):
 def pytest_collection_modifyitems(items):
     """Put the slow files first; within a file the order stays."""
     items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
+
+
+@pytest.fixture(autouse=True)
+def _own_main_module():
+    """A page that ran in a test leaves itself as the main module, which spawned processes would then run again."""
+    kept = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = kept

@@ -441,6 +441,10 @@ def test_a_report_stops_when_it_is_asked_to(tmp_path):
 # --- whole trainings of a few steps ----------------------------------------------------------------------------------
 
 
+# Less to build than the preset asks for.
+PLAIN = ("--set", "scaling=keras", "--set", "ema=0")
+
+
 def one_step(dataset, places, *more, films=4):  # noqa: F811
     """Train one step on four films; return the network and the state that was kept."""
     from core.train.__main__ import build_parser, make_request
@@ -500,7 +504,7 @@ def test_a_student_learns_from_a_teacher_that_sees_the_same_films(dataset, place
         return seen["told"]
 
     monkeypatch.setattr(loop, "add_answers", noted)
-    model, history, state = one_step(dataset, places, "--backbone", "efficientnetb0", "--teacher", "teacher-1")
+    model, history, state = one_step(dataset, places, "--backbone", "efficientnetb0", "--teacher", "teacher-1", *PLAIN)
     assert math.isfinite(history[0]["loss"])
     assert "location" in model.output
     round_to_float16(teacher)
@@ -703,7 +707,7 @@ def wait_for(folder, epochs, process):
 
 def test_a_run_is_stopped_and_killed_and_goes_on(dataset, places):  # noqa: F811
     folder = places["runs"] / "killed-1"
-    more = ("--backbone", "efficientnetlite0", "--id", "killed-1", "--epochs", "50")
+    more = ("--backbone", "efficientnetlite0", "--id", "killed-1", "--epochs", "50", *PLAIN)
     process = begin(*ask(dataset, places, *more))
     wait_for(folder, 1, process)
     process.send_signal(signal.SIGTERM)
