@@ -75,7 +75,7 @@ PRESETS: dict[str, TrainingSettings] = {
         label_smoothing=0.02,
         preset="scaphoid",
         # All epochs but the last see smaller films, which costs half; the first stages keep what ImageNet taught them.
-        # checkpoints/README.md tells what levelled contrast, the average and the looks are worth.
+        # checkpoints/README.md tells what levelled contrast and the looks gave.
         extra={
             "small_size": 160,
             "small_epochs": 4,
