@@ -1,4 +1,4 @@
-"""Local contrast normalisation: a film as every part of it stands out from its surroundings, whatever processed it.
+"""Local contrast normalisation: how far each part of a film stands out from its surroundings.
 
 Makers of detectors, exposures and viewers differ in how bright and how contrasty they show the same bone. Each pixel is
 therefore measured from the mean of its surroundings, in units of their standard deviation (Jarrett et al. 2009, "What

@@ -198,7 +198,8 @@ def test_command_uses_only_films_without_a_fracture_and_finds_the_wrist_itself(t
             row = by_size[film.width, film.height][0]
             return WristRegion(*(float(row[name]) for name in ("x", "y", "side", "angle")), confidence=1.0)
 
-    monkeypatch.setattr(injected, "open_reader", lambda checkpoint: SimpleNamespace(finder=KnowsTheWrist()))
+    asked = []
+    monkeypatch.setattr(injected, "load_finder", lambda finder: asked.append(finder) or KnowsTheWrist())
     (data / rows[0]["path"]).write_bytes(b"no film")
     out = tmp_path / "injected"
     assert injected.main([str(data), str(out), "--seed", "2"]) == 0
@@ -207,6 +208,10 @@ def test_command_uses_only_films_without_a_fracture_and_finds_the_wrist_itself(t
     written = list(csv.DictReader((out / "metadata.csv").read_text("utf-8").splitlines()))
     assert len(written) <= 2 * (len(rows) - 1)
     assert sorted(row["label"] for row in written) == ["0"] * (len(written) // 2) + ["1"] * (len(written) // 2)
-    monkeypatch.setattr(injected, "open_reader", lambda checkpoint: SimpleNamespace(finder=None))
+    monkeypatch.setattr(injected, "read_card", lambda folder: SimpleNamespace(region=None))
     assert injected.main([str(data), str(tmp_path / "other")]) == 1
     assert "wrist finder" in capsys.readouterr().err
+    (tmp_path / "a file").write_text("")
+    assert injected.main([str(data), str(tmp_path / "a file" / "out"), "--finder", "own"]) == 1
+    assert "able to write" in capsys.readouterr().err
+    assert asked == ["wrist-finder-1", "own"]

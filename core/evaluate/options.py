@@ -61,8 +61,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--wrist-pixels",
         metavar="N",
         type=_count,
-        help="make films coarser until the wrist square has so many pixels a side, so that no class is sharper than "
-        "the other (default: as they are)",
+        help="make films coarser until the wrist square has so many pixels a side, so that no class has finer "
+        "pixels than the other (default: as they are)",
     )
     parser.add_argument(
         "--read-unfit",

@@ -100,7 +100,8 @@ def read_film(path: Path) -> Radiograph:
 def coarsen(film: Radiograph, region: WristRegion | None, wrist_pixels: int) -> tuple[Radiograph, WristRegion | None]:
     """Reduce a film until its wrist square, or without one its longer side, has at most so many pixels a side.
 
-    Where one class comes from finer films than the other, sharpness alone tells the label; at one resolution it cannot.
+    Where one class comes from finer films than the other, the size of their pixels tells the label; at one resolution
+    it cannot. How sharply a film was taken and processed still can.
 
     Returns
     -------

@@ -13,15 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
+from core.checkpoints import find_checkpoint, read_card
 from core.datasets import index_dataset
 from core.errors import CheckpointError, ScaphoidError
 from core.phantoms import write_injected
 from core.quality import assess
 from core.radiographs import read_radiograph
-from core.reading import open_reader
+from core.reading import import_tensorflow_quietly
 from core.train.runs import Progress
 from core.values import WristRegion
-from core.wrist import WristFinder
+from core.wrist import WristFinder, load_finder
 
 
 def find_normals(
@@ -70,23 +71,32 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("data", metavar="DATA", type=Path, help="dataset; only studies labelled 0 are used")
     parser.add_argument("out", metavar="OUT", type=Path, help="a new or empty folder")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same breaks (default 0)")
-    parser.add_argument(
-        "--checkpoint", metavar="ID", help="the one whose finder finds the wrist (default: the default)"
-    )
+    parser.add_argument("--finder", metavar="ID", help="wrist finder (default: that of the default checkpoint)")
     return parser
+
+
+def _open_finder(finder: str | None) -> WristFinder:
+    finder = finder or read_card(find_checkpoint(None)).region
+    if finder is None:
+        raise CheckpointError("A wrist finder must be named, as the default checkpoint reads whole films.")
+    import_tensorflow_quietly()
+    return load_finder(finder)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.seed < 0:
+        parser.error("--seed must be 0 or more")
     try:
-        finder = open_reader(options.checkpoint).finder
-        if finder is None:
-            raise CheckpointError("A checkpoint with a wrist finder was expected, but this one reads whole films.")
-        films = find_normals(options.data, finder, Progress("putting breaks into films"))
+        films = find_normals(options.data, _open_finder(options.finder), Progress("putting breaks into films"))
         written = write_injected(films, options.out, options.seed)
     except ScaphoidError as error:
         print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"Expected to be able to write there, but: {error.strerror}.", file=sys.stderr)
         return 1
     print(f"{written} films written: half with a simulated break, half with its sham.")
     return 0
