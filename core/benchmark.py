@@ -14,7 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 FILM_SIZE = 1024
 SMOOTHGRAD_SAMPLES = 20
 RANDOM_BACKBONE = "efficientnetlite0"
+TRAINING_BACKBONE, TRAINING_SIZE, TRAINING_FILMS = "densenet169", 128, 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,6 +194,32 @@ def time_scorecam(subject: Subject, repeat: int) -> Row:
     return _row("Score-CAM, all channels", times, "tf-keras-vis", repeat, subject)
 
 
+def time_training(subject: Subject, repeat: int) -> Row:
+    """Time one step of training a DenseNet169 with random weights, whatever the checkpoint; takes minutes."""
+    import keras
+
+    from core.backbones import build_classifier
+    from core.train.norms import fuse_norms
+
+    films = np.random.default_rng(0).random((TRAINING_FILMS, TRAINING_SIZE, TRAINING_SIZE, 1), np.float32)
+    labels = np.arange(TRAINING_FILMS, dtype=np.float32)[:, None] % 2
+
+    def prepare(fused: bool) -> Callable[[], Any]:
+        model = build_classifier(TRAINING_BACKBONE, input_size=TRAINING_SIZE)
+        if fused:
+            fuse_norms(model)
+        trained = keras.Model(model.input, model.output["logit"])
+        trained.compile(keras.optimizers.AdamW(), keras.losses.BinaryCrossentropy(from_logits=True))
+        return lambda: trained.train_on_batch(films, labels)
+
+    repeat = min(repeat, 5)
+    times = measure(prepare(fused=True), prepare(fused=False), repeat)
+    name = f"training step, {TRAINING_FILMS} films of {TRAINING_SIZE} px"
+    return replace(
+        _row(name, times, "Keras' own layers", repeat, subject), checkpoint=f"{TRAINING_BACKBONE}, untrained"
+    )
+
+
 ROWS: Mapping[str, Callable[[Subject, int], Row]] = MappingProxyType(
     {
         "predict": time_predict,
@@ -200,9 +227,10 @@ ROWS: Mapping[str, Callable[[Subject, int], Row]] = MappingProxyType(
         "gradcam": time_gradcam,
         "smoothgrad": time_smoothgrad,
         "scorecam": time_scorecam,
+        "train": time_training,
     }
 )
-SLOW_ROWS = ("scorecam",)
+SLOW_ROWS = ("scorecam", "train")
 
 
 def _row(name: str, times: tuple[float, float], rival_name: str, n: int, subject: Subject) -> Row:

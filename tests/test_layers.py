@@ -19,7 +19,8 @@ LAYERS = (
     (("wrist",), ("datasets",), ("classifier",), ("figures",)),
     (("explain",), ("quality",)),
     (("reading", "results"),),
-    (("predict",), ("evaluate", "train", "appraise"), ("benchmark",)),
+    (("predict",), ("evaluate", "train", "appraise")),
+    (("benchmark",),),
 )
 PLACE = {module: (level, family) for level, families in enumerate(LAYERS) for family in families for module in family}
 

@@ -396,7 +396,8 @@ def test_precision_is_what_the_devices_can_do(precision, capabilities, policy):
 
 def test_half_precision_without_a_gpu_is_refused():
     with pytest.raises(TrainingError, match="needs a GPU"):
-        choose_precision("mixed_bfloat16", [])
+        choose_precision("mixed_float16", [])
+    assert choose_precision("mixed_bfloat16", []) == "mixed_bfloat16"
 
 
 def test_teams_and_strategies():

@@ -47,18 +47,19 @@ def choose_precision(asked: str, capabilities: Sequence[tuple[int, int]]) -> str
     Returns
     -------
     str
-        ``"float32"`` on a processor; on GPUs ``"mixed_bfloat16"`` where all have it in hardware (8.0 and later),
+        ``"float32"`` on a processor, where bfloat16 is quicker only in some (those with AMX) and for some backbones, so
+        that it must be asked for; on GPUs ``"mixed_bfloat16"`` where all have it in hardware (8.0 and later),
         ``"mixed_float16"`` where all have that (7.0 and later), else ``"float32"``.
 
     Raises
     ------
     TrainingError
-        Half precision was asked for without a GPU: there it is slower and tells nothing.
+        mixed_float16 was asked for without a GPU.
     """
     if asked not in PRECISIONS:
         raise TrainingError(f"A precision must be one of {', '.join(PRECISIONS)}, but it is another.")
-    if asked not in ("auto", "float32") and not capabilities:
-        raise TrainingError(f"The precision {asked} needs a GPU, but there is none.")
+    if asked == "mixed_float16" and not capabilities:
+        raise TrainingError("The precision mixed_float16 needs a GPU, but there is none.")
     if asked != "auto":
         return asked
     if not capabilities or min(capabilities) < (7, 0):

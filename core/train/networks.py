@@ -12,6 +12,7 @@ from core.checkpoints.weights import WEIGHTS_NAME, load_weights
 from core.errors import CheckpointError, TrainingError
 from core.starts import LITE0_START, start_from_lite0
 from core.train.losses import feature_loss, label_loss, location_loss, maps_loss, soft_label_loss
+from core.train.norms import fuse_norms
 from core.train.presets import frozen_layers, option
 from core.train.runs import Request
 from core.values import Checkpoint, TrainingSettings
@@ -60,6 +61,7 @@ def build_network(request: Request, size: int, location: bool, start: bool = Fal
     for layer in model.layers:
         if type(layer).__name__ == "BatchNormalization":
             layer.momentum = float(option(settings, "norm_momentum"))
+    fuse_norms(model)
     return model
 
 
