@@ -212,6 +212,7 @@ def test_a_finder_is_trained_and_finds_something(dataset, places, monkeypatch):
         (["--set", "ema=high"], "ema must be a number"),
         (["--set", 'mixup="much"'], "mixup must be a number"),
         (["--set", "small_epochs=1.5"], "small_epochs must be a whole number"),
+        (["--set", "epoch_films=0"], "epoch_films must be a whole number above 0"),
         (["--set", "small_size=16"], "small_size must be a whole number of pixels from 32"),
         (["--set", "frozen=3"], "frozen must be a list"),
         (["--set", "unfreeze=3"], "unfreeze must be a list"),
@@ -471,6 +472,19 @@ def test_fracture_batches_are_the_same_each_time_and_masks_lie_on_breaks(dataset
         assert (places[..., 1] == 1).all()
     seen = np.concatenate([sampler.batch(2, number)[1]["logit"] for number in range(2)])
     assert 0 < seen.sum() < len(seen)
+
+
+def test_an_epoch_of_fewer_films_draws_others_each_time(dataset):
+    squares = Squares(films_of(dataset), 96, margin=1.5, masks=True)
+    settings = {"input_size": 64, "batch_size": 2, "seed": 1}
+    few, all_films, many = (
+        FractureSampler(squares, location=True, whole=False, epoch_films=films, **settings) for films in (5, None, 999)
+    )
+    assert (few.batches, all_films.batches) == (2, len(squares) // 2)
+    assert many.batches == all_films.batches
+    assert np.array_equal(few.batch(3, 1)[0], all_films.batch(3, 1)[0])
+    finder = WristSampler(squares, np.zeros((2, 96, 96), np.uint8), epoch_films=5, **settings)
+    assert finder.batches == int(5 / (1 - WristSampler.SHARE_WITHOUT)) // 2
 
 
 def test_a_break_outside_the_square_is_no_positive_example(dataset):

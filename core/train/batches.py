@@ -55,6 +55,8 @@ class FractureSampler:
         See :func:`core.train.changes.mix_up`; 0: not at all.
     augmentation : callable or None
         Changes each square in place of all that is done here; it moves no masks, so `location` must be False.
+    epoch_films : int or None
+        How many films an epoch sees; None: all.
     """
 
     def __init__(
@@ -68,11 +70,12 @@ class FractureSampler:
         whole: bool,
         mixup: float = 0.0,
         augmentation: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
+        epoch_films: int | None = None,
     ) -> None:
         self.squares, self.size, self.batch_size, self.seed = squares, input_size, batch_size, seed
         self.location, self.whole, self.mixup, self.augmentation = location, whole, mixup, augmentation
         self.cells = -(-input_size // LOCATION_STRIDE)
-        self.batches = max(1, len(squares) // batch_size)
+        self.batches = max(1, _films_seen(squares, epoch_films) // batch_size)
 
     def batch(self, epoch: int, number: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return (films, targets) of one batch.
@@ -143,14 +146,25 @@ class WristSampler:
     others : numpy.ndarray
         uint8 (n, size, size): simulated films without any wrist.
     input_size, batch_size, seed : int
+    epoch_films : int or None
+        How many films with a wrist an epoch sees; None: all.
     """
 
     SHARE_WITHOUT = 0.35
 
-    def __init__(self, squares: Squares, others: np.ndarray, *, input_size: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        squares: Squares,
+        others: np.ndarray,
+        *,
+        input_size: int,
+        batch_size: int,
+        seed: int,
+        epoch_films: int | None = None,
+    ) -> None:
         self.squares, self.others, self.size = squares, others, input_size
         self.batch_size, self.seed, self.cells = batch_size, seed, input_size // STRIDE
-        self.batches = max(1, int(len(squares) / (1 - self.SHARE_WITHOUT)) // batch_size)
+        self.batches = max(1, int(_films_seen(squares, epoch_films) / (1 - self.SHARE_WITHOUT)) // batch_size)
 
     def batch(self, epoch: int, number: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return (films, targets): float32 (n, size, size, 1) and ``{"maps": (n, cells, cells, 5)}``.
@@ -212,6 +226,10 @@ class WristSampler:
             rng.random() < 0.5,
         )
         return warp(other, matrix, self.size)
+
+
+def _films_seen(squares: Squares, epoch_films: int | None) -> int:
+    return len(squares) if epoch_films is None else min(epoch_films, len(squares))
 
 
 def _cover_edges(square: np.ndarray, region: WristRegion, rng: np.random.Generator) -> np.ndarray:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.backbones import find_backbone
+from core.backbones import find_backbone, freeze
 from core.errors import TrainingError
 from core.metrics import read_calibration
+from core.train.devices import computing
 from core.train.networks import FEATURE_PARTS, STUDENT, TEACHER_LABEL, open_checkpoint
 
 STRIDE = 32
@@ -54,18 +55,28 @@ def load_teachers(ids: Sequence[str], out: Path, size: int) -> list[Teacher]:
     """
     if ids and size % STRIDE:
         raise TrainingError(f"With a teacher the films' size is a multiple of {STRIDE}, but {size} came.")
-    import keras
-
     teachers = []
     for checkpoint_id in ids:
-        card, model = open_checkpoint(checkpoint_id, out, size)
-        backbone = find_backbone(card.backbone)
-        parts = [model.get_layer(name).output for name in backbone.stages]
-        shown = keras.Model(model.input, [*parts, model.output["logit"]])
-        shown.trainable = False
-        channels = tuple(int(part.shape[-1]) for part in parts)
-        teachers.append(Teacher(answering(shown), channels, *read_calibration(card.calibration)))
+        # As it answers when films are read; half precision would not make one pass forward quicker on a processor.
+        with computing("float32"):
+            card, model = open_checkpoint(checkpoint_id, out, size)
+        stages = find_backbone(card.backbone).stages
+        channels = tuple(int(model.get_layer(name).output.shape[-1]) for name in stages)
+        teachers.append(Teacher(_teaching(model, stages), channels, *read_calibration(card.calibration)))
     return teachers
+
+
+def _teaching(model: Any, stages: Sequence[str]) -> Callable[[Any], Sequence[Any]]:
+    """Return a network, whose weights change no more, as a function of films: its stages and its logit."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow" and not _shares_out():
+        names = (*stages, "logit")
+        frozen = freeze(model, names)
+        return lambda films: list(frozen(keras.ops.convert_to_numpy(films)).values())
+    shown = keras.Model(model.input, [*(model.get_layer(name).output for name in stages), model.output["logit"]])
+    shown.trainable = False
+    return answering(shown)
 
 
 def add_answers(teachers: Sequence[Teacher], films: Any, targets: dict[str, Any]) -> dict[str, Any]:
@@ -82,6 +93,13 @@ def add_answers(teachers: Sequence[Teacher], films: Any, targets: dict[str, Any]
         probabilities.append(ops.sigmoid(ops.cast(logit, "float32") / teacher.temperature + teacher.bias))
     told[TEACHER_LABEL] = sum(probabilities) / len(probabilities)
     return told
+
+
+def _shares_out() -> bool:
+    """Tell whether several devices train together: what lies on all of them cannot be frozen."""
+    import tensorflow as tf
+
+    return tf.distribute.has_strategy()
 
 
 def answering(model: Any) -> Callable[[Any], Any]:

@@ -83,6 +83,7 @@ def _prepare_classifier(request: Request, data: TrainingData, report: Report) ->
             whole=whole,
             mixup=float(option(settings, "mixup")),
             augmentation=augmentation,
+            epoch_films=option(settings, "epoch_films"),
         )
         for size in _sizes(request)
     }
@@ -99,7 +100,14 @@ def _prepare_finder(request: Request, data: TrainingData, report: Report) -> Inp
     _list_unreadable(data, squares, valid, report)
     others = make_decoys(int(option(settings, "decoys")), side, settings.seed * 1_000_000 + 1)
     made = {
-        size: batches.WristSampler(squares, others, input_size=size, batch_size=settings.batch_size, seed=settings.seed)
+        size: batches.WristSampler(
+            squares,
+            others,
+            input_size=size,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            epoch_films=option(settings, "epoch_films"),
+        )
         for size in _sizes(request)
     }
     return Inputs(made, lambda answer, size: _judge_finder(answer, size, valid), unreadable=len(squares.unreadable))

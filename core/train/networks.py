@@ -178,7 +178,7 @@ def _add_students(
         for part, channels in zip(FEATURE_PARTS, teacher.channels, strict=True):
             name = STUDENT.format(number=number, part=part)
             features = model.get_layer(own[part]).output
-            outputs[name] = layers.Conv2D(channels, 1, dtype="float32", name=name)(features)
+            outputs[name] = layers.Conv2D(channels, 1, name=name)(features)
             losses[name] = feature_loss
             shares[name] = float(option(settings, "distil_features")) / (len(teachers) * len(FEATURE_PARTS))
     outputs[TEACHER_LABEL] = layers.Activation("linear", dtype="float32", name=TEACHER_LABEL)(model.output["logit"])

@@ -30,6 +30,7 @@ EXTRA: Mapping[str, tuple[Any, str]] = MappingProxyType(
         # Films
         "small_size": (None, "pixels a side in the first epochs; the input size where None"),
         "small_epochs": (0, "how many epochs see films of `small_size`"),
+        "epoch_films": (None, "how many films an epoch sees, drawn anew for each; all where None"),
         "scaling": ("keras", "what a film becomes before the backbone: a key of core.backbones.SCALINGS"),
         "augmentation": (
             OWN_AUGMENTATION,
@@ -226,6 +227,10 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = MappingProxyType(
         "small_size": (
             f"{_PIXELS}, or null",
             lambda value: value is None or _is_whole(value, SMALLEST_INPUT, LARGEST_INPUT),
+        ),
+        "epoch_films": (
+            "a whole number above 0, or null",
+            lambda value: value is None or _is_whole(value, 1),
         ),
         **dict.fromkeys(("small_epochs", "head_epochs", "early_stopping"), _COUNT),
         "augmentation": _one_of(OWN_AUGMENTATION, *recipes.AUGMENTATIONS),
