@@ -543,6 +543,46 @@ def test_a_student_learns_from_a_teacher_that_sees_the_same_films(dataset, place
     assert not [layer.name for layer in model.layers if layer.name.startswith("student")]
 
 
+def test_a_head_begins_as_the_teachers_own(places):  # noqa: F811
+    from core.train.distillation import begin_head, load_teachers
+    from core.train.networks import build_network, join_losses
+    from core.train.runs import Request
+
+    twin = publish_teacher(places)
+    round_to_float16(twin)
+    asked_for = replace(asked(), weights=None)
+    request = Request("a", "fracture", "", None, str(places["out"]), None, None, None, asked_for)
+    model = build_network(request, 64, location=False)
+    (teacher,) = load_teachers(["teacher-1"], places["out"], 64)
+    trained = join_losses(model, request, (1.0, 1.0), [teacher])
+    average = WeightAverage(trained.variables, 0.9)
+    for layer in model.layers:
+        if layer.name not in ("hidden", "logit"):
+            layer.set_weights(twin.get_layer(layer.name).get_weights())
+    # A comparison that halves every second feature and shifts all.
+    own = np.repeat([[1.0, 0.5]], 640, axis=0).ravel()
+    trained.get_layer("student0_stride32").set_weights([np.diag(own)[None, None], np.full(1280, 0.25)])
+    for memory in trained.optimizer.variables[2:]:
+        memory.assign(np.ones(memory.shape))
+    begin_head(trained, teacher)
+    average.restart(trained.get_layer("hidden").variables)
+
+    films = np.random.default_rng(0).random((3, 64, 64, 1), np.float32)
+    pooled = teacher.answer(films)[3].mean((1, 2)) * own + 0.25
+    (kernel, bias), (last, last_bias) = (twin.get_layer(name).get_weights() for name in ("hidden", "logit"))
+    expected = (np.maximum(pooled @ kernel + bias, 0) @ last + last_bias) / teacher.temperature
+    assert teacher.temperature == 2.0
+    np.testing.assert_allclose(numbers(model(films)["logit"]), expected, atol=2e-4)
+    forgotten = {memory.path: not numbers(memory).any() for memory in trained.optimizer.variables[2:]}
+    assert {path for path, gone in forgotten.items() if gone} == {
+        path for path in forgotten if "/hidden_" in path or "/logit_" in path
+    }
+    assert sum(forgotten.values()) == 8
+    kept = dict(zip((variable.path for variable in average.sources), average.get(), strict=True))
+    np.testing.assert_array_equal(kept["hidden/kernel"], model.get_layer("hidden").get_weights()[0])
+    assert not np.array_equal(kept["logit/kernel"], model.get_layer("logit").get_weights()[0])
+
+
 def test_training_starts_from_a_checkpoint(dataset, places):  # noqa: F811
     from core.train.networks import _start_from, build_network
     from core.train.runs import Request

@@ -63,6 +63,15 @@ class WeightAverage:
         for average, value in zip(self.averages, values, strict=True):
             average.assign(value)
 
+    def restart(self, variables: Sequence[Any]) -> None:
+        """Let the averages of some of the variables begin again at what these are now."""
+        from keras import ops
+
+        chosen = {id(variable) for variable in variables}
+        for average, source in zip(self.averages, self.sources, strict=True):
+            if id(source) in chosen:
+                average.assign(ops.convert_to_numpy(source))
+
     @contextmanager
     def shown(self) -> Iterator[None]:
         """Let the network have the averages as its weights for a while."""

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from core.backbones import find_backbone, freeze
 from core.errors import TrainingError
 from core.metrics import read_calibration
 from core.train.devices import computing
-from core.train.networks import FEATURE_PARTS, STUDENT, TEACHER_LABEL, open_checkpoint
+from core.train.networks import FEATURE_PARTS, HEAD_LAYERS, STUDENT, TEACHER_LABEL, open_checkpoint
 
 STRIDE = 32
 
@@ -35,12 +37,16 @@ class Teacher:
         The logit is divided by it before it becomes a probability.
     bias : float
         And this is added.
+    head : tuple of numpy.ndarray
+        Kernel and bias of the hidden layer, then of the last one; the hidden layer sees the mean of the features of
+        stride 32.
     """
 
     answer: Callable[[Any], Sequence[Any]]
     channels: tuple[int, ...]
     temperature: float
     bias: float = 0.0
+    head: tuple[np.ndarray, ...] = ()
 
 
 def load_teachers(ids: Sequence[str], out: Path, size: int) -> list[Teacher]:
@@ -62,8 +68,35 @@ def load_teachers(ids: Sequence[str], out: Path, size: int) -> list[Teacher]:
             card, model = open_checkpoint(checkpoint_id, out, size)
         stages = find_backbone(card.backbone).stages
         channels = tuple(int(model.get_layer(name).output.shape[-1]) for name in stages)
-        teachers.append(Teacher(_teaching(model, stages), channels, *read_calibration(card.calibration)))
+        head = tuple(value for name in HEAD_LAYERS for value in model.get_layer(name).get_weights())
+        teachers.append(Teacher(_teaching(model, stages), channels, *read_calibration(card.calibration), head))
     return teachers
+
+
+def begin_head(trained: Any, teacher: Teacher) -> None:
+    """Let the student's head begin anew as the first teacher's, seen through the comparison of their features.
+
+    The features of stride 32 are compared through a 1x1 convolution, and the mean over a film of what it returns is
+    what it returns of the mean. So the teacher's hidden layer after that convolution is one hidden layer on the
+    student's own features. What the optimizer remembers of the head is forgotten.
+
+    Parameters
+    ----------
+    trained : keras.Model
+        As :func:`core.train.networks.join_losses` returns it; changed in place.
+    teacher : Teacher
+    """
+    compare, shift = trained.get_layer(STUDENT.format(number=0, part=FEATURE_PARTS[-1])).get_weights()
+    hidden, hidden_bias, last, last_bias = teacher.head
+    values = (
+        [compare[0, 0] @ hidden, shift @ hidden + hidden_bias],
+        [last / teacher.temperature, last_bias / teacher.temperature + teacher.bias],
+    )
+    for name, own in zip(HEAD_LAYERS, values, strict=True):
+        trained.get_layer(name).set_weights(own)
+    for memory in trained.optimizer.variables:
+        if memory.path.rpartition("/")[2].startswith(tuple(f"{name}_" for name in HEAD_LAYERS)):
+            memory.assign(np.zeros(memory.shape, np.float32))
 
 
 def _teaching(model: Any, stages: Sequence[str]) -> Callable[[Any], Sequence[Any]]:

@@ -15,10 +15,10 @@ from core.errors import TrainingError
 from core.train.averages import WeightAverage
 from core.train.batches import Feeder
 from core.train.devices import Team, computing, prepare_devices
-from core.train.distillation import Teacher, add_answers, answering, load_teachers
+from core.train.distillation import Teacher, add_answers, answering, begin_head, load_teachers
 from core.train.films import TrainingData
 from core.train.inputs import Inputs, has_location_head, label_losses, prepare_inputs
-from core.train.networks import build_network, freeze_layers, join_losses, learning_layers
+from core.train.networks import HEAD_LAYERS, build_network, freeze_layers, join_losses, learning_layers
 from core.train.presets import option, size_of_epoch
 from core.train.runs import Progress, Report, Request, RunFolder, State, show_row
 from core.train.schedule import best_epoch, learning_rate, should_stop
@@ -106,6 +106,8 @@ class Loop:
             if should_stop(label_losses(self.history), patience):
                 break
             self._prepare(epoch, state)
+            if epoch and epoch == option(self.settings, "teacher_head") and self.teachers:
+                self._begin_head()
             row = self._run_epoch(epoch)
             weights = self._judge(row)
             self.history.append(row)
@@ -163,6 +165,12 @@ class Loop:
             self.average.set(kept.average)
         self.answer = answering(self.model)
         self.names = [variable.path for variable in self.trained.variables]
+
+    def _begin_head(self) -> None:
+        begin_head(self.trained, self.teachers[0])
+        if self.average:
+            of_head = {id(variable) for name in HEAD_LAYERS for variable in self.trained.get_layer(name).variables}
+            self.average.restart([variable for variable in self.average.sources if id(variable) in of_head])
 
     def _averaged(self) -> Any:
         from contextlib import nullcontext

@@ -19,6 +19,8 @@ from core.values import Checkpoint, TrainingSettings
 
 # What a graph has besides its backbone.
 HEAD = ("film", "three_channels", "preprocessing", "pooled", "hidden", "dropout", "logit", "probability", "location")
+HEAD_LAYERS = ("hidden", "logit")
+"""Those of the head that learn the label."""
 STUDENT, TEACHER_LABEL = "student{number}_{part}", "teacher_label"
 FEATURE_PARTS = ("stride4", "stride8", "stride16", "stride32")
 """The features that a teacher's are compared with: from edges to what a film shows."""
@@ -219,4 +221,4 @@ def _slow_in_head(kind: type, share: float) -> type:
 
 
 def _is_of_head(variable: Any) -> bool:
-    return variable.path.partition("/")[0] in ("hidden", "logit")
+    return variable.path.partition("/")[0] in HEAD_LAYERS

@@ -64,6 +64,7 @@ EXTRA: Mapping[str, tuple[Any, str]] = MappingProxyType(
         # Distillation
         "distil_features": (1.0, "weight of the teachers' features beside the label"),
         "distil_logit": (1.0, "weight of the teachers' soft label beside the label"),
+        "teacher_head": (0, "after how many epochs the head begins anew as the first teacher's; 0: never"),
     }
 )
 """Name -> (value where it is not given, what it means)."""
@@ -233,7 +234,7 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = MappingProxyType(
             "a whole number above 0, or null",
             lambda value: value is None or _is_whole(value, 1),
         ),
-        **dict.fromkeys(("small_epochs", "head_epochs", "early_stopping"), _COUNT),
+        **dict.fromkeys(("small_epochs", "head_epochs", "early_stopping", "teacher_head"), _COUNT),
         "augmentation": _one_of(OWN_AUGMENTATION, *recipes.AUGMENTATIONS),
         "looks": (f"a whole number from 1 to {len(LOOKS)}", lambda value: _is_whole(value, 1, len(LOOKS))),
         **dict.fromkeys(("decoys", "plateau_patience"), ("a whole number above 0", lambda value: _is_whole(value, 1))),
