@@ -548,12 +548,12 @@ def test_a_head_begins_as_the_teachers_own(places):  # noqa: F811
     from core.train.networks import build_network, join_losses
     from core.train.runs import Request
 
-    twin = publish_teacher(places)
+    twin = publish_teacher(places, "twin-1")
     round_to_float16(twin)
     asked_for = replace(asked(), weights=None)
     request = Request("a", "fracture", "", None, str(places["out"]), None, None, None, asked_for)
     model = build_network(request, 64, location=False)
-    (teacher,) = load_teachers(["teacher-1"], places["out"], 64)
+    (teacher,) = load_teachers(["twin-1"], places["out"], 64)
     trained = join_losses(model, request, (1.0, 1.0), [teacher])
     average = WeightAverage(trained.variables, 0.9)
     for layer in model.layers:

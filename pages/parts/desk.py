@@ -7,6 +7,7 @@ as soon as the browser goes; dropping it also forgets the uploaded files and the
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -20,6 +21,9 @@ from core.radiographs import read_radiograph
 from core.reading import EnsembleReader, Reader, StudyReading
 from core.values import Checkpoint, Explanation, Radiograph, WristRegion
 from pages.parts.viewer import film_bytes
+
+SWEEPS_S = (4.0, 8.0, 12.0)
+"""When downloads are swept away after a session has ended; each takes two sweeps."""
 
 _STUDY_NUMBERS = itertools.count(1)
 
@@ -123,13 +127,23 @@ def forget_uploads(session: str) -> None:
     server = runtime.get_instance()
     server.uploaded_file_mgr.remove_session_files(session)
     server.media_file_mgr.clear_session_refs(session)
-    for _ in range(2):  # A download is only marked the first time, and removed the second.
-        server.media_file_mgr.remove_orphaned_files()
+    _sweep_downloads()
+
+
+def _sweep_downloads() -> None:
+    """Remove the downloads that were marked before, and mark those that nobody asks for any more."""
+    if runtime.exists():
+        runtime.get_instance().media_file_mgr.remove_orphaned_files()
 
 
 def _release(desk: Desk) -> None:
     desk.clear()
     forget_uploads(desk.session)
+    # Not at once: another session's download may just be on its way, and this one's last may still be in the making.
+    for seconds in SWEEPS_S:
+        timer = threading.Timer(seconds, _sweep_downloads)
+        timer.daemon = True
+        timer.start()
 
 
 @st.cache_resource(scope="session", on_release=_release, show_spinner=False)
