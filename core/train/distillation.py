@@ -63,7 +63,7 @@ def load_teachers(ids: Sequence[str], out: Path, size: int) -> list[Teacher]:
         raise TrainingError(f"With a teacher the films' size is a multiple of {STRIDE}, but {size} came.")
     teachers = []
     for checkpoint_id in ids:
-        # As it answers when films are read; half precision would not make one pass forward quicker on a processor.
+        # As it answers when films are read, whatever precision the student is trained in.
         with computing("float32"):
             card, model = open_checkpoint(checkpoint_id, out, size)
         stages = find_backbone(card.backbone).stages
@@ -103,7 +103,7 @@ def _teaching(model: Any, stages: Sequence[str]) -> Callable[[Any], Sequence[Any
     """Return a network, whose weights change no more, as a function of films: its stages and its logit."""
     import keras
 
-    if keras.backend.backend() == "tensorflow" and not _shares_out():
+    if keras.backend.backend() == "tensorflow" and _on_one_processor():
         names = (*stages, "logit")
         frozen = freeze(model, names)
         return lambda films: list(frozen(keras.ops.convert_to_numpy(films)).values())
@@ -128,11 +128,11 @@ def add_answers(teachers: Sequence[Teacher], films: Any, targets: dict[str, Any]
     return told
 
 
-def _shares_out() -> bool:
-    """Tell whether several devices train together: what lies on all of them cannot be frozen."""
+def _on_one_processor() -> bool:
+    """Tell whether to freeze: what lies on several devices cannot be, and from a GPU answers would be copied back."""
     import tensorflow as tf
 
-    return tf.distribute.has_strategy()
+    return not tf.distribute.has_strategy() and not tf.config.list_physical_devices("GPU")
 
 
 def answering(model: Any) -> Callable[[Any], Any]:

@@ -169,8 +169,8 @@ class Loop:
     def _begin_head(self) -> None:
         begin_head(self.trained, self.teachers[0])
         if self.average:
-            of_head = {id(variable) for name in HEAD_LAYERS for variable in self.trained.get_layer(name).variables}
-            self.average.restart([variable for variable in self.average.sources if id(variable) in of_head])
+            layers = (self.trained.get_layer(name) for name in HEAD_LAYERS)
+            self.average.restart([variable for layer in layers for variable in layer.variables])
 
     def _averaged(self) -> Any:
         from contextlib import nullcontext

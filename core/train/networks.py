@@ -188,11 +188,7 @@ def _add_students(
 
 
 def make_optimizer(settings: TrainingSettings) -> Any:
-    """Return the optimizer; its learning rate is set before each step.
-
-    The head sees the mean of thousands of features that are never negative: where they come from random numbers, steps
-    as long as the backbone's move all of them at once and soon leave hidden units that never answer again.
-    """
+    """Return the optimizer; its learning rate is set before each step."""
     import keras
 
     clip = option(settings, "clip_norm")

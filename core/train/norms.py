@@ -1,8 +1,8 @@
 """Batch normalisation in training as one operation of TensorFlow.
 
 Keras 3 writes it out as some ten operations over the whole batch, which on a processor can cost more than the
-convolutions between them (``python -m core.benchmark --rows train`` measures how much). The weights, their names and
-what is computed stay the same.
+convolutions between them (``python -m core.benchmark --rows train`` measures how much). The weights and
+their names stay the same, and so does what is computed, but for rounding.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _fused_call(layer: Any) -> Any:
             epsilon=layer.epsilon,
             is_training=True,
         )
-        # The operation tells the variance of the population, Keras keeps that of the batch.
+        # The operation divides the squares by one less than their number, Keras by their number.
         count = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], tf.float32)
         variance *= (count - 1.0) / tf.maximum(count, 1.0)
         for kept, new in ((layer.moving_mean, mean), (layer.moving_variance, variance)):

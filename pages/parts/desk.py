@@ -121,7 +121,7 @@ def _session_id() -> str:
 
 
 def forget_uploads(session: str) -> None:
-    """Drop a session's uploaded files and downloads from the server's memory."""
+    """Drop a session's uploaded files from the server's memory, and mark its downloads for the next sweep."""
     if not runtime.exists():
         return
     server = runtime.get_instance()
