@@ -203,7 +203,9 @@ def test_which_layers_are_trained_when():
     last = replace(asked(trainable_last=2), weights="imagenet")
     assert frozen_layers(last, names, 0) == {"stem_conv", "stem_bn", "block1_conv"}
     assert frozen_layers(replace(last, extra={"trainable_last": 0}), names, 0) == set(names)
-    assert frozen_layers(replace(last, weights=None), names, 0) == set()
+    # What has learned nothing, or something else, is trained from the first epoch on.
+    for untrained in (None, "lite0"):
+        assert frozen_layers(replace(last, weights=untrained), names, 0) == set()
 
 
 def test_a_frozen_normalisation_keeps_its_statistics():
@@ -220,10 +222,16 @@ def test_a_frozen_normalisation_keeps_its_statistics():
 
     rng = np.random.default_rng(2)
     films, labels = rng.normal(3, 2, (8, 4, 4, 1)).astype(np.float32), np.ones((8, 1), np.float32)
-    cases = (({"frozen": ["stem"]}, {"top_bn"}), ({"norm_frozen": True}, set()), ({}, {"stem_bn", "top_bn"}))
-    for extra, moving in cases:
+    both = {"stem_bn", "top_bn"}
+    cases = (
+        ("imagenet", {"frozen": ["stem"]}, {"top_bn"}),
+        ("imagenet", {"norm_frozen": True}, set()),
+        ("imagenet", {}, both),
+        ("lite0", {"norm_frozen": True}, both),
+    )
+    for weights, extra, moving in cases:
         model = network()
-        frozen = freeze_layers(model, replace(asked(**extra), weights="imagenet"), 0)
+        frozen = freeze_layers(model, replace(asked(**extra), weights=weights), 0)
         assert frozen == {"stem_bn", "top_bn"} - moving
         before = {name: numbers(model.get_layer(name).moving_mean) for name in ("stem_bn", "top_bn")}
         model.compile("sgd", "mse", run_eagerly=True)

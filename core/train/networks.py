@@ -13,7 +13,7 @@ from core.errors import CheckpointError, TrainingError
 from core.starts import LITE0_START, start_from_lite0
 from core.train.losses import feature_loss, label_loss, location_loss, maps_loss, soft_label_loss
 from core.train.norms import fuse_norms
-from core.train.presets import frozen_layers, option
+from core.train.presets import frozen_layers, option, starts_trained
 from core.train.runs import Request
 from core.values import Checkpoint, TrainingSettings
 
@@ -79,7 +79,7 @@ def freeze_layers(model: Any, settings: TrainingSettings, epoch: int) -> frozens
     statistics stay what they are.
     """
     frozen = frozen_layers(settings, backbone_layers(model), epoch)
-    if option(settings, "norm_frozen") and settings.weights is not None:
+    if option(settings, "norm_frozen") and starts_trained(settings):
         inside = set(backbone_layers(model))
         norms = {layer.name for layer in model.layers if type(layer).__name__ == "BatchNormalization"}
         frozen |= norms & inside

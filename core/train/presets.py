@@ -11,6 +11,7 @@ from core.backbones import SMALLEST_INPUT, find_backbone, find_scaling
 from core.checkpoints.cards import LARGEST_INPUT
 from core.classifier import LOOKS
 from core.errors import CheckpointError, TrainingError
+from core.starts import LITE0_START
 from core.train import recipes
 from core.values import TrainingSettings
 
@@ -39,7 +40,7 @@ EXTRA: Mapping[str, tuple[Any, str]] = MappingProxyType(
         "mixup": (0.0, "alpha of the Beta distribution films are mixed by; 0: not at all (Zhang et al. 2018)"),
         "looks": (1, "how many slightly different squares of a film are read and averaged (core.classifier.LOOKS)"),
         "decoys": (2400, "simulated films without a wrist that a finder also sees"),
-        # What is trained when; applies only where training starts from weights
+        # What is trained when; applies only where training starts from weights that mean something
         "frozen": ((), "beginnings of the names of layers that keep the weights they started from; or early"),
         "unfreeze": ((), "list of [epoch, prefixes]: from this epoch (the first is 1) on only these are `frozen`"),
         "head_epochs": (0, "how many epochs train the head alone"),
@@ -64,7 +65,7 @@ EXTRA: Mapping[str, tuple[Any, str]] = MappingProxyType(
         # Distillation
         "distil_features": (1.0, "weight of the teachers' features beside the label"),
         "distil_logit": (1.0, "weight of the teachers' soft label beside the label"),
-        "teacher_head": (0, "after how many epochs the head begins anew as the first teacher's; 0: never"),
+        "teacher_head": (0, "with a teacher: after how many epochs the head begins anew as the first one's; 0: never"),
     }
 )
 """Name -> (value where it is not given, what it means)."""
@@ -86,6 +87,8 @@ PRESETS: dict[str, TrainingSettings] = {
             "ema": 0.998,
             "looks": 6,
             "frozen": [EARLY],
+            # From random numbers its hidden units die in the first epoch: the answer is the same for every film.
+            "teacher_head": 1,
         },
     ),
     "wrist": TrainingSettings(
@@ -116,6 +119,14 @@ def size_of_epoch(settings: TrainingSettings, epoch: int) -> int:
     return min(int(small), settings.input_size) if small else settings.input_size
 
 
+def starts_trained(settings: TrainingSettings) -> bool:
+    """Tell whether the network can tell something at the start: what has learned nothing must not be kept.
+
+    Neither random numbers have, nor the weights of another network, which mean nothing before they are trained.
+    """
+    return settings.weights not in (None, LITE0_START)
+
+
 def frozen_layers(settings: TrainingSettings, names: Sequence[str], epoch: int) -> frozenset[str]:
     """Return which layers of the backbone are not trained in an epoch.
 
@@ -130,9 +141,9 @@ def frozen_layers(settings: TrainingSettings, names: Sequence[str], epoch: int) 
     Returns
     -------
     frozenset of str
-        Empty where training starts from random numbers: what has learned nothing must not be kept.
+        Empty unless `starts_trained`.
     """
-    if settings.weights is None:
+    if not starts_trained(settings):
         return frozenset()
     if epoch < option(settings, "head_epochs"):
         return frozenset(names)
