@@ -338,6 +338,8 @@ class Scores:
         float64, shape (n,), [0, 1].
     weights_sha256 : str
         Of the weights that gave the scores.
+    columns : Mapping of str to tuple of str
+        What else is known of each study (view, sex, ...), n texts a column; an empty one where it is not known.
     """
 
     checkpoint_id: str
@@ -347,6 +349,7 @@ class Scores:
     labels: np.ndarray
     probabilities: np.ndarray
     weights_sha256: str = ""
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", _read_only(self.labels, np.int8))

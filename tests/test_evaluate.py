@@ -17,7 +17,7 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from core import evaluate
+from core import evaluate, metrics
 from core.checkpoints import list_checkpoints
 from core.errors import CheckpointError, DatasetError, RadiographError, ScoresError
 from core.evaluate import baselines, command
@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 KEYS = [
     *("n", "positives", "auc", "average_precision", "brier", "ece", "threshold", "confusion"),
     *("sensitivity", "specificity", "accuracy", "precision", "npv", "f1", "kappa"),
+    *("balanced_accuracy", "youden", "mcc", "adaptive_ece", "log_loss"),
 ]
 
 
@@ -361,25 +362,25 @@ def random_scores(seed=0, n=90, ties=True):
 def test_weighted_auc_is_that_of_repeated_cases():
     labels, values, _ = random_scores()
     weights = np.random.default_rng(1).integers(0, 4, (5, labels.size))
-    found = evaluate.auc_of(labels, values)(weights.astype(float))
+    found = metrics.auc_of(labels, values)(weights.astype(float))
     for row, area in zip(weights, found, strict=True):
         assert area == pytest.approx(roc_auc_score(np.repeat(labels, row), np.repeat(values, row)), abs=1e-12)
     only_positive = (labels == 1)[None].astype(float)
-    assert np.isnan(evaluate.auc_of(labels, values)(only_positive)[0])
+    assert np.isnan(metrics.auc_of(labels, values)(only_positive)[0])
 
 
 def test_weighted_quantile_and_mean_are_those_of_repeated_cases():
     values = np.random.default_rng(2).normal(size=31)
     weights = np.random.default_rng(3).integers(0, 3, (6, 31))
-    medians = evaluate.quantile_of(values, 0.5)(weights.astype(float))
-    means = evaluate.mean_of(values)(weights.astype(float))
+    medians = metrics.quantile_of(values, 0.5)(weights.astype(float))
+    means = metrics.mean_of(values)(weights.astype(float))
     for row, median, mean in zip(weights, medians, means, strict=True):
         repeated = np.repeat(values, row)
         assert median == pytest.approx(np.median(repeated), abs=1e-12)
         assert mean == pytest.approx(repeated.mean(), abs=1e-12)
     ones = np.ones((1, 10))
-    assert evaluate.quantile_of(range(10), 0.9)(ones)[0] == 8.5
-    assert evaluate.quantile_of(range(10), 1.0)(ones)[0] == 9
+    assert metrics.quantile_of(range(10), 0.9)(ones)[0] == 8.5
+    assert metrics.quantile_of(range(10), 1.0)(ones)[0] == 9
 
 
 def test_interval_draws_patients_as_the_evaluation_does():
@@ -387,35 +388,35 @@ def test_interval_draws_patients_as_the_evaluation_does():
     probabilities = 1 / (1 + np.exp(-values))
     scores = Scores("", "", tuple(f"s{i}" for i in range(labels.size)), tuple(patients), labels, probabilities)
     theirs = evaluate_scores(scores, 0.5, 400, 7).auc
-    ours = evaluate.interval_of(evaluate.auc_of(labels, probabilities), patients, 400, 7)
+    ours = metrics.interval_of(metrics.auc_of(labels, probabilities), patients, 400, 7)
     assert (ours.value, ours.low, ours.high) == pytest.approx((theirs.value, theirs.low, theirs.high), abs=1e-12)
-    alone = evaluate.interval_of(evaluate.mean_of([0, 1]), ["p", "p"])
+    alone = metrics.interval_of(metrics.mean_of([0, 1]), ["p", "p"])
     assert (alone.value, alone.n) == (0.5, 2)
     assert np.isnan([alone.low, alone.high]).all()
 
 
 def test_rate_that_is_0_or_1_has_the_interval_of_wilson_over_patients():
     patients = ["a", "a", "b", "c", "d"]
-    everything, nothing = evaluate.rate_interval([True] * 5, patients), evaluate.rate_interval([False] * 5, patients)
+    everything, nothing = metrics.rate_interval([True] * 5, patients), metrics.rate_interval([False] * 5, patients)
     wilson = wilson_interval(4, 4)
     assert (everything.value, everything.low, everything.high, everything.n) == (1, wilson.low, 1, 5)
     assert (nothing.value, nothing.low, nothing.n) == (0, 0, 5)
     assert nothing.high == pytest.approx(1 - wilson.low)
-    some = evaluate.rate_interval([True, True, False, False, True], patients)
+    some = metrics.rate_interval([True, True, False, False, True], patients)
     assert some.value == 0.6
     assert some.low < 0.4 < 0.8 < some.high
 
 
 def test_paired_difference():
     labels, values, patients = random_scores(ties=False)
-    same = evaluate.auc_difference(labels, values, values, patients)
+    same = metrics.auc_difference(labels, values, values, patients)
     assert (same.value, same.low, same.high) == (0, 0, 0)
-    against_nothing = evaluate.auc_difference(labels, labels, np.zeros(labels.size), patients)
+    against_nothing = metrics.auc_difference(labels, labels, np.zeros(labels.size), patients)
     assert (against_nothing.value, against_nothing.low) == (0.5, 0.5)
     # What is almost the same reader differs far less surely than two AUCs' own intervals would say.
     near = values + np.random.default_rng(0).normal(0, 0.1, labels.size)
-    gap = evaluate.auc_difference(labels, values, near, patients)
-    own = evaluate.interval_of(evaluate.auc_of(labels, values), patients)
+    gap = metrics.auc_difference(labels, values, near, patients)
+    own = metrics.interval_of(metrics.auc_of(labels, values), patients)
     assert gap.value == pytest.approx(roc_auc_score(labels, values) - roc_auc_score(labels, near))
     assert gap.high - gap.low < (own.high - own.low) / 3
 
@@ -428,17 +429,17 @@ def some_scores(name, rows):
 def test_comparison_matches_studies_by_id_and_the_mean_is_over_those_who_read():
     first = some_scores("a", [("s1", "p1", 1, 0.9), ("s2", "p2", 0, 0.2), ("s3", "p3", 1, 0.1)])
     second = some_scores("b", [("s2", "p2", 0, 0.6), ("s3", "p3", 1, 0.7), ("s1", "p1", 1, 0.8), ("s4", "p4", 0, 1.0)])
-    assert evaluate.compare_scores(first, second).value == pytest.approx(0.5 - 1.0)
-    mean = evaluate.mean_scores([first, second])
+    assert metrics.compare_scores(first, second).value == pytest.approx(0.5 - 1.0)
+    mean = metrics.mean_scores([first, second])
     assert mean.checkpoint_id == "all"
     expected = {"s1": 0.85, "s2": 0.4, "s3": 0.4, "s4": 1.0}
     assert dict(zip(mean.study_ids, mean.probabilities, strict=True)) == pytest.approx(expected)
     assert (mean.patient_ids, mean.labels.tolist()) == (("p1", "p2", "p3", "p4"), [1, 0, 1, 0])
     other = some_scores("c", [("s1", "p1", 0, 0.5)])
     with pytest.raises(ScoresError, match="same label"):
-        evaluate.compare_scores(first, other)
+        metrics.compare_scores(first, other)
     with pytest.raises(ScoresError, match="none is in both"):
-        evaluate.compare_scores(first, some_scores("d", [("s9", "p9", 0, 0.5)]))
+        metrics.compare_scores(first, some_scores("d", [("s9", "p9", 0, 0.5)]))
 
 
 def test_points_of_a_mean_hold_for_exactly_its_members(tmp_path):

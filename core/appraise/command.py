@@ -21,15 +21,8 @@ from core.appraise.tables import short_simulated_table, simulated_tables, steadi
 from core.checkpoints import CHECKPOINTS
 from core.datasets import FORMATS, index_dataset
 from core.errors import ScaphoidError
-from core.evaluate import (
-    ENSEMBLE,
-    Progress,
-    choose_checkpoints,
-    compare_scores,
-    ensemble_points,
-    interval_dict,
-    read_film,
-)
+from core.evaluate import Progress, choose_checkpoints, ensemble_points, read_film
+from core.metrics import ENSEMBLE, compare_scores, interval_dict
 from core.phantoms import VERSION
 from core.values import Radiograph
 

@@ -15,9 +15,16 @@ from typing import Any
 import numpy as np
 
 from core.appraise.reading import FilmRead, WristRead, study_scores
-from core.evaluate import auc_of, interval_dict, interval_of, quantile_of, rate_interval
-from core.evaluate.comparison import mean_of
-from core.metrics import evaluate_scores, wilson_interval
+from core.metrics import (
+    auc_of,
+    evaluate_scores,
+    interval_dict,
+    interval_of,
+    mean_of,
+    quantile_of,
+    rate_interval,
+    wilson_interval,
+)
 from core.train.appraisal import DISPLACEMENTS
 from core.values import Interval, Scores
 from core.wrist import WITHIN

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from core.appraise.studies import KnownFilm, KnownStudy
-from core.evaluate import ENSEMBLE
+from core.metrics import ENSEMBLE
 from core.quality import assess
 from core.radiographs import fit_square
 from core.train.appraisal import angle_error, centre_error, look_at_peak

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from core.evaluate import ENSEMBLE
+from core.metrics import ENSEMBLE
 
 _ESTIMATES = {
     "auc": "AUC of the study",

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from core.evaluate.comparison import RESAMPLES, auc_difference, auc_of, interval_of
+from core.metrics import RESAMPLES, auc_difference, auc_of, interval_of
 from core.values import Interval, Radiograph, Scores, WristRegion
 
 THUMBNAIL_SHAPE = (28, 16)

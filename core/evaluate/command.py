@@ -17,7 +17,6 @@ import numpy as np
 from core.datasets import DatasetIndex, describe, index_dataset, select_split
 from core.errors import CheckpointError, DatasetError, ScaphoidError, ScoresError
 from core.evaluate.baselines import measure_baselines
-from core.evaluate.comparison import ENSEMBLE, compare_scores, mean_scores, rate_interval
 from core.evaluate.options import DEFAULT_THRESHOLD, make_parser
 from core.evaluate.report import (
     Apart,
@@ -30,7 +29,16 @@ from core.evaluate.report import (
     to_text,
 )
 from core.evaluate.scoring import StudiesRead, read_studies
-from core.metrics import SCORES_COLUMNS, evaluate_scores, read_scores, write_scores
+from core.metrics import (
+    ENSEMBLE,
+    SCORES_COLUMNS,
+    compare_scores,
+    evaluate_scores,
+    mean_scores,
+    rate_interval,
+    read_scores,
+    write_scores,
+)
 from core.values import Checkpoint, Scores, Study
 
 if TYPE_CHECKING:

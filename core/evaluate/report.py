@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from core.evaluate.baselines import BaselineResult
-from core.evaluate.comparison import interval_dict
 from core.evaluate.scoring import Refused
-from core.metrics import ESTIMATES, Evaluation
+from core.metrics import RATES, WITHOUT_THRESHOLD, Evaluation, interval_dict, limits_dict
 from core.values import Interval, Scores
 
 _NAMES = {
@@ -23,6 +22,11 @@ _NAMES = {
     "npv": "NPV",
     "f1": "F1",
     "kappa": "Cohen's kappa",
+    "balanced_accuracy": "balanced accuracy",
+    "youden": "Youden's index",
+    "mcc": "Matthews' correlation",
+    "adaptive_ece": "the same, adaptive bins",
+    "log_loss": "log loss",
 }
 _POINTS = {"high_sensitivity": "high sensitivity", "high_specificity": "high specificity"}
 
@@ -87,11 +91,6 @@ class Findings:
     baselines: tuple[BaselineResult, ...] = ()
     apart_by: str | None = None
     wrist_found: Interval | None = None
-
-
-def limits_dict(interval: Interval) -> dict[str, float | None]:
-    """Return value, low and high; what is not a number becomes None."""
-    return {name: value for name, value in interval_dict(interval).items() if name != "n"}
 
 
 def to_dict(findings: Findings) -> dict[str, Any]:
@@ -187,10 +186,11 @@ def report(evaluation: Evaluation, checkpoint_id: str) -> str:
         "",
         _heading("", "n"),
     ]
-    for name in ESTIMATES:
+    for name in WITHOUT_THRESHOLD:
         lines.append(_row(_NAMES.get(name, name), getattr(evaluation, name)))
-        if name == "ece":
-            lines += ["", f"called positive from {evaluation.threshold:.6g} on"]
+    lines += ["", f"called positive from {evaluation.threshold:.6g} on"]
+    for name in RATES:
+        lines.append(_row(_NAMES.get(name, name), getattr(evaluation, name)))
     lines += [
         "",
         f"{'':<26}{'called positive':>16}{'called negative':>17}",

@@ -16,8 +16,17 @@ import numpy as np
 
 from core.classifier import Classifier
 from core.errors import DatasetError, TrainingError
-from core.evaluate.comparison import auc_of, interval_dict, interval_of, rate_interval
-from core.metrics import calibrate, evaluate_scores, fit_study_calibration, operating_points, wilson_interval
+from core.metrics import (
+    auc_of,
+    calibrate,
+    evaluate_scores,
+    fit_study_calibration,
+    interval_dict,
+    interval_of,
+    operating_points,
+    rate_interval,
+    wilson_interval,
+)
 from core.quality import assess
 from core.radiographs import SquareFit, fit_square
 from core.train.changes import LOCATION_STRIDE

@@ -18,8 +18,7 @@ from typing import Any
 from core.checkpoints import CHECKPOINTS, list_checkpoints, read_scores
 from core.checkpoints.ensembles import Ensemble, ensemble_card, ensemble_members, write_ensemble
 from core.errors import CheckpointError, ScaphoidError
-from core.evaluate import mean_scores
-from core.metrics import operating_points
+from core.metrics import mean_scores, operating_points
 from core.reading import EnsembleReader, open_reader
 from core.train.appraisal import SENSITIVITY_TARGET, SPECIFICITY_TARGET, classifier_results
 from core.train.normals import describe, read_normals, results_at, set_caution

@@ -1,0 +1,174 @@
+"""Thresholds: chosen, and what they make of the studies."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from core.errors import ScoresError
+from core.metrics.proportions import confusion, wilson_interval
+from core.metrics.resampling import RESAMPLES, rate_interval
+from core.metrics.tables import check_scores
+from core.values import Interval, OperatingPoint, Scores
+
+ZONES = ("no", "doubt", "yes")
+
+
+@dataclass(frozen=True, eq=False)
+class Zone:
+    """The studies between two thresholds.
+
+    Attributes
+    ----------
+    name : str
+        One of `ZONES`: below both thresholds, between them, or from the higher on.
+    share : Interval
+        Of all studies.
+    wrong : Interval
+        Share of the zone's studies that are positive in ``no`` and negative in ``yes``; in ``doubt``, where nothing is
+        said, the share of positives. `n` studies in the zone.
+    """
+
+    name: str
+    share: Interval
+    wrong: Interval
+
+
+def operating_points(
+    scores: Scores, sensitivity_target: float = 0.95, specificity_target: float = 0.95
+) -> tuple[OperatingPoint, OperatingPoint]:
+    """Choose the two thresholds between which a study is uncertain.
+
+    ``high_sensitivity`` is the largest threshold whose sensitivity reaches its target; ``high_specificity`` the
+    smallest probability that occurs whose specificity reaches its target (just above the highest where none that occurs
+    does). A threshold is at most 1: where too many negatives score exactly 1, none reaches the target, and the
+    specificity measured says so.
+    On scores that separate the classes well the two cross, and every threshold between them reaches both targets: both
+    points then take the one in the middle, and no study is uncertain.
+
+    Returns
+    -------
+    tuple of OperatingPoint
+        (high_sensitivity, high_specificity), thresholds never falling. Sensitivity and specificity carry Wilson
+        intervals over the studies of `scores`; they are measured where they were chosen.
+
+    Raises
+    ------
+    ScoresError
+        As `check_scores`; a target outside (0, 1]; one class only.
+    """
+    check_scores(scores)
+    if not (0 < sensitivity_target <= 1 and 0 < specificity_target <= 1):
+        raise ScoresError("Targets for sensitivity and specificity must lie above 0 and not above 1.")
+    positive = np.sort(scores.probabilities[scores.labels == 1])
+    negative = np.sort(scores.probabilities[scores.labels == 0])
+    if not (positive.size and negative.size):
+        raise ScoresError("Operating points need both positive and negative studies, but there is only one class.")
+
+    low = positive[-_needed(sensitivity_target, positive.size)]
+    above = negative[_needed(specificity_target, negative.size) - 1]
+    higher = scores.probabilities[scores.probabilities > above]
+    high = higher.min() if higher.size else min(np.nextafter(above, 1.0), 1.0)
+    if low > high:
+        low = high = (low + high) / 2
+    return (_measured_point("high_sensitivity", low, scores), _measured_point("high_specificity", high, scores))
+
+
+def youden_threshold(scores: Scores) -> float:
+    """Return the probability that occurs at which sensitivity + specificity is largest; of equals the lowest.
+
+    Youden, Cancer 3:32 (1950).
+
+    Raises
+    ------
+    ScoresError
+        As `check_scores`; one class only.
+    """
+    return _cheapest(scores, 1.0, 0.5)
+
+
+def cheapest_threshold(scores: Scores, cost_ratio: float, prevalence: float) -> float:
+    """Return the probability that occurs at which mistakes cost least on average; of equals the lowest.
+
+    The cost is ``cost_ratio * prevalence * (1 - sensitivity) + (1 - prevalence) * (1 - specificity)``. Where calling
+    nothing is cheapest, a threshold just above the highest probability (at most 1) is returned.
+
+    Parameters
+    ----------
+    scores : Scores
+    cost_ratio : float
+        How many false alarms one missed fracture costs, above 0.
+    prevalence : float
+        Share of positives where the threshold will be used, (0, 1).
+
+    Raises
+    ------
+    ScoresError
+        As `check_scores`; one class only; a ratio or prevalence out of range.
+    """
+    if not 0 < cost_ratio < math.inf:
+        raise ScoresError("A cost ratio above 0 was expected, but another number came.")
+    if not 0 < prevalence < 1:
+        raise ScoresError("A prevalence between 0 and 1 was expected, but another number came.")
+    return _cheapest(scores, cost_ratio, prevalence)
+
+
+def triage(
+    scores: Scores, low: float, high: float, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[Zone, Zone, Zone]:
+    """Return what becomes of the studies where there is doubt between two thresholds.
+
+    Raises
+    ------
+    ScoresError
+        As `check_scores`; thresholds that are no numbers or fall.
+    """
+    check_scores(scores)
+    if not low <= high:
+        raise ScoresError("Two thresholds that do not fall were expected, but others came.")
+    p, positive = scores.probabilities, scores.labels == 1
+    inside = {"no": p < low, "doubt": (p >= low) & (p < high), "yes": p >= high}
+    zones = []
+    for name in ZONES:
+        here = np.flatnonzero(inside[name])
+        wrong = positive[here] if name != "yes" else ~positive[here]
+        patients = [scores.patient_ids[place] for place in here]
+        zones.append(
+            Zone(
+                name,
+                rate_interval(inside[name], scores.patient_ids, resamples, seed),
+                rate_interval(wrong, patients, resamples, seed),
+            )
+        )
+    return tuple(zones)
+
+
+def _cheapest(scores: Scores, cost_ratio: float, prevalence: float) -> float:
+    check_scores(scores)
+    positive, negative = (np.sort(scores.probabilities[scores.labels == label]) for label in (1, 0))
+    if not (positive.size and negative.size):
+        raise ScoresError("A threshold is chosen on positive and negative studies, but there is only one class.")
+    distinct = np.unique(scores.probabilities)
+    thresholds = np.append(distinct, np.nextafter(distinct[-1], np.inf))
+    missed = np.searchsorted(positive, thresholds, side="left") / positive.size
+    alarms = 1 - np.searchsorted(negative, thresholds, side="left") / negative.size
+    cost = cost_ratio * prevalence * missed + (1 - prevalence) * alarms
+    # Rounding must not choose between equals.
+    return float(min(thresholds[np.argmax(cost <= cost.min() + 1e-12)], 1.0))
+
+
+def _needed(target: float, n: int) -> int:
+    """Return the smallest k, at least 1, with k / n >= target, by the very division the reader would make."""
+    return int(np.argmax(np.arange(1, n + 1) / n >= target)) + 1
+
+
+def _measured_point(name: str, threshold: float, scores: Scores) -> OperatingPoint:
+    counts = confusion(scores, threshold)
+    return OperatingPoint(
+        name=name,
+        threshold=float(threshold),
+        sensitivity=wilson_interval(counts.tp, counts.tp + counts.fn),
+        specificity=wilson_interval(counts.tn, counts.tn + counts.fp),
+    )

@@ -1,0 +1,140 @@
+"""How often what was said to be likely came to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from core.errors import ScoresError
+from core.metrics.calibration import ECE_BINS, bins_of_equal_width
+from core.metrics.proportions import wilson_interval
+from core.metrics.resampling import Resamples, never_seen, percentile_interval
+from core.metrics.tables import check_scores
+from core.values import Interval, Scores
+
+
+@dataclass(frozen=True, eq=False)
+class ReliabilityBin:
+    """The studies whose probability lies in one bin.
+
+    Attributes
+    ----------
+    low, high : float
+        The bin; `high` belongs to the next bin, but 1 to the last.
+    mean_probability : float
+        Of its studies; NaN where it is empty.
+    positive : Interval
+        Share of positives among them; `n` studies, 0 where it is empty.
+    """
+
+    low: float
+    high: float
+    mean_probability: float
+    positive: Interval
+
+
+@dataclass(frozen=True, eq=False)
+class BrierParts:
+    """The Brier score taken apart; ``brier = reliability - resolution + uncertainty + within``.
+
+    Murphy, J. Appl. Meteorol. 12:595 (1973). Where the probabilities of a bin differ, what they do inside the bin is a
+    part of its own (Stephenson et al., Weather Forecast. 23:752, 2008): their variance less twice their covariance with
+    the labels.
+
+    Attributes
+    ----------
+    brier, reliability, resolution, uncertainty, within : float
+        `reliability` is small where calibration is good; `resolution` large where the bins' shares of positives differ.
+    """
+
+    brier: float
+    reliability: float
+    resolution: float
+    uncertainty: float
+    within: float
+
+
+@dataclass(frozen=True, eq=False)
+class CasesLike:
+    """The studies that scored like one given study, and how many of them were positive.
+
+    Attributes
+    ----------
+    positives, n : int
+        "Of the `n` studies that scored like this one, `positives` had a fracture."
+    low, high : float
+        Lowest and highest probability among them.
+    rate : Interval
+        positives / n with its Wilson interval.
+    """
+
+    positives: int
+    n: int
+    low: float
+    high: float
+    rate: Interval
+
+
+def reliability_curve(resamples: Resamples) -> tuple[ReliabilityBin, ...]:
+    """Return the `ECE_BINS` bins of equal width, empty ones among them, with intervals over patients."""
+    scores = resamples.scores
+    inside = bins_of_equal_width(scores.probabilities)
+    bins = []
+    for number in range(ECE_BINS):
+        here = np.flatnonzero(inside == number)
+        positives = int(scores.labels[here].sum())
+        if here.size and positives in (0, here.size) and resamples.patients > 1:
+            share = never_seen(positives > 0, [scores.patient_ids[place] for place in here], here.size)
+        else:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                samples = resamples.bins[:, number, 2] / resamples.bins[:, number, 0]
+            value = positives / here.size if here.size else np.nan
+            share = percentile_interval(value, samples if resamples.patients > 1 else samples[:0], int(here.size))
+        mean = float(scores.probabilities[here].mean()) if here.size else np.nan
+        bins.append(ReliabilityBin(number / ECE_BINS, (number + 1) / ECE_BINS, mean, share))
+    return tuple(bins)
+
+
+def brier_parts(scores: Scores) -> BrierParts:
+    """Take the Brier score apart over the bins of `reliability_curve`. Raises as `check_scores`."""
+    check_scores(scores)
+    p, y = scores.probabilities, scores.labels.astype(np.float64)
+    inside = bins_of_equal_width(p)
+    share = np.bincount(inside, minlength=ECE_BINS) / p.size
+    some = np.maximum(share * p.size, 1)
+    said, seen = (np.bincount(inside, values, ECE_BINS) / some for values in (p, y))
+    base = y.mean()
+    apart_p, apart_y = p - said[inside], y - seen[inside]
+    return BrierParts(
+        brier=float(np.mean((p - y) ** 2)),
+        reliability=float(np.sum(share * (said - seen) ** 2)),
+        resolution=float(np.sum(share * (seen - base) ** 2)),
+        uncertainty=float(base * (1 - base)),
+        within=float(np.mean(apart_p**2) - 2 * np.mean(apart_p * apart_y)),
+    )
+
+
+def cases_like(scores: Scores, probability: float, minimum: int = 20) -> CasesLike:
+    """Count how many of the studies that scored like `probability` were positive.
+
+    "Like" is within 0.05 of it; where that holds fewer than `minimum` studies, the nearest `minimum` of them, and
+    every study as near as the farthest of those. With fewer than `minimum` studies in all, all of them.
+
+    Raises
+    ------
+    ScoresError
+        As `check_scores`; a probability outside [0, 1]; a minimum below 1.
+    """
+    check_scores(scores)
+    if not 0 <= probability <= 1:
+        raise ScoresError("A probability from 0 to 1 was expected.")
+    if minimum < 1:
+        raise ScoresError(f"At least one study must be asked for, but {minimum} came.")
+    distances = np.abs(scores.probabilities - probability)
+    rank = min(minimum, distances.size) - 1
+    reach = max(0.05, float(np.partition(distances, rank)[rank]))
+    like = distances <= reach + 1e-12  # 0.65 - 0.6 is not quite 0.05
+    positives, n = int(np.sum(scores.labels[like] == 1)), int(np.sum(like))
+    chosen = scores.probabilities[like]
+    return CasesLike(positives, n, float(chosen.min()), float(chosen.max()), wilson_interval(positives, n))

@@ -1,0 +1,418 @@
+"""Resamples of the patients: what every interval comes from.
+
+Intervals are 95% percentile intervals of a bootstrap over patients (a cluster bootstrap: the studies of a patient are
+drawn together, since they are not independent). Efron and Tibshirani, An Introduction to the Bootstrap (1993); Field
+and Welsh, J. R. Stat. Soc. B 69:369 (2007) for clusters.
+
+Every estimate is a function of how often each patient is drawn, and one resample is one row of such weights, so many
+resamples are computed at once, and all comes from running sums over studies that were sorted once. Patients
+are drawn in the order of their ids, so that two models measured on the same patients with the same seed saw the same
+resamples: the difference of an estimate, resample by resample, is a paired difference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from core.errors import ScoresError
+from core.metrics.calibration import ECE_BINS, LOG_LOSS_FLOOR, bins_of_equal_count, bins_of_equal_width
+from core.metrics.proportions import wilson_interval
+from core.metrics.tables import check_scores
+from core.values import Interval, Scores
+
+Statistic = Callable[[np.ndarray], np.ndarray]
+
+RESAMPLES = 2000
+WITHOUT_THRESHOLD = ("auc", "average_precision", "brier", "ece", "adaptive_ece", "log_loss")
+"""Estimates that need no threshold."""
+
+THRESHOLDS_KEPT = 2000
+"""Counts of every resample are kept at so many thresholds; between two of them they are interpolated."""
+
+# Cells of the (resamples, studies) arrays that are held at once: half a MiB of float64, so that they stay in the cache
+# of a core between one pass and the next.
+_CELLS_AT_ONCE = 65_536
+
+
+@dataclass(frozen=True, eq=False)
+class Resamples:
+    """Scores, and what resampling their patients made of them.
+
+    Attributes
+    ----------
+    scores : Scores
+    seed : int
+    patients : int
+    values : Mapping of str to float
+        The estimates of `WITHOUT_THRESHOLD`; NaN where undefined.
+    samples : Mapping of str to numpy.ndarray
+        The same in each resample, float64, shape (resamples,).
+    thresholds : numpy.ndarray
+        Falling: at most `THRESHOLDS_KEPT` of the distinct probabilities, the highest and the lowest among them.
+    tp, fp : numpy.ndarray
+        How many positive and how many negative studies have at least that probability, in each resample; float32, shape
+        (resamples, thresholds).
+    positives, negatives : numpy.ndarray
+        Studies of each class in each resample, shape (resamples,).
+    bins : numpy.ndarray
+        Shape (resamples, ECE_BINS, 3): of the studies in each bin of equal width their number, the sum of their
+        probabilities and the number of positives.
+    """
+
+    scores: Scores
+    seed: int
+    patients: int
+    values: Mapping[str, float]
+    samples: Mapping[str, np.ndarray]
+    thresholds: np.ndarray
+    tp: np.ndarray
+    fp: np.ndarray
+    positives: np.ndarray
+    negatives: np.ndarray
+    bins: np.ndarray
+
+    def __post_init__(self) -> None:
+        arrays = (self.thresholds, self.tp, self.fp, self.positives, self.negatives, self.bins)
+        for array in (*arrays, *self.samples.values()):
+            array.flags.writeable = False
+
+    def counts_at(self, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return tp, fp, tn and fn of every resample at each of `thresholds`, float64, shape (resamples, thresholds).
+
+        Exact where the studies have at most `THRESHOLDS_KEPT` distinct probabilities; else what lies between two kept
+        thresholds is taken in proportion to the studies themselves.
+        """
+        thresholds = np.asarray(thresholds, np.float64)
+        tp, fp = (
+            _between(kept, self._counted(label, self.thresholds), self._counted(label, thresholds))
+            for label, kept in ((1, self.tp), (0, self.fp))
+        )
+        return tp, fp, self.negatives[:, None] - fp, self.positives[:, None] - tp
+
+    def _counted(self, label: int, thresholds: np.ndarray) -> np.ndarray:
+        """Return how many of the studies with a label have at least each of `thresholds`."""
+        ranked = np.sort(self.scores.probabilities[self.scores.labels == label])
+        return ranked.size - np.searchsorted(ranked, thresholds, side="left")
+
+
+def resample(scores: Scores, resamples: int = RESAMPLES, seed: int = 0) -> Resamples:
+    """Resample the patients of `scores` and measure every resample.
+
+    Parameters
+    ----------
+    scores : Scores
+    resamples : int
+        At least 1.
+    seed : int
+        The same scores, resamples and seed give the same numbers.
+
+    Raises
+    ------
+    ScoresError
+        As `check_scores`; fewer than one resample.
+    """
+    check_scores(scores)
+    if resamples < 1:
+        raise ScoresError(f"At least one bootstrap resample is needed, but {resamples} were asked for.")
+    estimates = _Estimates(scores)
+    whole = estimates(np.ones((1, estimates.patients)))
+    chunks = _chunks(resamples, max(estimates.studies, estimates.patients))
+    parts = [estimates(draw_patients(estimates.patients, numbers, seed)) for numbers in chunks]
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in whole}
+    return Resamples(
+        scores=scores,
+        seed=seed,
+        patients=estimates.patients,
+        values={name: float(whole[name][0]) for name in WITHOUT_THRESHOLD},
+        samples={name: joined.pop(name) for name in WITHOUT_THRESHOLD},
+        thresholds=estimates.thresholds,
+        **joined,
+    )
+
+
+def draw_patients(patients: int, numbers: range, seed: int) -> np.ndarray:
+    """Draw as many patients as there are, with replacement, once for each of the resamples `numbers`.
+
+    A resample of a seed has its own stream of random numbers: it is the same whatever is drawn beside it.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64, shape (numbers, patients): how often each patient came.
+    """
+    drawn = np.empty((len(numbers), patients))
+    for row, number in zip(drawn, numbers, strict=True):
+        rng = np.random.default_rng((seed, number))
+        row[:] = np.bincount(rng.integers(0, patients, size=patients, dtype=np.uint32), minlength=patients)
+    return drawn
+
+
+def codes_of(patients: Sequence[str]) -> np.ndarray:
+    """Return each case's patient as a number from 0, in the order of the ids."""
+    return np.unique(np.array(patients, dtype=object), return_inverse=True)[1]
+
+
+def percentile_interval(value: float, samples: np.ndarray, n: int) -> Interval:
+    """Return an estimate with the interval that holds 95% of what it was in resamples.
+
+    Resamples in which it is not defined are left out; the interval is stretched to hold the estimate where it lies
+    beside it (resampling biases some, such as the calibration error, upwards). NaN limits where nothing is left.
+    """
+    samples = samples[np.isfinite(samples)]
+    if math.isnan(value) or not samples.size:
+        return Interval(value, math.nan, math.nan, n)
+    low, high = np.percentile(samples, (2.5, 97.5))
+    return Interval(value, min(float(low), value), max(float(high), value), n)
+
+
+def interval_of(
+    statistic: Statistic, patients: Sequence[str], resamples: int = RESAMPLES, seed: int = 0, n: int | None = None
+) -> Interval:
+    """Return any statistic of weighted cases with its 95% percentile interval over resamples of the patients.
+
+    Parameters
+    ----------
+    statistic : callable
+        How often each case is drawn, shape (resamples, cases), to the statistic's values, shape (resamples,).
+    patients : sequence of str
+        One for each case.
+    resamples, seed : int
+    n : int, optional
+        Cases that the estimate rests on, where it is not all of them.
+
+    Returns
+    -------
+    Interval
+        As `percentile_interval`; NaN limits where there are fewer than two patients.
+    """
+    codes = codes_of(patients)
+    n = codes.size if n is None else n
+    if not codes.size:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    value = float(statistic(np.ones((1, codes.size)))[0])
+    if math.isnan(value) or codes.max() < 1:
+        return Interval(value, math.nan, math.nan, n)
+    drawn = (draw_patients(int(codes.max()) + 1, numbers, seed) for numbers in _chunks(resamples, codes.size))
+    return percentile_interval(value, np.concatenate([statistic(weights[:, codes]) for weights in drawn]), n)
+
+
+def rate_interval(
+    holds: Sequence[bool], patients: Sequence[str], resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """Return the share of cases in which something holds, with its interval over patients.
+
+    Resampling cannot show what was never seen: where it holds in none or in all cases, the limits are those of Wilson's
+    interval over as many patients.
+    """
+    holds = np.asarray(holds, bool)
+    if holds.size and (holds.all() or not holds.any()):
+        return never_seen(bool(holds.all()), patients, holds.size)
+    return interval_of(mean_of(holds), patients, resamples, seed)
+
+
+def never_seen(always: bool, patients: Sequence[str], n: int) -> Interval:
+    """Return the interval of a share of exactly 0, or of 1 where `always`: Wilson's, over the patients."""
+    count = len(set(patients))
+    return replace(wilson_interval(count if always else 0, count), n=n)
+
+
+def mean_of(values: Sequence[float]) -> Statistic:
+    """Return the weighted mean as a statistic."""
+    values = np.asarray(values, np.float64)
+    return lambda weights: np.einsum("ij,j->i", weights, values) / weights.sum(axis=1)
+
+
+def quantile_of(values: Sequence[float], share: float) -> Statistic:
+    """Return a weighted quantile as a statistic: the smallest value that at least `share` of the weight reaches.
+
+    Where exactly that share is reached, the mean of this value and the next: the median of an even count.
+    """
+    values = np.asarray(values, np.float64)
+    order = np.argsort(values, kind="stable")
+    ranked = values[order]
+
+    def quantile(weights: np.ndarray) -> np.ndarray:
+        reached = np.cumsum(weights[:, order], axis=1)
+        needed = share * reached[:, -1:]
+        low = ranked[np.argmax(reached >= needed - 1e-9, axis=1)]
+        high = ranked[np.argmax((reached > needed + 1e-9) | (reached == reached[:, -1:]), axis=1)]
+        return (low + high) / 2
+
+    return quantile
+
+
+def auc_of(labels: Sequence[int], scores: Sequence[float]) -> Statistic:
+    """Return the weighted area under the ROC curve as a statistic; NaN where a resample lacks a class.
+
+    Parameters
+    ----------
+    labels : sequence of int
+        0 or 1.
+    scores : sequence of float
+        Any finite numbers; ties count half.
+    """
+    ranks = _Ranks(np.asarray(labels), np.asarray(scores, np.float64))
+
+    def area(weights: np.ndarray) -> np.ndarray:
+        drawn = {label: np.take(weights, cases, axis=1) for label, cases in ranks.order.items()}
+        return ranks.areas(drawn, {label: _running(each) for label, each in drawn.items()})["auc"]
+
+    return area
+
+
+class _Ranks:
+    """The cases of each class from the highest score down, and what depends on that order alone.
+
+    One running sum of weights over each class tells how many cases lie at or above any score.
+
+    Attributes
+    ----------
+    order, scores : dict of int to numpy.ndarray
+        Label -> cases, and their scores, falling.
+    """
+
+    def __init__(self, labels: np.ndarray, scores: np.ndarray) -> None:
+        self.order, self.scores = {}, {}
+        for label in (0, 1):
+            cases = np.flatnonzero(labels == label)
+            self.order[label] = cases[np.argsort(-scores[cases], kind="stable")]
+            self.scores[label] = scores[self.order[label]]
+        # How many positives lie strictly above, and how many at or above, each negative; and so on.
+        self.above = self.places(1, self.scores[0], strictly=True)
+        self.not_below = self.places(1, self.scores[0])
+        self.ties = bool((self.above != self.not_below).any())
+        self.own_rank = self.places(1, self.scores[1])
+        self.false = self.places(0, self.scores[1])
+
+    def places(self, label: int, thresholds: np.ndarray, strictly: bool = False) -> np.ndarray:
+        """Return how many cases with a label lie at or above, or strictly above, each of `thresholds`."""
+        return np.searchsorted(-self.scores[label], -thresholds, side="left" if strictly else "right")
+
+    def areas(self, drawn: Mapping[int, np.ndarray], running: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return AUC and average precision of each resample.
+
+        Parameters
+        ----------
+        drawn, running : Mapping of int to numpy.ndarray
+            Label -> how often each case in `order` is drawn, (resamples, cases), and the running sums of that.
+        """
+        above = np.take(running[1], self.not_below, axis=1)
+        if self.ties:
+            above += np.take(running[1], self.above, axis=1)
+            above /= 2
+        true, called = np.take(running[1], self.own_rank, axis=1), np.take(running[0], self.false, axis=1)
+        called += true
+        np.divide(true, called, out=true, where=called > 0)
+        positives, negatives = running[1][:, -1], running[0][:, -1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {
+                "auc": np.einsum("ij,ij->i", drawn[0], above) / (positives * negatives),
+                "average_precision": np.einsum("ij,ij->i", drawn[1], true) / positives,
+            }
+
+
+class _Estimates:
+    """All that `Resamples` holds, as a function of how often each patient is drawn.
+
+    Parameters
+    ----------
+    scores : Scores
+        Already checked.
+    """
+
+    def __init__(self, scores: Scores) -> None:
+        codes, p = codes_of(scores.patient_ids), scores.probabilities
+        self.studies, self.patients = p.size, int(codes.max()) + 1
+        distinct = np.unique(p)[::-1]
+        kept = np.unique(np.linspace(0, distinct.size - 1, min(THRESHOLDS_KEPT, distinct.size)).round().astype(int))
+        self.thresholds = distinct[kept]
+        self._ranks = _Ranks(scores.labels, p)
+        self._codes = {label: codes[cases] for label, cases in self._ranks.order.items()}
+        said = {1: self._ranks.scores[1], 0: 1 - self._ranks.scores[0]}  # of what came to be
+        self._squares = {label: (1 - each) ** 2 for label, each in said.items()}
+        self._logs = {label: -np.log(np.clip(each, LOG_LOSS_FLOOR, 1)) for label, each in said.items()}
+        self._at = {label: self._ranks.places(label, self.thresholds) for label in (0, 1)}
+        # Studies sorted by probability lie bin after bin; each bin ends where the next begins.
+        self._width, self._count = (
+            {label: self._ranks.places(label, begins) for label in (0, 1)}
+            for begins in (_begins(p, bins_of_equal_width(p), ECE_BINS), _begins(p, bins_of_equal_count(p)))
+        )
+
+    def __call__(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Return all for `weights` of shape (resamples, patients)."""
+        drawn = {label: np.take(weights, codes, axis=1) for label, codes in self._codes.items()}
+        running = {label: _running(each) for label, each in drawn.items()}
+        said = {label: _running(each * self._ranks.scores[label]) for label, each in drawn.items()}
+        positives, negatives = running[1][:, -1], running[0][:, -1]
+        total = positives + negatives
+
+        def within(sums: Mapping[int, np.ndarray], ends: Mapping[int, np.ndarray], label: int) -> np.ndarray:
+            return np.diff(np.take(sums[label], ends[label], axis=1), axis=1, prepend=0)
+
+        bins, equal = (
+            [
+                within(running, ends, 0) + within(running, ends, 1),
+                within(said, ends, 0) + within(said, ends, 1),
+                within(running, ends, 1),
+            ]
+            for ends in (self._width, self._count)
+        )
+        return {
+            **self._ranks.areas(drawn, running),
+            "brier": sum(np.einsum("ij,j->i", drawn[label], self._squares[label]) for label in (0, 1)) / total,
+            "log_loss": sum(np.einsum("ij,j->i", drawn[label], self._logs[label]) for label in (0, 1)) / total,
+            "ece": np.abs(bins[1] - bins[2]).sum(axis=1) / total,
+            "adaptive_ece": np.abs(equal[1] - equal[2]).sum(axis=1) / total,
+            "tp": np.take(running[1], self._at[1], axis=1).astype(np.float32),
+            "fp": np.take(running[0], self._at[0], axis=1).astype(np.float32),
+            "positives": positives,
+            "negatives": negatives,
+            "bins": np.stack(bins, axis=-1)[:, ::-1],
+        }
+
+
+def _begins(probabilities: np.ndarray, bins: np.ndarray, count: int | None = None) -> np.ndarray:
+    """Return the lowest probability of each bin, from the highest bin down; an empty one begins where the next does."""
+    count = int(bins.max()) + 1 if count is None else count
+    lowest = np.full(count, np.inf)
+    np.minimum.at(lowest, bins, probabilities)
+    return np.minimum.accumulate(lowest[::-1])
+
+
+def _chunks(resamples: int, cells: int) -> list[range]:
+    """Split the resamples into as many at once as the cache holds, `cells` of an array each."""
+    rows = max(1, _CELLS_AT_ONCE // cells)
+    return [range(start, min(start + rows, resamples)) for start in range(0, resamples, rows)]
+
+
+def _running(weights: np.ndarray) -> np.ndarray:
+    """Return running sums along the second axis, with a 0 before the first."""
+    out = np.empty((weights.shape[0], weights.shape[1] + 1))
+    out[:, 0] = 0
+    np.cumsum(weights, axis=1, out=out[:, 1:])
+    return out
+
+
+def _between(kept: np.ndarray, counted: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Interpolate the counts of every resample.
+
+    Parameters
+    ----------
+    kept : numpy.ndarray
+        Shape (resamples, thresholds): counts at the kept thresholds.
+    counted : numpy.ndarray
+        Shape (thresholds,), never falling: the studies' own counts there.
+    wanted : numpy.ndarray
+        The studies' own counts where the resamples' are asked for.
+    """
+    upper = np.minimum(np.searchsorted(counted, wanted, side="left"), counted.size - 1)
+    lower = np.where(upper > 0, upper - 1, 0)
+    first = np.where(upper > 0, counted[lower], 0)
+    gap = counted[upper] - first
+    share = np.divide(wanted - first, gap, out=np.ones(wanted.size), where=gap > 0)
+    below = np.where(upper > 0, kept[:, lower], 0).astype(np.float64)
+    return below + share * (kept[:, upper] - below)

@@ -1,0 +1,141 @@
+"""Scores as tables: checked, read and written."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from core.errors import ScoresError
+from core.values import Scores
+
+SCORES_COLUMNS = ("study_id", "patient_id", "label", "probability")
+SPLIT_COLUMN = "split"
+
+
+def check_scores(scores: Scores) -> None:
+    """Raise ScoresError unless the scores can be measured.
+
+    Raises
+    ------
+    ScoresError
+        No study; lengths that differ; a label other than 0 or 1; a probability that is NaN or outside [0, 1]; a study
+        that appears twice; a study without a patient.
+    """
+    n = len(scores.study_ids)
+    lengths = {n, len(scores.patient_ids), *scores.labels.shape, *scores.probabilities.shape}
+    lengths |= {len(values) for values in scores.columns.values()}
+    if scores.labels.ndim != 1 or scores.probabilities.ndim != 1 or len(lengths) != 1:
+        raise ScoresError("Every study needs one patient, one label and one probability, but their numbers differ.")
+    if n == 0:
+        raise ScoresError("At least one scored study is needed, but there is none.")
+    wrong = int(np.count_nonzero(~np.isin(scores.labels, (0, 1))))
+    if wrong:
+        raise ScoresError(f"Labels must be 0 or 1, but {wrong} of {n} are not.")
+    wrong = n - int(np.count_nonzero((scores.probabilities >= 0) & (scores.probabilities <= 1)))
+    if wrong:
+        raise ScoresError(f"Probabilities must be numbers from 0 to 1, but {wrong} of {n} are not.")
+    repeated = n - len(set(scores.study_ids))
+    if repeated:
+        raise ScoresError(f"Each study must be scored once, but {repeated} of {n} rows repeat a study.")
+    nameless = sum(not patient for patient in scores.patient_ids)
+    if nameless:
+        raise ScoresError(f"Every study needs a patient id, but {nameless} of {n} have none.")
+
+
+def read_scores(path: Path | str, checkpoint_id: str = "", split: str = "") -> Scores:
+    """Read a table of scores: columns study_id, patient_id, label (0 or 1) and probability.
+
+    Parameters
+    ----------
+    path : pathlib.Path or str
+    checkpoint_id : str
+        Of the checkpoint that gave them, where it is known.
+    split : str
+        Where the table has a column ``split``, only the rows of this split are taken; without a name it may hold only
+        one split, since studies a threshold was chosen on must not be mixed with those it is tested on.
+
+    Returns
+    -------
+    Scores
+        Further columns (view, sex, ...) are kept as text in ``columns``.
+
+    Raises
+    ------
+    ScoresError
+        No such table, not a table, a column missing or named twice, a label or probability that is not a number, no row
+        of the split or several splits and none named; and as `check_scores`.
+    """
+    columns, rows = _read_rows(path)
+    if SPLIT_COLUMN in columns:
+        place = columns.index(SPLIT_COLUMN)
+        splits = sorted({row[place] for row in rows})
+        if split and rows and split not in splits:
+            raise ScoresError("The table has no studies of the split that was asked for.")
+        if not split and len(splits) > 1:
+            raise ScoresError(f"The table holds {len(splits)} splits, so one of them must be named, but none is.")
+        rows = [row for row in rows if row[place] == split] if split else rows
+        split = split or (splits[0] if splits else "")
+    values = dict(zip(columns, map(tuple, zip(*rows, strict=True)) if rows else [()] * len(columns), strict=True))
+    labels = _numbers(values["label"], "label")
+    if not np.isin(labels, (0.0, 1.0)).all():  # before the cast to int8 can hide a 0.5
+        raise ScoresError("Labels must be 0 or 1, but the table holds others.")
+    scores = Scores(
+        checkpoint_id=checkpoint_id,
+        split=split,
+        study_ids=values["study_id"],
+        patient_ids=values["patient_id"],
+        labels=labels,
+        probabilities=_numbers(values["probability"], "probability"),
+        columns={name: values[name] for name in columns if name and name not in (*SCORES_COLUMNS, SPLIT_COLUMN)},
+    )
+    check_scores(scores)
+    return scores
+
+
+def write_scores(scores: Scores, path: Path | str) -> None:
+    """Write `scores` as the table that `read_scores` reads; every probability comes back bit for bit.
+
+    Raises
+    ------
+    ScoresError
+        It cannot be written.
+    """
+    columns = (scores.study_ids, scores.patient_ids, scores.labels.tolist(), map(repr, scores.probabilities.tolist()))
+    try:
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow((*SCORES_COLUMNS, *scores.columns))
+            table.writerows(zip(*columns, *scores.columns.values(), strict=True))
+    except OSError as error:
+        raise ScoresError("A place where the table of scores can be written was expected, but it cannot be.") from error
+
+
+def _read_rows(path: Path | str) -> tuple[list[str], list[list[str]]]:
+    """Return the names of the columns and the rows' texts, an absent one being empty."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            table = csv.reader(file)
+            columns = [name.strip() for name in next(table, ())]
+            missing = [name for name in SCORES_COLUMNS if name not in columns]
+            if missing:
+                raise ScoresError(
+                    f"A table of scores needs the columns {', '.join(SCORES_COLUMNS)}, but it has no {missing[0]}."
+                )
+            named = [name for name in columns if name]
+            if len(set(named)) < len(named):
+                raise ScoresError("Each column of a table of scores needs a name of its own, but two share one.")
+            width = len(columns)
+            rows = [[text.strip() for text in row[:width]] + [""] * (width - len(row)) for row in table if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ScoresError("A table of scores was expected, but there is no file that can be read as one.") from error
+    return columns, rows
+
+
+def _numbers(texts: Iterable[str], column: str) -> np.ndarray:
+    try:
+        return np.array([float(text) for text in texts], dtype=np.float64)
+    except ValueError as error:
+        raise ScoresError(f"Every {column} must be a number, but at least one is not.") from error

@@ -1,0 +1,157 @@
+"""Prevalence, thousands, decision curves and subgroups: against Bayes' rule, plain loops and hand-worked tables."""
+
+import math
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import ScoresError
+from core.metrics import (
+    at_prevalence,
+    evaluate,
+    evaluate_scores,
+    net_benefit,
+    per_thousand,
+    resample,
+    subgroups,
+    taken,
+)
+from tests.test_metrics import make_scores, random_scores
+
+
+def test_predictive_values_at_the_studies_own_prevalence_are_those_measured():
+    scores = random_scores(1, n=300)
+    drawn = resample(scores, 300)
+    found, whole = at_prevalence(drawn, 0.4, scores.labels.mean()), evaluate(drawn, 0.4)
+    assert found.ppv.value == pytest.approx(whole.precision.value)
+    assert found.npv.value == pytest.approx(whole.npv.value)
+    assert found.needed_to_review.value == pytest.approx(1 / whole.precision.value)
+    assert found.called.value == pytest.approx(np.mean(scores.probabilities >= 0.4))
+    assert found.ppv.low < found.ppv.value < found.ppv.high
+
+
+def test_predictive_values_by_bayes_rule():
+    # 9 of 10 positives found, 8 of 10 negatives passed; of 1,000 with 100 positives: 90 found, 180 called in vain.
+    scores = make_scores([1] * 10 + [0] * 10, [0.9] * 9 + [0.1] + [0.1] * 8 + [0.9] * 2)
+    found = at_prevalence(resample(scores, 50), 0.5, 0.1)
+    assert found.ppv.value == pytest.approx(90 / 270)
+    assert found.npv.value == pytest.approx(720 / 730)
+    assert found.needed_to_review.value == pytest.approx(3)
+    assert found.called.value == pytest.approx(0.27)
+    never = at_prevalence(resample(scores, 50), 0.5, 0.0)
+    assert never.ppv.value == 0
+    assert math.isnan(never.needed_to_review.value)
+    for prevalence in (-0.1, 1.1, math.nan):
+        with pytest.raises(ScoresError, match="prevalence"):
+            at_prevalence(resample(scores, 5), 0.5, prevalence)
+
+
+def test_a_thousand_patients_by_hand():
+    found = per_thousand(0.9, 0.8, 0.1)
+    assert (found.found, found.missed, found.false_alarms, found.passed) == (90, 10, 180, 720)
+    with pytest.raises(ScoresError, match="Sensitivity"):
+        per_thousand(math.nan, 0.5, 0.5)
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_a_thousand_stay_a_thousand(sensitivity, specificity, prevalence):
+    found = per_thousand(sensitivity, specificity, prevalence)
+    counts = (found.found, found.missed, found.false_alarms, found.passed)
+    assert sum(counts) == 1000
+    assert min(counts) >= 0
+
+
+def test_net_benefit_is_what_its_definition_says():
+    scores = random_scores(5, n=200, decimals=2)
+    curve = net_benefit(resample(scores, 100))
+    n, positive = len(scores.study_ids), scores.labels == 1
+    for at, model, everything in zip(curve.thresholds, curve.model, curve.call_all, strict=True):
+        called = scores.probabilities >= at
+        odds = at / (1 - at)
+        assert model == pytest.approx(np.sum(called & positive) / n - np.sum(called & ~positive) / n * odds)
+        assert everything == pytest.approx(positive.mean() - (~positive).mean() * odds)
+    assert (curve.low <= curve.model).all()
+    assert (curve.model <= curve.high).all()
+    assert (curve.high - curve.low)[20] > 0.02
+
+
+def test_net_benefit_at_another_prevalence_weighs_the_classes():
+    scores = random_scores(6, n=200, decimals=2)
+    at = 0.3
+    curve = net_benefit(resample(scores, 50), [at], prevalence=0.1)
+    whole = evaluate_scores(scores, at, 5)
+    expected = 0.1 * whole.sensitivity.value - 0.9 * (1 - whole.specificity.value) * at / (1 - at)
+    assert curve.model[0] == pytest.approx(expected)
+    assert curve.call_all[0] == pytest.approx(0.1 - 0.9 * at / (1 - at))
+    for wrong in ([], [0.0], [1.0], [0.5, 0.4]):
+        with pytest.raises(ScoresError, match="thresholds"):
+            net_benefit(resample(scores, 5), wrong)
+
+
+def test_one_class_has_no_net_benefit_but_no_fault_either():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        curve = net_benefit(resample(make_scores([1, 1], [0.2, 0.8]), 10))
+    assert np.isnan(curve.model).all()
+
+
+# --- subgroups -------------------------------------------------------------------------------------------------------
+
+
+def with_columns(scores, **columns):
+    return replace(scores, columns={name: tuple(values) for name, values in columns.items()})
+
+
+def test_subgroups_are_measured_as_if_they_stood_alone():
+    scores = random_scores(7, n=200)
+    views = ["PA" if number % 3 else "LATERAL" for number in range(200)]
+    groups = subgroups(with_columns(scores, view=views), "view", 0.5, 100)
+    assert [group.value for group in groups] == ["LATERAL", "PA"]
+    for group in groups:
+        part = taken(scores, np.flatnonzero(np.array(views) == group.value))
+        alone = evaluate_scores(part, 0.5, 100)
+        assert (group.n, group.positives, group.patients) == (alone.n, alone.positives, alone.patients)
+        assert (group.auc.value, group.auc.low, group.auc.high) == (alone.auc.value, alone.auc.low, alone.auc.high)
+        assert group.sensitivity.value == alone.sensitivity.value
+        assert group.too_small == ""
+
+
+def test_a_group_too_small_says_so_and_gives_no_number():
+    labels = [1] * 12 + [0] * 12 + [1] * 11 + [0] * 3
+    scores = make_scores(labels, np.linspace(0, 1, 38))
+    groups = subgroups(with_columns(scores, sex=["F"] * 24 + ["M"] * 14), "sex", 0.5, 20)
+    assert groups[0].auc is not None
+    small = groups[1]
+    assert small.auc is None
+    assert small.specificity is None
+    assert small.sensitivity.n == 11
+    assert small.too_small == "Too few to say: 3 negative of 14 studies, 10 are needed."
+
+
+def test_ages_become_bands_and_what_is_not_recorded_comes_last():
+    scores = make_scores([0, 1] * 4, np.linspace(0, 1, 8))
+    ages = ["7", "70", "17.9", "", "9.99", "10", "120", "49"]
+    groups = subgroups(with_columns(scores, age_years=ages), "age_years", 0.5, 5)
+    assert [(group.value, group.n) for group in groups] == [
+        ("0 to 9 years", 2),
+        ("10 to 17 years", 2),
+        ("18 to 49 years", 1),
+        ("70 years and over", 2),
+        ("not recorded", 1),
+    ]
+    words = subgroups(with_columns(scores, age=["child", "adult"] * 4), "age", 0.5, 5)
+    assert [group.value for group in words] == ["adult", "child"]
+
+
+def test_columns_that_do_not_divide():
+    scores = make_scores([0, 1] * 10, np.linspace(0, 1, 20))
+    with pytest.raises(ScoresError, match="none of that name"):
+        subgroups(scores, "view", 0.5)
+    with pytest.raises(ScoresError, match="this has 20"):
+        subgroups(with_columns(scores, film=map(str, range(20))), "film", 0.5)
+    with pytest.raises(ScoresError, match="numbers differ"):
+        subgroups(with_columns(scores, view=["PA"]), "view", 0.5)
