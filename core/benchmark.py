@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.errors import ScaphoidError
-from core.values import Checkpoint, Radiograph, WristRegion
+from core.values import Checkpoint, Radiograph, Scores, WristRegion
 
 if TYPE_CHECKING:
     from core.classifier import Classifier
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 FILM_SIZE = 1024
 SMOOTHGRAD_SAMPLES = 20
 RANDOM_BACKBONE = "efficientnetlite0"
+METRICS_STUDIES = 10_000
 TRAINING_BACKBONE, TRAINING_SIZE, TRAINING_FILMS = "densenet169", 128, 32
 
 
@@ -220,6 +221,24 @@ def time_training(subject: Subject, repeat: int) -> Row:
     )
 
 
+def time_metrics(subject: Subject, repeat: int) -> Row:
+    """Time all metrics of 10,000 studies with 2,000 resamples of their patients, whatever the checkpoint.
+
+    The rival takes minutes, so a hundredth of its resamples is timed and counted a hundred times.
+    """
+    from core.metrics import RESAMPLES, evaluate_scores
+
+    scores = random_scores(METRICS_STUDIES)
+    ours, hundredth = measure(
+        lambda: evaluate_scores(scores, 0.5), lambda: _loop_over_library(scores, RESAMPLES // 100), min(repeat, 5)
+    )
+    name = f"all metrics, {METRICS_STUDIES:,} studies"
+    return replace(
+        _row(name, (ours, 100 * hundredth), "a loop over scikit-learn", repeat, subject),
+        checkpoint=f"{RESAMPLES:,} resamples",
+    )
+
+
 ROWS: Mapping[str, Callable[[Subject, int], Row]] = MappingProxyType(
     {
         "predict": time_predict,
@@ -227,6 +246,7 @@ ROWS: Mapping[str, Callable[[Subject, int], Row]] = MappingProxyType(
         "gradcam": time_gradcam,
         "smoothgrad": time_smoothgrad,
         "scorecam": time_scorecam,
+        "metrics": time_metrics,
         "train": time_training,
     }
 )
@@ -259,6 +279,42 @@ def _library_gradcam(subject: Subject) -> Callable[[np.ndarray], np.ndarray]:
 
     gradcam, layer = Gradcam(_logit_model(subject)), subject.classifier.checkpoint.feature_layer
     return lambda square: gradcam(_score, square, penultimate_layer=layer, seek_penultimate_conv_layer=False)
+
+
+def random_scores(studies: int) -> Scores:
+    """Return random scores of as many studies, of not quite as many patients."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, studies)
+    probabilities = 1 / (1 + np.exp(-rng.normal(2 * labels - 1, 1.5)))
+    patients = rng.integers(0, studies * 9 // 10, studies)
+    return Scores(
+        "random",
+        "test",
+        tuple(f"study{number}" for number in range(studies)),
+        tuple(f"patient{number}" for number in patients),
+        labels,
+        probabilities,
+    )
+
+
+def _loop_over_library(scores: Scores, resamples: int) -> list[list[float]]:
+    """Resample the patients and measure each resample with scikit-learn, one metric after the other."""
+    from sklearn import metrics as library
+
+    patients, codes = np.unique(np.array(scores.patient_ids), return_inverse=True)
+    rng, found = np.random.default_rng(0), []
+    for _ in range(resamples):
+        times = np.bincount(rng.integers(0, patients.size, patients.size), minlength=patients.size)[codes]
+        labels, probabilities = np.repeat(scores.labels, times), np.repeat(scores.probabilities, times)
+        called = probabilities >= 0.5
+        of_probabilities = ("roc_auc_score", "average_precision_score", "brier_score_loss", "log_loss")
+        of_calls = ("recall_score", "precision_score", "f1_score", "accuracy_score", "balanced_accuracy_score")
+        of_calls += ("cohen_kappa_score", "matthews_corrcoef")
+        row = [getattr(library, name)(labels, probabilities) for name in of_probabilities]
+        row += [getattr(library, name)(labels, called) for name in of_calls]
+        row += [score(labels, called, pos_label=0) for score in (library.recall_score, library.precision_score)]
+        found.append(row)
+    return found
 
 
 def load_subject(checkpoint_id: str | None = None) -> Subject:
