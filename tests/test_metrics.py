@@ -249,15 +249,34 @@ def test_interval_of_a_calibration_error_of_zero_holds_zero():
     assert ece.high > 0.01
 
 
-def test_interval_covers_the_truth_about_as_often_as_it_says():
-    """Sensitivity 0.8 known: of 200 samples, the 95% interval holds it in 88% to 99%."""
-    held = 0
-    for seed in range(200):
-        called = np.random.default_rng(seed).random(150) < 0.8
-        scores = make_scores(np.ones(150, int), np.where(called, 0.9, 0.1))
-        interval = evaluate_scores(scores, 0.5, resamples=200, seed=seed).sensitivity
-        held += interval.low <= 0.8 <= interval.high
-    assert 0.88 <= held / 200 <= 0.99
+def drawn_studies(seed, patients):
+    """Studies of patients some of whom score high whatever they have: one to three studies a patient, 40% positive."""
+    rng = np.random.default_rng(seed)
+    codes = np.repeat(np.arange(patients), rng.integers(1, 4, patients))
+    labels = (rng.random(codes.size) < 0.4).astype(int)
+    logits = rng.normal(0, 1, patients)[codes] + rng.normal(1.4 * labels - 0.7, 1.0)
+    return make_scores(labels, 1 / (1 + np.exp(-logits)), [str(code) for code in codes])
+
+
+@pytest.mark.slow
+def test_intervals_cover_the_truth_as_often_as_they_say():
+    """Of 500 sets of 150 patients, each resampled 1,000 times, count those whose intervals hold the truth.
+
+    Seen (truth: 300,000 patients; the calibration errors are left out, since resampling biases them upwards): AUC
+    0.950, average precision 0.932, Brier score 0.956, log loss 0.952, sensitivity 0.946, specificity 0.944,
+    accuracy 0.958, PPV 0.936, NPV 0.948, F1 0.954, kappa 0.958, Youden's index and balanced accuracy 0.960,
+    Matthews' correlation 0.958.
+    """
+    names = [name for name in ESTIMATES if "ece" not in name]
+    truth = evaluate_scores(drawn_studies(99, 300_000), 0.5, resamples=1)
+    held = dict.fromkeys(names, 0)
+    for seed in range(500):
+        found = evaluate_scores(drawn_studies(seed, 150), 0.5, 1000, seed)
+        for name in names:
+            interval = getattr(found, name)
+            held[name] += interval.low <= getattr(truth, name).value <= interval.high
+    for name, times in held.items():
+        assert 0.93 <= times / 500 <= 0.97, name
 
 
 @pytest.mark.parametrize(
