@@ -30,6 +30,7 @@ from core.checkpoints.__main__ import main
 from core.checkpoints.cards import card_sha256, read_card_text, write_card
 from core.checkpoints.weights import WEIGHTS_NAME, load_weights, round_floats, round_to_float16, save_weights
 from core.errors import CheckpointError
+from core.metrics import calibrate
 from core.values import Checkpoint, Interval, OperatingPoint, Scores, TrainingSettings
 
 h5py = pytest.importorskip("h5py")
@@ -287,7 +288,16 @@ BROKEN = {
     "share above 1": (lambda c: c["operating_points"][0]["sensitivity"].update(high=2), "high must be from 0 to 1"),
     "crossed interval": (lambda c: c["operating_points"][0]["sensitivity"].update(low=0.96), "low end"),
     "half a case": (lambda c: c["operating_points"][0]["sensitivity"].update(n=1.5), "whole number of cases"),
-    "other calibration": (lambda c: c.update(calibration={"method": "isotonic"}), "temperature"),
+    "other calibration": (lambda c: c.update(calibration={"method": "spline"}), "temperature"),
+    "isotonic without points": (lambda c: c.update(calibration={"method": "isotonic"}), "isotonic"),
+    "falling probabilities": (
+        lambda c: c.update(calibration={"method": "isotonic", "logits": [0, 1], "probabilities": [0.9, 0.1]}),
+        "never fall",
+    ),
+    "a probability above 1": (
+        lambda c: c.update(calibration={"method": "isotonic", "logits": [0, 1], "probabilities": [0.9, 1.1]}),
+        "never fall",
+    ),
     "no temperature": (lambda c: c["calibration"].update(temperature=0), "temperature above 0"),
     "more calibration": (lambda c: c["calibration"].update(bias=1), "temperature"),
     "settings' epochs": (lambda c: c["settings"].update(epochs=-1), "epochs must be a whole number"),
@@ -321,6 +331,12 @@ def test_a_card_from_before_there_were_scalings_and_looks_is_whole_and_a_scaling
     numbers = {"scale": [1.0, 2.0, 3.0], "offset": [0.0, -1.0, 0.5]}
     rewrite_card(folder, lambda card: card.update(scaling=numbers))
     assert verify(folder / CARD.id).scaling == numbers
+
+
+def test_an_isotonic_calibration_comes_back_and_is_what_reads(folder):
+    steps = {"method": "isotonic", "logits": [-1.0, 2], "probabilities": [0.25, 0.75]}
+    rewrite_card(folder, lambda card: card.update(calibration=steps))
+    assert calibrate(0.5, verify(folder / CARD.id).calibration) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(

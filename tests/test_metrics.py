@@ -19,6 +19,7 @@ from core.metrics import (
     RATES,
     auc,
     calibrate,
+    calibrate_both,
     cases_like,
     confusion,
     evaluate,
@@ -513,7 +514,7 @@ def test_calibrate_is_stable_and_right():
     "calibration",
     [
         {},
-        {"method": "isotonic"},
+        {"method": "spline"},
         {"method": "temperature"},
         {"method": "temperature", "temperature": 0},
         {"method": "temperature", "temperature": math.nan},
@@ -526,6 +527,77 @@ def test_calibrate_is_stable_and_right():
 def test_unknown_calibration_is_refused(calibration):
     with pytest.raises(CheckpointError, match="temperature"):
         calibrate(0.0, calibration)
+
+
+def isotonic(logits, probabilities, **more):
+    return {"method": "isotonic", "logits": logits, "probabilities": probabilities, **more}
+
+
+@pytest.mark.parametrize(
+    "calibration",
+    [
+        {"method": "isotonic"},
+        isotonic([], []),
+        isotonic([0.0, 1.0], [0.5]),
+        isotonic([1.0, 0.0], [0.1, 0.9]),
+        isotonic([0.0, 0.0], [0.1, 0.9]),
+        isotonic([0.0, 1.0], [0.9, 0.1]),
+        isotonic([0.0, 1.0], [0.1, 1.1]),
+        isotonic([0.0, math.inf], [0.1, 0.9]),
+        isotonic([0.0, 1.0], [math.nan, 0.9]),
+        isotonic([0.0, "1"], [0.1, 0.9]),
+        isotonic([0.0, 1.0], [0.1, 0.9], bias=1),
+    ],
+)
+def test_an_isotonic_calibration_that_is_none_is_refused(calibration):
+    with pytest.raises(CheckpointError, match="isotonic"):
+        calibrate(0.0, calibration)
+
+
+def test_isotonic_calibration_by_hand():
+    points = isotonic([-1.0, 0.0, 2.0], [0.1, 0.3, 0.9])
+    assert calibrate(np.array([-np.inf, -1, -0.5, 1, 2, 50]), points) == pytest.approx([0.1, 0.1, 0.2, 0.6, 0.9, 0.9])
+    assert calibrate_both(1.0, points) == pytest.approx((0.6, 0.4))
+    # Four studies of one film: 0, 1, 0, 1. The middle two become their mean; nothing is surer than 1 of 6.
+    found = fit_study_calibration(np.array([-2.0, -1.0, 1.0, 2.0]), list("abcd"), np.array([0, 1, 0, 1]), "isotonic")
+    assert calibrate(np.array([-2.0, -1.0, 0.0, 1.0, 2.0]), found) == pytest.approx([1 / 6, 0.5, 0.5, 0.5, 5 / 6])
+
+
+def test_isotonic_calibration_of_studies_whose_films_count_as_one():
+    """A study of 99 films alike outweighs nothing: the answer is that of one film each."""
+    logits, labels = np.array([0.0, 1.0] + [0.5] * 99), np.array([0, 0] + [1] * 99)
+    studies = ["a", "b"] + ["c"] * 99
+    found = fit_study_calibration(logits, studies, labels, "isotonic")
+    alone = fit_study_calibration(logits[:3], studies[:3], labels[:3], "isotonic")
+    assert calibrate(0.75, found) == pytest.approx(calibrate(0.75, alone))
+    assert calibrate(0.75, alone) == pytest.approx(0.5)
+
+
+def test_calibrations_of_studies_are_worth_what_they_promise():
+    """Logits that are three times too sure and shifted: each method mends what it can."""
+    rng = np.random.default_rng(8)
+    truth = rng.normal(0, 1.5, 4000)
+    labels = (rng.random(4000) < 1 / (1 + np.exp(-truth))).astype(int)
+    logits, studies = 3 * truth + 2, [str(number) for number in range(4000)]
+    loss = {
+        method: sk.log_loss(labels, calibrate(logits, fit_study_calibration(logits, studies, labels, method)))
+        for method in metrics.CALIBRATIONS
+    }
+    best = sk.log_loss(labels, 1 / (1 + np.exp(-truth)))
+    assert loss["temperature"] > best + 0.02  # it has no way to shift
+    assert loss["platt"] == pytest.approx(best, abs=0.002)
+    assert loss["isotonic"] == pytest.approx(best, abs=0.01)
+    assert fit_study_calibration(logits, studies, labels, "temperature")["temperature"] == pytest.approx(
+        fit_temperature(logits, labels), rel=1e-3
+    )
+    with pytest.raises(ScoresError, match="temperature, platt, isotonic"):
+        fit_study_calibration(logits, studies, labels, "spline")
+
+
+def test_both_probabilities_keep_their_digits():
+    positive, negative = calibrate_both(np.array([-60.0, 60.0]), None)
+    assert positive[0] == pytest.approx(math.exp(-60), rel=1e-9)
+    assert negative[1] == pytest.approx(math.exp(-60), rel=1e-9)
 
 
 def test_cases_like_counts_a_window_and_widens_it():

@@ -206,6 +206,7 @@ def test_a_finder_is_trained_and_finds_something(dataset, places, monkeypatch):
         (["--id", "Not An Id"], "lower-case"),
         (["--data", "/nowhere"], "there is none"),
         (["--set", "loss=hinge"], "must be one of cross_entropy, focal"),
+        (["--set", "calibration=spline"], "must be one of temperature, platt, isotonic"),
         (["--set", "speed=9"], "does not know 'speed'"),
         (["--set", "ema=1"], "ema must be a number from 0 to below 1"),
         (["--set", 'class_weights={"0": 1}'], "a weight above 0 for each"),
@@ -238,6 +239,14 @@ def test_errors_are_one_sentence(dataset, places, capsys, more, sentence):
     assert sentence in error
     assert "\n" not in error
     assert "/nowhere" not in error
+
+
+def test_a_teacher_of_steps_is_refused_before_films_are_read(dataset, places, capsys, monkeypatch):
+    steps = {"method": "isotonic", "logits": [0.0], "probabilities": [0.5]}
+    card = replace(verify(CHECKPOINTS / "scaphoid-lite0-1"), calibration=steps)
+    monkeypatch.setattr("core.train.__main__._find_card", lambda *_: card)
+    assert main(ask(dataset, places, "--backbone", "efficientnetlite0", "--teacher", "steps-1")) == 1
+    assert "that of steps-1 is isotonic" in capsys.readouterr().err
 
 
 def test_each_setting_is_as_it_must_be_where_it_is_not_given():

@@ -24,7 +24,7 @@ import numpy as np
 
 from core.appraise.measures import measure_change
 from core.appraise.reading import _Reader
-from core.metrics import calibrate, read_calibration
+from core.metrics import calibrate_both
 from core.quality import assess
 from core.radiographs import read_radiograph
 from core.values import Radiograph
@@ -107,10 +107,9 @@ def study_logit(reader: _Reader, films: Sequence[Radiograph]) -> float | None:
     if not fit:
         return None
     predictions = reader.classifier.predict(*map(list, zip(*fit, strict=True)))
-    temperature, bias = read_calibration(reader.classifier.checkpoint.calibration)
-    logits = np.array([prediction.logit for prediction in predictions]) / temperature + bias
+    logits = np.array([prediction.logit for prediction in predictions])
     # Both means are taken, so that an answer close to 1 keeps its digits.
-    broken, whole = np.mean(calibrate(logits, None)), np.mean(calibrate(-logits, None))
+    broken, whole = map(np.mean, calibrate_both(logits, reader.classifier.checkpoint.calibration))
     return float(np.log(max(broken, 1e-300)) - np.log(max(whole, 1e-300)))
 
 

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from itertools import pairwise
 from typing import Any
 
 from core.backbones import SMALLEST_INPUT, find_backbone, find_scaling
@@ -231,6 +232,9 @@ def _parse_share(content: Any) -> Interval:
 
 
 def _check_calibration(calibration: dict[str, Any]) -> None:
+    if calibration.get("method") == "isotonic":
+        _check_isotonic(calibration)
+        return
     sentence = "The calibration must be a method, temperature or platt, a temperature above 0 and for platt a bias"
     method, temperature = calibration.get("method"), calibration.get("temperature")
     _expect(method in ("temperature", "platt"), sentence, method)
@@ -238,6 +242,18 @@ def _check_calibration(calibration: dict[str, Any]) -> None:
     names = {"method", "temperature"} | ({"bias"} if method == "platt" else set())
     _expect(set(calibration) == names, sentence, sorted(calibration))
     _expect(method != "platt" or _is_number(calibration["bias"]), sentence, calibration.get("bias"))
+
+
+def _check_isotonic(calibration: dict[str, Any]) -> None:
+    sentence = "An isotonic calibration must be as many rising logits as probabilities that never fall"
+    logits, probabilities = calibration.get("logits"), calibration.get("probabilities")
+    _expect(set(calibration) == {"method", "logits", "probabilities"}, sentence, sorted(calibration))
+    for values in (logits, probabilities):
+        _expect(isinstance(values, list) and bool(values) and all(map(_is_number, values)), sentence, values)
+    _expect(len(logits) == len(probabilities), sentence, len(logits))
+    _expect(all(low < high for low, high in pairwise(logits)), sentence, logits)
+    _expect(all(low <= high for low, high in pairwise(probabilities)), sentence, probabilities)
+    _expect(probabilities[0] >= 0 and probabilities[-1] <= 1, sentence, probabilities)
 
 
 def _check_keys(what: str, kind: type, content: Mapping[str, Any]) -> None:

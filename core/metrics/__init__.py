@@ -8,9 +8,11 @@ intervals come from: :mod:`core.metrics.resampling`.
 from core.metrics.benefit import AtPrevalence, NetBenefit, PerThousand, at_prevalence, net_benefit, per_thousand
 from core.metrics.calibration import (
     BIAS_RANGE,
+    CALIBRATIONS,
     ECE_BINS,
     TEMPERATURE_RANGE,
     calibrate,
+    calibrate_both,
     fit_study_calibration,
     fit_temperature,
     read_calibration,
@@ -77,6 +79,7 @@ from core.metrics.tables import SCORES_COLUMNS, check_scores, read_scores, write
 
 __all__ = [
     "BIAS_RANGE",
+    "CALIBRATIONS",
     "ECE_BINS",
     "ENSEMBLE",
     "ESTIMATES",
@@ -111,6 +114,7 @@ __all__ = [
     "auc_of",
     "brier_parts",
     "calibrate",
+    "calibrate_both",
     "cases_like",
     "cheapest_threshold",
     "check_scores",

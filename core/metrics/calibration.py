@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ LOG_LOSS_FLOOR = float(np.finfo(np.float64).eps)
 """A probability of 0 for what came to be costs as much as this one would, as in scikit-learn."""
 TEMPERATURE_RANGE = (0.1, 10.0)
 BIAS_RANGE = (-5.0, 5.0)
+CALIBRATIONS = ("temperature", "platt", "isotonic")
 
 
 def bins_of_equal_width(probabilities: np.ndarray) -> np.ndarray:
@@ -70,13 +72,16 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(math.exp(found.x))
 
 
-def fit_study_calibration(logits: np.ndarray, study_ids: Sequence[str], labels: np.ndarray) -> dict[str, Any]:
-    """Return the calibration of films' logits that makes the labels of their studies most likely.
+def fit_study_calibration(
+    logits: np.ndarray, study_ids: Sequence[str], labels: np.ndarray, method: str = "platt"
+) -> dict[str, Any]:
+    """Return the calibration of films' logits that suits the labels of their studies best.
 
-    A study's probability is the mean of its films' ``logistic(logit / temperature + bias)`` (Platt 1999, Probabilistic
-    outputs for support vector machines). A break that shows on one film of two makes that mean differ from what each
-    film by itself would ask for, so it is the studies that are fitted. The temperature keeps to `TEMPERATURE_RANGE`,
-    the bias to `BIAS_RANGE`.
+    A study's probability is the mean of its films' probabilities. A break that shows on one film of two makes that mean
+    differ from what each film by itself would ask for, so ``temperature`` (Guo et al. 2017) and ``platt`` (Platt 1999,
+    Probabilistic outputs for support vector machines: a bias, too) are fitted to the studies' means; the temperature
+    keeps to `TEMPERATURE_RANGE`, the bias to `BIAS_RANGE`. ``isotonic`` (Zadrozny and Elkan, KDD 2002) takes whatever
+    never falls and is fitted to the films, those of a study counting as one; it needs many studies.
 
     Parameters
     ----------
@@ -84,6 +89,8 @@ def fit_study_calibration(logits: np.ndarray, study_ids: Sequence[str], labels: 
         Shape (n,), of films; real numbers, and 0 or 1, the same for all films of a study.
     study_ids : sequence of str
         The study of each film.
+    method : str
+        One of `CALIBRATIONS`.
 
     Returns
     -------
@@ -93,28 +100,53 @@ def fit_study_calibration(logits: np.ndarray, study_ids: Sequence[str], labels: 
     Raises
     ------
     ScoresError
-        Shapes that differ, a logit that is not finite, or one class only.
+        Shapes that differ, a logit that is not finite, one class only, or another method.
     """
-    from scipy.optimize import minimize
-
+    if method not in CALIBRATIONS:
+        raise ScoresError(f"A calibration is one of {', '.join(CALIBRATIONS)}, but another was asked for.")
     start = fit_temperature(logits, labels)
     _, study = np.unique(np.asarray(study_ids), return_inverse=True)
     if study.shape != np.shape(logits):
         raise ScoresError("A calibration needs the study of each film, but their numbers differ.")
     films = np.bincount(study)
-    label = np.bincount(study, weights=np.asarray(labels, float)) / films
-    logits = np.asarray(logits, np.float64)
+    logits, labels = np.asarray(logits, np.float64), np.asarray(labels, np.float64)
+    if method == "isotonic":
+        return _fit_isotonic(logits, labels, 1 / films[study])
+    return _fit_logistic(logits, study, np.bincount(study, weights=labels) / films, start, method)
+
+
+def _fit_logistic(
+    logits: np.ndarray, study: np.ndarray, label: np.ndarray, start: float, method: str
+) -> dict[str, Any]:
+    from scipy.optimize import minimize
+
+    films, biased = np.bincount(study), method == "platt"
 
     def loss(values: np.ndarray) -> float:
-        scaled = logits / math.exp(values[0]) + values[1]
+        scaled = logits / math.exp(values[0]) + (values[1] if biased else 0.0)
         broken, whole = (
             np.bincount(study, weights=np.exp(-np.logaddexp(0.0, -sign * scaled))) / films for sign in (1.0, -1.0)
         )
         return float(-np.mean(np.log(np.maximum(np.where(label == 1, broken, whole), 1e-300))))
 
-    bounds = [tuple(map(math.log, TEMPERATURE_RANGE)), BIAS_RANGE]
-    found = minimize(loss, [math.log(start), 0.0], method="Nelder-Mead", bounds=bounds, options={"xatol": 1e-6})
-    return {"method": "platt", "temperature": float(math.exp(found.x[0])), "bias": float(found.x[1])}
+    bounds = [tuple(map(math.log, TEMPERATURE_RANGE)), BIAS_RANGE][: 1 + biased]
+    begin = [math.log(start), 0.0][: 1 + biased]
+    found = minimize(loss, begin, method="Nelder-Mead", bounds=bounds, options={"xatol": 1e-6})
+    calibration = {"method": method, "temperature": float(math.exp(found.x[0]))}
+    return calibration | ({"bias": float(found.x[1])} if biased else {})
+
+
+def _fit_isotonic(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> dict[str, Any]:
+    from sklearn.isotonic import IsotonicRegression
+
+    # Nothing is certain because no other was seen: one study of the other kind is taken to lie beyond either end.
+    least = 1 / (weights.sum() + 2)
+    fitted = IsotonicRegression(y_min=least, y_max=1 - least).fit(logits, labels, sample_weight=weights)
+    return {
+        "method": "isotonic",
+        "logits": [float(value) for value in fitted.X_thresholds_],
+        "probabilities": [float(value) for value in fitted.y_thresholds_],
+    }
 
 
 def read_calibration(calibration: Mapping[str, Any] | None) -> tuple[float, float]:
@@ -123,17 +155,17 @@ def read_calibration(calibration: Mapping[str, Any] | None) -> tuple[float, floa
     Raises
     ------
     CheckpointError
-        A calibration of another kind, a temperature that is not above 0, or a bias that is not finite.
+        A calibration of another kind (``isotonic`` has neither), a temperature that is not above 0, or a bias that is
+        not finite.
     """
     if calibration is None:
         return 1.0, 0.0
     method, temperature, bias = (calibration.get(key) for key in ("method", "temperature", "bias"))
     names = {"temperature": {"method", "temperature"}, "platt": {"method", "temperature", "bias"}}
     bias = 0.0 if method == "temperature" else bias
-    numbers = all(isinstance(n, int | float) and not isinstance(n, bool) for n in (temperature, bias))
     if (
         set(calibration) != names.get(method)
-        or not numbers
+        or not all(map(_is_number, (temperature, bias)))
         or not 0 < temperature < math.inf
         or not math.isfinite(bias)
     ):
@@ -152,8 +184,9 @@ def calibrate(logit: float | np.ndarray, calibration: Mapping[str, Any] | None) 
     logit : float or numpy.ndarray
         Any real number; infinity is allowed.
     calibration : Mapping or None
-        ``{"method": "temperature", "temperature": t}`` with t > 0: ``logistic(logit / t)``; or ``{"method": "platt",
-        "temperature": t, "bias": b}``: ``logistic(logit / t + b)``.
+        ``{"method": "temperature", "temperature": t}`` with t > 0: ``logistic(logit / t)``; ``{"method": "platt",
+        "temperature": t, "bias": b}``: ``logistic(logit / t + b)``; ``{"method": "isotonic", "logits": [...],
+        "probabilities": [...]}``: straight lines between these points, and level beyond them.
 
     Returns
     -------
@@ -163,9 +196,50 @@ def calibrate(logit: float | np.ndarray, calibration: Mapping[str, Any] | None) 
     Raises
     ------
     CheckpointError
-        A calibration of another kind, a temperature that is not above 0, or a bias that is not finite.
+        A calibration of another kind, or one with values that are out of range.
     """
-    temperature, bias = read_calibration(calibration)
-    # exp(-log(1 + exp(-z))) neither overflows nor loses the small probabilities.
-    probability = np.exp(-np.logaddexp(0.0, -(np.asarray(logit, dtype=np.float64) / temperature + bias)))
-    return float(probability) if probability.ndim == 0 else probability
+    return calibrate_both(logit, calibration)[0]
+
+
+def calibrate_both(
+    logit: float | np.ndarray, calibration: Mapping[str, Any] | None
+) -> tuple[float | np.ndarray, float | np.ndarray]:
+    """Return the probabilities of positive and of negative; each keeps its digits where it is next to 0.
+
+    As :func:`calibrate`.
+    """
+    logit = np.asarray(logit, dtype=np.float64)
+    if calibration is not None and calibration.get("method") == "isotonic":
+        positive = np.interp(logit, *_points(calibration))
+        both = positive, 1 - positive
+    else:
+        temperature, bias = read_calibration(calibration)
+        scaled = logit / temperature + bias
+        # exp(-log(1 + exp(-z))) neither overflows nor loses the small probabilities.
+        both = np.exp(-np.logaddexp(0.0, -scaled)), np.exp(-np.logaddexp(0.0, scaled))
+    return tuple(float(each) if logit.ndim == 0 else each for each in both)
+
+
+def _points(calibration: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    """Return logits and probabilities of an isotonic calibration."""
+    logits, probabilities = (calibration.get(name) for name in ("logits", "probabilities"))
+    lists = isinstance(logits, list | tuple) and isinstance(probabilities, list | tuple)
+    right = (
+        lists and len(logits) == len(probabilities) > 0 and set(calibration) == {"method", "logits", "probabilities"}
+    )
+    right = right and all(map(_is_number, (*logits, *probabilities))) and all(map(math.isfinite, logits))
+    if not (
+        right
+        and all(low < high for low, high in pairwise(logits))
+        and all(low <= high for low, high in pairwise(probabilities))
+        and 0 <= probabilities[0] <= probabilities[-1] <= 1
+    ):
+        raise CheckpointError(
+            "An isotonic calibration must be as many rising logits as probabilities that never fall, but the card "
+            "holds another."
+        )
+    return list(logits), list(probabilities)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

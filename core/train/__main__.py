@@ -84,8 +84,13 @@ def _check_teachers(options: argparse.Namespace, settings: TrainingSettings) -> 
     if teachers and options.task == "wrist":
         raise TrainingError("A wrist finder is trained without a teacher, but one came.")
     for teacher in teachers:
-        if _find_card(teacher, Path(options.out)).task != "fracture":
+        card = _find_card(teacher, Path(options.out))
+        if card.task != "fracture":
             raise TrainingError(f"A teacher reads films for fractures, but {teacher} finds wrists.")
+        if (card.calibration or {}).get("method") == "isotonic":
+            raise TrainingError(
+                f"A teacher's calibration is a temperature or platt, but that of {teacher} is isotonic."
+            )
     sizes = {size_of_epoch(settings, epoch) for epoch in range(settings.epochs)} if teachers else ()
     for size in sizes:
         if size % STRIDE:

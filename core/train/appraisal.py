@@ -70,6 +70,7 @@ def appraise_classifier(
     splits: Mapping[str, Sequence[Film]],
     finder: WristFinder | None,
     progress: Callable[[int, int], None] | None = None,
+    calibration: str = "platt",
 ) -> Appraisal:
     """Measure a fracture classifier.
 
@@ -82,6 +83,8 @@ def appraise_classifier(
     finder : WristFinder or None
         Finds the wrist as it will be served; None: the wrist is where the dataset says, or the whole film.
     progress : callable, optional
+    calibration : str
+        How its logits become probabilities, one of ``core.metrics.CALIBRATIONS``.
 
     Raises
     ------
@@ -113,17 +116,18 @@ def appraise_classifier(
                 "Held-out studies of both classes are needed to choose operating points, but one class is missing."
             )
         counts |= _count(split, films, refused, len(unreadable))
-    calibration = fit_study_calibration(
+    fitted = fit_study_calibration(
         np.array([answer.logit for answer in answers["valid"]]),
         [answer.film.study_id for answer in answers["valid"]],
         np.array([answer.film.label for answer in answers["valid"]]),
+        calibration,
     )
-    scores = {split: _study_scores(split, found, calibration, reader.checkpoint.id) for split, found in answers.items()}
+    scores = {split: _study_scores(split, found, fitted, reader.checkpoint.id) for split, found in answers.items()}
     points = operating_points(scores["valid"], SENSITIVITY_TARGET, SPECIFICITY_TARGET)
     points = tuple(replace(point, threshold=min(point.threshold, 1.0)) for point in points)
     results = classifier_results(scores["test"], points) | _location_results(answers["test"])
     results |= _group_results(answers["test"], scores["test"])
-    return Appraisal(calibration, points, tuple(scores.values()), results, counts)
+    return Appraisal(fitted, points, tuple(scores.values()), results, counts)
 
 
 def _ask(reader: Classifier, film: Film, finder: WristFinder | None) -> _Answer | None:

@@ -11,6 +11,7 @@ from core.backbones import SMALLEST_INPUT, find_backbone, find_scaling
 from core.checkpoints.cards import LARGEST_INPUT
 from core.classifier import LOOKS
 from core.errors import CheckpointError, TrainingError
+from core.metrics import CALIBRATIONS
 from core.starts import LITE0_START
 from core.train import recipes
 from core.values import TrainingSettings
@@ -66,6 +67,8 @@ EXTRA: Mapping[str, tuple[Any, str]] = MappingProxyType(
         "distil_features": (1.0, "weight of the teachers' features beside the label"),
         "distil_logit": (1.0, "weight of the teachers' soft label beside the label"),
         "teacher_head": (0, "with a teacher: after how many epochs the head begins anew as the first one's; 0: never"),
+        # Measuring
+        "calibration": ("platt", "how logits become probabilities: temperature, platt or isotonic"),
     }
 )
 """Name -> (value where it is not given, what it means)."""
@@ -255,6 +258,7 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = MappingProxyType(
         "norm_frozen": ("true or false", lambda value: isinstance(value, bool)),
         **dict.fromkeys(("norm_momentum", "dropout", "ema"), _SHARE),
         "loss": _one_of(*LOSSES),
+        "calibration": _one_of(*CALIBRATIONS),
         "class_weights": ('null, "balanced" or a weight above 0 for each of 0 and 1', _is_class_weights),
         "optimizer": _one_of(*OPTIMIZERS),
         "schedule": _one_of(*SCHEDULES),

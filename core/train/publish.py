@@ -75,7 +75,9 @@ def finish(
         finder = load_finder(region, Path(request.out)) if region else None
         run = freeze(model, tuple(name for name in ("logit", "location") if name in model.output))
         reader = Classifier(_provisional_card(request, data, "location" in model.output), model, run)
-        measured = appraisal.appraise_classifier(reader, splits, finder, progress)
+        measured = appraisal.appraise_classifier(
+            reader, splits, finder, progress, option(request.settings, "calibration")
+        )
     card = describe_checkpoint(request, data, measured, "location" in getattr(model, "output", {}), unreadable)
     scores = measured.scores if data.simulated else rename_patients(measured.scores, data)
     return publish(Path(request.out), card, model, history, scores or None)
