@@ -12,7 +12,8 @@ def level(film: np.ndarray) -> np.ndarray:
 
     size = film.shape[0]
     given = keras.Input((size, size, 1))
-    return keras.Model(given, level_contrast(given, size)).predict(film[None, ..., None], verbose=0)[0, ..., 0]
+    levelled = keras.Model(given, level_contrast(given, size))(film[None, ..., None])
+    return keras.ops.convert_to_numpy(levelled)[0, ..., 0]
 
 
 def by_hand(film: np.ndarray) -> np.ndarray:
