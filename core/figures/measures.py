@@ -1,0 +1,394 @@
+"""What models did on studies they were not trained on: curves, tables and rates as Plotly figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from core.figures.palette import INK, MUTED, NOT_SEEN, SUSPECTED, UNCERTAIN, empty_figure
+from core.metrics import (
+    Band,
+    Confusion,
+    NetBenefit,
+    PerThousand,
+    PrecisionRecallCurve,
+    ReliabilityBin,
+    RocCurve,
+    Subgroup,
+    ThresholdSweep,
+)
+from core.values import Interval, Scores
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+MOST_POINTS = 1500
+"""Points of a curve beyond which those that nobody could see are left out of the drawing."""
+RATE_COLOURS = {
+    "sensitivity": "#5cb8ff",
+    "specificity": "#4fd1a5",
+    "precision": "#ffb347",
+    "npv": "#e58bd0",
+    "f1": "#f4ea6d",
+    "balanced_accuracy": "#b49bff",
+}
+RATE_NAMES = {
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "precision": "PPV",
+    "npv": "NPV",
+    "f1": "F1",
+    "balanced_accuracy": "balanced accuracy",
+}
+CELLS = ("tp", "fn", "fp", "tn")
+"""The cells of a confusion matrix in the order in which they are drawn and selected."""
+_CELL_COLOURS = {"tp": SUSPECTED, "fn": UNCERTAIN, "fp": UNCERTAIN, "tn": NOT_SEEN}
+_CELL_WORDS = {"tp": "found", "fn": "missed", "fp": "false alarm", "tn": "passed"}
+_THOUSAND_COLUMNS = 50
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """One model in a figure: its name for people, its colour, and what is drawn of it.
+
+    Attributes
+    ----------
+    name, colour : str
+    curve : RocCurve, PrecisionRecallCurve, NetBenefit or tuple of ReliabilityBin
+    band : Band or None
+    point : tuple of float or None
+        Where the model's threshold lies on the curve, (x, y).
+    """
+
+    name: str
+    colour: str
+    curve: Any
+    band: Band | None = None
+    point: tuple[float, float] | None = None
+
+
+def roc_figure(models: Sequence[Shown], height: int = 430) -> go.Figure:
+    """Draw ROC curves with their bands, and the point of each model's threshold."""
+    figure = _square_figure(height, "1 − specificity (false alarms)", "sensitivity")
+    figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line={"color": MUTED, "dash": "dot"}, hoverinfo="skip")
+    for model in models:
+        curve: RocCurve = model.curve
+        places = _thinned(curve.thresholds.size)
+        _add_band(figure, model)
+        figure.add_scatter(
+            x=curve.false_positive_rates[places],
+            y=curve.sensitivities[places],
+            customdata=curve.thresholds[places],
+            mode="lines",
+            line={"color": model.colour, "width": 2.5},
+            name=model.name,
+            hovertemplate="sensitivity %{y:.1%}, specificity %{x:.1%} below 1<br>from %{customdata:.3f} on"
+            f"<extra>{model.name}</extra>",
+        )
+        _add_point(figure, model)
+    return figure
+
+
+def precision_recall_figure(models: Sequence[Shown], height: int = 430) -> go.Figure:
+    """Draw precision against sensitivity; the dotted line is what calling everything would reach."""
+    figure = _square_figure(height, "sensitivity (recall)", "PPV (precision)")
+    for prevalence in sorted({round(model.curve.prevalence, 6) for model in models}):
+        figure.add_hline(y=prevalence, line={"color": MUTED, "dash": "dot"})
+    for model in models:
+        curve: PrecisionRecallCurve = model.curve
+        places = _thinned(curve.thresholds.size)
+        _add_band(figure, model)
+        figure.add_scatter(
+            x=curve.sensitivities[places],
+            y=curve.precisions[places],
+            customdata=curve.thresholds[places],
+            mode="lines",
+            line={"color": model.colour, "width": 2.5, "shape": "vh"},
+            name=model.name,
+            hovertemplate="sensitivity %{x:.1%}, PPV %{y:.1%}<br>from %{customdata:.3f} on"
+            f"<extra>{model.name}</extra>",
+        )
+        _add_point(figure, model)
+    return figure
+
+
+def reliability_figure(models: Sequence[Shown], height: int = 430) -> go.Figure:
+    """Draw what was said against what came to be, bin by bin, with intervals; larger marks hold more studies."""
+    figure = _square_figure(height, "probability that was given", "share that had a fracture")
+    figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line={"color": MUTED, "dash": "dot"}, hoverinfo="skip")
+    for model in models:
+        bins: Sequence[ReliabilityBin] = [each for each in model.curve if each.positive.n]
+        most = max((each.positive.n for each in bins), default=1)
+        shares = [each.positive for each in bins]
+        figure.add_scatter(
+            x=[each.mean_probability for each in bins],
+            y=[share.value for share in shares],
+            error_y={
+                "array": [share.high - share.value for share in shares],
+                "arrayminus": [share.value - share.low for share in shares],
+                "thickness": 1.4,
+                "width": 4,
+            },
+            customdata=[
+                [share.low, share.high, share.n, each.low, each.high] for share, each in zip(shares, bins, strict=True)
+            ],
+            mode="lines+markers",
+            line={"color": model.colour, "width": 1.5},
+            marker={"size": [7 + 13 * math.sqrt(share.n / most) for share in shares], "color": model.colour},
+            name=model.name,
+            hovertemplate="given %{customdata[3]:.0%} to %{customdata[4]:.0%}: %{y:.1%} had one"
+            " (%{customdata[0]:.1%} to %{customdata[1]:.1%}), n=%{customdata[2]}"
+            f"<extra>{model.name}</extra>",
+        )
+    return figure
+
+
+def confusion_figure(counts: Confusion, chosen: str | None = None, height: int = 270) -> go.Figure:
+    """Draw a confusion matrix whose four cells can be selected, in the order of `CELLS`.
+
+    Each cell tells its studies and their share of the row, which is of what they really are.
+    """
+    figure = empty_figure(height)
+    numbers = {cell: getattr(counts, cell) for cell in CELLS}
+    rows = {"tp": "tp fn", "fn": "tp fn", "fp": "fp tn", "tn": "fp tn"}
+    shares = {cell: numbers[cell] / max(sum(numbers[other] for other in rows[cell].split()), 1) for cell in CELLS}
+    figure.add_scatter(
+        x=[0, 1, 0, 1],
+        y=[0, 0, 1, 1],
+        mode="markers+text",
+        marker={
+            "symbol": "square",
+            "size": 104,
+            "color": [_CELL_COLOURS[cell] for cell in CELLS],
+            "opacity": [0.14 + 0.5 * shares[cell] for cell in CELLS],
+            "line": {"width": [3 if cell == chosen else 1 for cell in CELLS], "color": INK},
+        },
+        selected={"marker": {"opacity": 0.9}},
+        unselected={"marker": {"opacity": 0.25}},
+        text=[f"<b>{numbers[cell]:,}</b><br>{shares[cell]:.0%}<br>{_CELL_WORDS[cell]}" for cell in CELLS],
+        textfont={"color": INK, "size": 15},
+        customdata=list(CELLS),
+        hovertemplate="%{text}<extra></extra>",
+    )
+    figure.update_xaxes(
+        range=[-0.55, 1.55], tickvals=[0, 1], ticktext=["called positive", "called negative"], showgrid=False
+    )
+    figure.update_yaxes(range=[1.55, -0.55], tickvals=[0, 1], ticktext=["fracture ", "none "], showgrid=False)
+    figure.update_xaxes(fixedrange=True, side="top")
+    figure.update_yaxes(fixedrange=True)
+    figure.update_layout(clickmode="event+select", dragmode=False, margin={"t": 30, "b": 4})
+    return figure
+
+
+def rates_figure(
+    sweep: ThresholdSweep, threshold: float, rates: Sequence[str] = tuple(RATE_COLOURS)[:4], height: int = 360
+) -> go.Figure:
+    """Draw rates against the threshold with their bands; the line stands at `threshold`."""
+    figure = empty_figure(height)
+    x = np.clip(sweep.thresholds, 0, 1)
+    for rate in rates:
+        colour = RATE_COLOURS[rate]
+        known = np.isfinite(sweep.low[rate]) & np.isfinite(sweep.high[rate])
+        _add_area(figure, x[known], sweep.low[rate][known], sweep.high[rate][known], colour)
+        figure.add_scatter(
+            x=x,
+            y=sweep.values[rate],
+            mode="lines",
+            line={"color": colour, "width": 2.5},
+            name=RATE_NAMES[rate],
+            hovertemplate=f"{RATE_NAMES[rate]} %{{y:.1%}} from %{{x:.3f}} on<extra></extra>",
+        )
+    figure.add_vline(x=threshold, line={"color": INK, "width": 2})
+    figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.12})
+    figure.update_xaxes(range=[0, 1], title="threshold")
+    figure.update_yaxes(range=[0, 1.01], tickformat=".0%")
+    return figure
+
+
+def histogram_figure(scores: Scores, threshold: float, bins: int = 40, height: int = 260) -> go.Figure:
+    """Draw how often each probability was given: studies with a fracture upwards, those without downwards."""
+    figure = empty_figure(height)
+    edges = np.linspace(0, 1, bins + 1)
+    for label, name, colour, side in ((1, "fracture", SUSPECTED, 1), (0, "no fracture", NOT_SEEN, -1)):
+        counts, _ = np.histogram(scores.probabilities[scores.labels == label], edges)
+        figure.add_bar(
+            x=(edges[:-1] + edges[1:]) / 2,
+            y=side * counts,
+            customdata=counts,
+            marker_color=colour,
+            name=f"{name} (n={counts.sum():,})",
+            hovertemplate="about %{x:.0%}: %{customdata} studies<extra>" + name + "</extra>",
+        )
+    figure.add_vline(x=threshold, line={"color": INK, "width": 2})
+    figure.update_layout(barmode="relative", bargap=0.06, showlegend=True, legend={"orientation": "h", "y": 1.18})
+    figure.update_xaxes(range=[0, 1], title="probability of a fracture")
+    most = max((abs(count) for trace in figure.data for count in trace.y), default=1) or 1
+    step = max(1, 10 ** math.floor(math.log10(most)) // 2 if most >= 10 else 1)
+    ticks = [tick for tick in range(-int(most), int(most) + 1) if tick % max(step, math.ceil(most / 4)) == 0]
+    figure.update_yaxes(title="studies", tickvals=ticks, ticktext=[f"{abs(tick):,}" for tick in ticks])
+    return figure
+
+
+def benefit_figure(models: Sequence[Shown], threshold: float | None = None, height: int = 360) -> go.Figure:
+    """Draw decision curves beside calling everything and calling nothing."""
+    figure = empty_figure(height)
+    curves: list[NetBenefit] = [model.curve for model in models]
+    if curves:
+        first = curves[0]
+        figure.add_scatter(
+            x=first.thresholds, y=first.call_all, mode="lines", line={"color": MUTED, "dash": "dot"}, name="call all"
+        )
+    figure.add_hline(y=0, line={"color": MUTED, "dash": "dash"})
+    for model, curve in zip(models, curves, strict=True):
+        known = np.isfinite(curve.low) & np.isfinite(curve.high)
+        _add_area(figure, curve.thresholds[known], curve.low[known], curve.high[known], model.colour)
+        figure.add_scatter(
+            x=curve.thresholds,
+            y=curve.model,
+            mode="lines",
+            line={"color": model.colour, "width": 2.5},
+            name=model.name,
+            hovertemplate="net benefit %{y:.3f} from %{x:.2f} on<extra>" + model.name + "</extra>",
+        )
+    if threshold is not None:
+        figure.add_vline(x=threshold, line={"color": INK, "width": 2})
+    top = max((float(np.nanmax(curve.high)) for curve in curves if np.isfinite(curve.high).any()), default=1.0)
+    figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.12})
+    figure.update_xaxes(range=[0, 1], title="threshold: how likely a fracture must be to act on it")
+    figure.update_yaxes(range=[-0.25 * top, 1.08 * top], title="net benefit")
+    return figure
+
+
+def forest_figure(groups: Mapping[str, Sequence[Subgroup]], colours: Mapping[str, str], height: int = 0) -> go.Figure:
+    """Draw each model's AUC in each subgroup with its interval; groups too small for one are named, without a mark."""
+    values = list(dict.fromkeys(group.value for parts in groups.values() for group in parts))
+    figure = empty_figure(height or 90 + 46 * max(len(values), 1))
+    for place, (name, parts) in enumerate(groups.items()):
+        known = [group for group in parts if group.auc is not None]
+        shift = (place - (len(groups) - 1) / 2) * 0.7 / max(len(groups), 1)
+        aucs: list[Interval] = [group.auc for group in known]
+        figure.add_scatter(
+            x=[auc.value for auc in aucs],
+            y=[values.index(group.value) + shift for group in known],
+            error_x={
+                "array": [auc.high - auc.value for auc in aucs],
+                "arrayminus": [auc.value - auc.low for auc in aucs],
+                "thickness": 2,
+                "width": 5,
+            },
+            customdata=[[auc.low, auc.high, group.n, group.positives] for auc, group in zip(aucs, known, strict=True)],
+            mode="markers",
+            marker={"color": colours[name], "size": 10, "symbol": "square"},
+            name=name,
+            hovertemplate="AUC %{x:.3f} (%{customdata[0]:.3f} to %{customdata[1]:.3f}), n=%{customdata[2]}, "
+            "%{customdata[3]} positive<extra>" + name + "</extra>",
+        )
+    first = next(iter(groups.values()), ())
+    small = {group.value for group in first if group.auc is None}
+    counts = {group.value: group.n for group in first}
+    words = [f"{value} (n={counts.get(value, 0):,})" + (", too few" if value in small else "") for value in values]
+    figure.update_xaxes(title="AUC", range=[0.3, 1.02])
+    figure.add_vline(x=0.5, line={"color": MUTED, "dash": "dot"})
+    figure.update_yaxes(
+        tickvals=list(range(len(values))), ticktext=[f"{word}  " for word in words], range=[len(values) - 0.4, -0.6]
+    )
+    return figure
+
+
+def agreement_figure(
+    first: Scores, second: Scores, names: tuple[str, str], thresholds: tuple[float, float], height: int = 430
+) -> go.Figure:
+    """Draw two models' probabilities of the same studies against each other; in the shaded corners they disagree."""
+    figure = _square_figure(height, names[0], names[1])
+    low, high = thresholds
+    for corner in ((0, low, high, 1), (low, 1, 0, high)):
+        figure.add_shape(
+            type="rect", x0=corner[0], x1=corner[1], y0=corner[2], y1=corner[3], fillcolor=UNCERTAIN, opacity=0.1,
+            line_width=0, layer="below",
+        )  # fmt: skip
+    for label, name, colour in ((0, "no fracture", NOT_SEEN), (1, "fracture", SUSPECTED)):
+        here = first.labels == label
+        figure.add_scattergl(
+            x=first.probabilities[here],
+            y=second.probabilities[here],
+            mode="markers",
+            marker={"color": colour, "size": 6, "opacity": 0.75},
+            name=f"{name} (n={here.sum():,})",
+            hovertemplate="%{x:.3f}, %{y:.3f}<extra>" + name + "</extra>",
+        )
+    figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.1})
+    return figure
+
+
+def thousand_figure(counts: PerThousand, height: int = 250) -> go.Figure:
+    """Draw a thousand patients as dots, in rows of fifty: found, missed, called in vain and rightly passed."""
+    figure = empty_figure(height)
+    start = 0
+    for name, count, colour in (
+        ("found", counts.found, SUSPECTED),
+        ("missed", counts.missed, "#ffffff"),
+        ("false alarm", counts.false_alarms, UNCERTAIN),
+        ("rightly passed", counts.passed, "#2f5d50"),
+    ):
+        places = np.arange(start, start + count)
+        start += count
+        figure.add_scattergl(
+            x=places % _THOUSAND_COLUMNS,
+            y=places // _THOUSAND_COLUMNS,
+            mode="markers",
+            marker={"color": colour, "size": 7},
+            name=f"{name} ({count:,})",
+            hoverinfo="name",
+        )
+    figure.update_xaxes(visible=False, range=[-1, _THOUSAND_COLUMNS], fixedrange=True)
+    figure.update_yaxes(visible=False, range=[1000 / _THOUSAND_COLUMNS, -1], fixedrange=True)
+    figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.16, "itemsizing": "constant"})
+    return figure
+
+
+def _square_figure(height: int, x: str, y: str) -> go.Figure:
+    figure = empty_figure(height)
+    figure.update_xaxes(range=[-0.01, 1.01], title=x, tickformat=".0%")
+    figure.update_yaxes(range=[-0.01, 1.01], title=y, tickformat=".0%")
+    figure.update_layout(margin={"l": 8, "r": 8, "t": 8, "b": 44})
+    return figure
+
+
+def _add_band(figure: go.Figure, model: Shown) -> None:
+    if model.band is not None:
+        known = np.isfinite(model.band.low) & np.isfinite(model.band.high)
+        _add_area(figure, model.band.at[known], model.band.low[known], model.band.high[known], model.colour)
+
+
+def _add_area(figure: go.Figure, x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str) -> None:
+    """Fill what lies between two lines with a breath of the colour."""
+    figure.add_scatter(
+        x=np.concatenate([x, x[::-1]]),
+        y=np.concatenate([high, low[::-1]]),
+        fill="toself",
+        mode="lines",
+        line_width=0,
+        fillcolor=f"rgba({int(colour[1:3], 16)},{int(colour[3:5], 16)},{int(colour[5:7], 16)},0.14)",
+        hoverinfo="skip",
+        showlegend=False,
+    )
+
+
+def _add_point(figure: go.Figure, model: Shown) -> None:
+    if model.point is not None:
+        figure.add_scatter(
+            x=[model.point[0]],
+            y=[model.point[1]],
+            mode="markers",
+            marker={"size": 14, "color": model.colour, "line": {"color": INK, "width": 2}},
+            hovertemplate="at the threshold: %{x:.1%}, %{y:.1%}<extra>" + model.name + "</extra>",
+        )
+
+
+def _thinned(count: int) -> np.ndarray:
+    """Return the places of up to `MOST_POINTS` points of a curve, the first and the last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, MOST_POINTS)).round().astype(int))

@@ -1,0 +1,57 @@
+"""Heat laid over a film."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from core.errors import ScaphoidError
+
+
+def heat_colours() -> np.ndarray:
+    """Return the colour of every heat level: uint8, shape (256, 3), RGB, from black over red to pale yellow.
+
+    The colours rise evenly in lightness (the "inferno" map), so that equal steps of heat look like equal steps and
+    the order survives in grey and for readers who do not see all colours.
+    """
+    levels = np.arange(256, dtype=np.uint8)[:, None]
+    return cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[:, 0, ::-1].copy()
+
+
+def overlay_image(pixels: np.ndarray, heatmap: np.ndarray, opacity: float = 0.6) -> np.ndarray:
+    """Lay heat over a film. Where there is no heat the film is unchanged, to the last grey level.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        Film, shape (height, width), range [0, 1].
+    heatmap : numpy.ndarray
+        Same shape, range [0, 1].
+    opacity : float
+        Share of the heat's colour where the heat is 1, range [0, 1].
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8, shape (height, width, 3), RGB.
+
+    Raises
+    ------
+    ScaphoidError
+        If the shapes differ or `opacity` lies outside [0, 1].
+    """
+    if pixels.shape != heatmap.shape:
+        raise ScaphoidError(f"A heat map must have its film's size {pixels.shape}, but this one has {heatmap.shape}.")
+    if not 0 <= opacity <= 1:
+        raise ScaphoidError(f"Opacity must lie between 0 and 1, not at {opacity}.")
+    colours = heat_colours()[np.rint(heatmap * 255).astype(np.uint8)].astype(np.float32)
+    share = (opacity * heatmap)[..., None]
+    return np.rint(255 * pixels[..., None] * (1 - share) + colours * share).astype(np.uint8)
+
+
+def png_bytes(image: np.ndarray) -> bytes:
+    """Encode a uint8 picture, grey (height, width) or RGB (height, width, 3), as PNG without any metadata."""
+    ok, data = cv2.imencode(".png", image if image.ndim == 2 else image[..., ::-1])
+    if not ok:
+        raise ScaphoidError(f"A picture of shape {image.shape} could not be written as PNG.")
+    return data.tobytes()
