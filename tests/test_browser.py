@@ -343,12 +343,43 @@ def test_a_training_is_started_watched_and_stopped_and_its_curves_compared(page,
     ready(page)
     settled(page)
     page.locator(".legend", has_text="seen-in-chromium (training)").wait_for()
+    page.get_by_role("radio", name="Training", exact=True).click()
     curves(page, "st-key-curves-loss").nth(3).wait_for(state="attached")
 
     page.goto(f"{server.url}/train")
     card.get_by_role("button", name="Stop").click()
     card.get_by_role("button", name="Resume").wait_for()
     assert card.get_by_text("Stopped", exact=True).is_visible()
+
+
+def test_scores_from_elsewhere_are_measured_and_a_cell_opens_its_studies(page, server):
+    rows = ["study_id,patient_id,label,probability"]
+    # Two of ten fractures lie below one half, the more wrong one last.
+    rows += [f"broken{n},p{n},1,{0.9 if n < 8 else 0.55 - n / 20}" for n in range(10)]
+    rows += [f"whole{n},q{n},0,{0.05 + n / 100}" for n in range(12)]
+    page.goto(f"{server.url}/compare")
+    ready(page)
+    settled(page)
+    page.get_by_role("button", name="Add scores from elsewhere").click()
+    table = {"name": "elsewhere.csv", "mimeType": "text/csv", "buffer": "\n".join(rows).encode()}
+    page.locator("input[type=file]").set_input_files([table])
+    page.get_by_text("elsewhere.csv").wait_for()
+    settled(page)
+    page.keyboard.press("Escape")
+    models = page.get_by_role("combobox", name="Models")
+    models.click()
+    page.get_by_role("option", name="elsewhere").click()
+    settled(page)
+    page.keyboard.press("Escape")
+    page.get_by_role("radio", name="Right and wrong", exact=True).click()
+    settled(page)
+    matrix = page.locator("[class*='st-key-confusion-uploaded']")
+    matrix.get_by_text("missed", exact=True).wait_for()
+    cell = matrix.locator(".scatterlayer .points path").nth(1)
+    cell.click(force=True)
+    page.get_by_role("heading", name="elsewhere: missed (2)").wait_for()
+    settled(page)
+    assert sideways(page) <= 0
 
 
 def sideways(page):

@@ -18,7 +18,7 @@ LAYERS = (
     (("radiographs",), ("metrics",), ("local_contrast", "backbones", "checkpoints", "starts"), ("phantoms",)),
     (("wrist",), ("datasets",), ("classifier",), ("figures",)),
     (("explain",), ("quality",)),
-    (("reading", "results"),),
+    (("reading", "results"), ("measured",)),
     (("predict",), ("evaluate", "train", "appraise")),
     (("benchmark",),),
 )

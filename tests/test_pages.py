@@ -1,5 +1,6 @@
 """The pages without a browser: what a reader is told, and what happens with bad input."""
 
+import base64
 import json
 import os
 import re
@@ -9,12 +10,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import streamlit as st
 from streamlit.runtime.caching import clear_session_resource_cache
 from streamlit.testing.v1 import AppTest
 
 from core import checkpoints
+from core.evaluate import main as evaluate
 from core.train import jobs
 from tests.films import bad_files, dicom_film, png_film
 
@@ -114,8 +117,9 @@ def elsewhere(tmp_path, monkeypatch):
     """Return a folder of checkpoints that the pages use instead of the embedded ones, with a copy of those."""
     folder = tmp_path / "checkpoints"
     shutil.copytree(checkpoints.CHECKPOINTS, folder)
-    for module in ("pages.parts.study", "pages.parts.readers", "pages.parts.trainings", "core.checkpoints"):
-        monkeypatch.setattr(f"{module}.CHECKPOINTS", folder)
+    for part in ("study", "readers", "trainings", "scored", "comparison"):
+        monkeypatch.setattr(f"pages.parts.{part}.CHECKPOINTS", folder)
+    monkeypatch.setattr("core.checkpoints.CHECKPOINTS", folder)
     return folder
 
 
@@ -209,11 +213,14 @@ def test_compare_shows_curves_and_figures_of_models_and_of_what_is_in_training(t
     assert not app.exception
     title = checkpoints.read_card(elsewhere / two_models[0]).title
     assert app.multiselect(key="models").value == list(two_models)
+    show(app, "Training")
     assert set(curves(app, "curves-auc")) == {f"{title}, validation"}
     loss = curves(app, "curves-loss")
     assert set(loss) == {f"{title}, training", f"{title}, validation", "The second one, training"}
     assert len(set(loss.values())) == 2
-    table = app.dataframe[0].value.set_index("")
+    show(app, "Numbers")
+    assert "The second one has no scores of these studies" in words(app)
+    table = app.dataframe[1].value.set_index("")
     card = checkpoints.read_card(elsewhere / two_models[0])
     auc = card.data["results"]["auc"]
     assert table.loc["AUC of the study", "The second one"] == (
@@ -223,11 +230,88 @@ def test_compare_shows_curves_and_figures_of_models_and_of_what_is_in_training(t
     assert card.data["tested_on"] in words(app)
     app.multiselect(key="models").set_value(["in-training", "second-one"]).run()
     assert not app.exception
+    assert "None of the chosen models has scores" in words(app)
+    show(app, "Training")
     later = curves(app, "curves-loss")
     assert set(later) == {"in-training (stopped), training", "The second one, training"}
     assert later["The second one, training"] == loss["The second one, training"], "its colour is its own"
     app.multiselect(key="models").set_value([]).run()
     assert "Choose a model" in words(app)
+
+
+def show(app, view):
+    app.button_group(key="view").set_value(view).run()
+    assert not app.exception
+    assert not app.error
+
+
+def figure(app, key):
+    chart = next(chart for chart in app.get("plotly_chart") if key in chart.proto.id)
+    return json.loads(chart.proto.spec)
+
+
+def score_table(seed, split="test", view=True):
+    """Return a table of scores as another program would write it."""
+    rng = np.random.default_rng(seed)
+    rows = [f"study_id,patient_id,label,probability,split{',view' if view else ''}"]
+    for number in range(80):
+        label = number % 2
+        probability = float(np.clip(rng.normal(0.35 + 0.3 * label, 0.2), 0, 1))
+        row = f"s{number},p{number // 2},{label},{probability!r},{split}"
+        rows.append(row + (",PA" if view and number < 60 else ",LATERAL" if view else ""))
+    return "\n".join(rows).encode()
+
+
+def test_compare_measures_models_of_the_house_and_of_elsewhere_with_the_commands_numbers(elsewhere, tmp_path, capsys):
+    app = open_page("pages/compare.py")
+    default = checkpoints.default_id(elsewhere)
+    tables = {"first.csv": score_table(1), "second.csv": score_table(2), "broken.csv": b"study_id,label\n1,1\n"}
+    files = [(name, data, "text/csv") for name, data in tables.items()]
+    app.file_uploader(key="score-tables").set_value(files).run()
+    assert not app.exception
+    assert [error.value for error in app.error] == [
+        "broken: A table of scores needs the columns study_id, patient_id, label, probability, "
+        "but it has no patient_id."
+    ]
+    app.file_uploader(key="score-tables").set_value(files[:2]).run()
+    app.multiselect(key="models").set_value(["uploaded: first", "uploaded: second"]).run()
+    assert "their figures do not compare" not in words(app)
+    assert "simulated" not in words(app), "nobody said that these were"
+    (roc,) = [trace for trace in figure(app, "-roc")["data"] if trace.get("name") == "first"]
+    show(app, "Numbers")
+    table = app.dataframe[0].value.set_index("")
+    (tmp_path / "first.csv").write_bytes(tables["first.csv"])
+    assert evaluate(["--scores", str(tmp_path / "first.csv"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    for words_of, name in (("AUC", "auc"), ("Sensitivity", "sensitivity"), ("Cohen's kappa", "kappa")):
+        found = report[name]
+        assert table.loc[words_of, "first"].startswith(
+            f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+        ), name
+    assert np.trapezoid(values(roc["y"]), values(roc["x"])) == pytest.approx(report["auc"]["value"])
+    (gap,) = app.dataframe[1].value.to_dict("records")
+    assert gap["n"] == 80
+    assert gap["AUC"].count("-") + gap["AUC"].count(".") >= 3
+    show(app, "Subgroups")
+    assert "20 studies" not in words(app), "ten of each kind are enough"
+    show(app, "Calibration")
+    show(app, "Right and wrong")
+    assert "no threshold of its own" in words(app)
+    show(app, "Agreement")
+    assert "Cohen's kappa" in words(app)
+    app.multiselect(key="models").set_value([default, "uploaded: first"]).run()
+    assert "their figures do not compare" in words(app)
+    assert "Measured on simulated films, not on patients" in words(app)
+    app.file_uploader(key="score-tables").set_value([]).run()
+    assert not app.exception
+    assert app.multiselect(key="models").value == [default]
+
+
+def values(encoded):
+    """Return the numbers of a trace, which Plotly may have packed."""
+    if isinstance(encoded, dict):
+        return np.frombuffer(base64.b64decode(encoded["bdata"]), encoded["dtype"])
+    return np.array(encoded)
 
 
 # --- Train ------------------------------------------------------------------------------------------------------------

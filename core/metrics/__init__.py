@@ -75,7 +75,7 @@ from core.metrics.resampling import (
     resample,
 )
 from core.metrics.subgroups import Subgroup, subgroups
-from core.metrics.tables import SCORES_COLUMNS, check_scores, read_scores, write_scores
+from core.metrics.tables import SCORES_COLUMNS, check_scores, read_scores, read_splits, write_scores
 
 __all__ = [
     "BIAS_RANGE",
@@ -144,6 +144,7 @@ __all__ = [
     "rates_of",
     "read_calibration",
     "read_scores",
+    "read_splits",
     "reliability_curve",
     "resample",
     "roc_band",

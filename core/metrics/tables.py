@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO, TextIO
 
 import numpy as np
 
@@ -45,12 +47,12 @@ def check_scores(scores: Scores) -> None:
         raise ScoresError(f"Every study needs a patient id, but {nameless} of {n} have none.")
 
 
-def read_scores(path: Path | str, checkpoint_id: str = "", split: str = "") -> Scores:
+def read_scores(path: Path | str | BinaryIO, checkpoint_id: str = "", split: str = "") -> Scores:
     """Read a table of scores: columns study_id, patient_id, label (0 or 1) and probability.
 
     Parameters
     ----------
-    path : pathlib.Path or str
+    path : pathlib.Path, str or binary file
     checkpoint_id : str
         Of the checkpoint that gave them, where it is known.
     split : str
@@ -113,10 +115,24 @@ def write_scores(scores: Scores, path: Path | str) -> None:
         raise ScoresError("A place where the table of scores can be written was expected, but it cannot be.") from error
 
 
-def _read_rows(path: Path | str) -> tuple[list[str], list[list[str]]]:
+def read_splits(path: Path | str | BinaryIO) -> tuple[str, ...]:
+    """Return the names of the splits that a table of scores holds; empty where it has no such column.
+
+    Raises
+    ------
+    ScoresError
+        As `read_scores`, as far as the columns go.
+    """
+    columns, rows = _read_rows(path)
+    if SPLIT_COLUMN not in columns:
+        return ()
+    return tuple(dict.fromkeys(row[columns.index(SPLIT_COLUMN)] for row in rows))
+
+
+def _read_rows(path: Path | str | BinaryIO) -> tuple[list[str], list[list[str]]]:
     """Return the names of the columns and the rows' texts, an absent one being empty."""
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with _open_text(path) as file:
             table = csv.reader(file)
             columns = [name.strip() for name in next(table, ())]
             missing = [name for name in SCORES_COLUMNS if name not in columns]
@@ -132,6 +148,13 @@ def _read_rows(path: Path | str) -> tuple[list[str], list[list[str]]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ScoresError("A table of scores was expected, but there is no file that can be read as one.") from error
     return columns, rows
+
+
+def _open_text(path: Path | str | BinaryIO) -> TextIO:
+    if isinstance(path, Path | str):
+        return open(path, encoding="utf-8-sig", newline="")
+    path.seek(0)
+    return io.StringIO(path.read().decode("utf-8-sig"), newline="")
 
 
 def _numbers(texts: Iterable[str], column: str) -> np.ndarray:

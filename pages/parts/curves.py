@@ -12,9 +12,11 @@ from core.figures import LEARNING_PANELS, LearningCurve, learning_figure, model_
 from core.train.jobs import RunStatus
 
 
-def colours_of_all(entries: Iterable[CheckpointEntry], runs: Iterable[RunStatus]) -> dict[str, str]:
-    """Return the colour of every model there is, published or in training."""
-    return model_colours([*(entry.id for entry in entries), *(run.id for run in runs)])
+def colours_of_all(
+    entries: Iterable[CheckpointEntry], runs: Iterable[RunStatus], others: Iterable[str] = ()
+) -> dict[str, str]:
+    """Return the colour of every model there is, published, in training, or another's."""
+    return model_colours([*(entry.id for entry in entries), *(run.id for run in runs), *others])
 
 
 def show_curves(curves: Sequence[LearningCurve], key: str, panels: Sequence[str] = tuple(LEARNING_PANELS)) -> None:

@@ -115,7 +115,8 @@ def read_files(files: Mapping[int, bytes] | Iterable[bytes]) -> tuple[list[Radio
     return films, problems
 
 
-def _session_id() -> str:
+def session_id() -> str:
+    """Return the id of the browser session that this script runs for; "" outside of any."""
     context = get_script_run_ctx()
     return context.session_id if context else ""
 
@@ -149,4 +150,4 @@ def _release(desk: Desk) -> None:
 @st.cache_resource(scope="session", on_release=_release, show_spinner=False)
 def open_desk() -> Desk:
     """Return this session's desk."""
-    return Desk(_session_id(), next(_STUDY_NUMBERS))
+    return Desk(session_id(), next(_STUDY_NUMBERS))

@@ -1,0 +1,251 @@
+"""Models side by side on the same studies: what each did, how they differ, and which studies they got wrong.
+
+All of it comes from tables of scores; neither a network nor a film is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from core.errors import ScoresError
+from core.metrics import (
+    RESAMPLES,
+    Confusion,
+    Evaluation,
+    PairedTest,
+    Resamples,
+    Subgroup,
+    align_scores,
+    confusion,
+    delong_test,
+    evaluate,
+    holm,
+    mcnemar_test,
+    paired_difference,
+    precision_recall_curve,
+    reliability_curve,
+    resample,
+    roc_curve,
+)
+from core.values import Checkpoint, Scores
+
+NO_POINT_THRESHOLD = 0.5
+"""Where a model brings no operating point: uploaded scores, imported models."""
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredModel:
+    """One model on one set of studies.
+
+    Attributes
+    ----------
+    id, name : str
+        `name` is for people.
+    resamples : Resamples
+    threshold : float
+        From it on a study is called positive.
+    own_threshold : bool
+        Whether `threshold` is the model's own operating point.
+    """
+
+    id: str
+    name: str
+    resamples: Resamples
+    threshold: float
+    own_threshold: bool
+
+    @property
+    def scores(self) -> Scores:
+        """The scores that were measured."""
+        return self.resamples.scores
+
+    @property
+    def counts(self) -> Confusion:
+        """The studies by what they are and what they were called."""
+        return confusion(self.scores, self.threshold)
+
+    def evaluation(self) -> Evaluation:
+        """Return every estimate with its interval."""
+        return evaluate(self.resamples, self.threshold)
+
+
+@dataclass(frozen=True, eq=False)
+class Difference:
+    """Two models on the studies that both read.
+
+    Attributes
+    ----------
+    first, second : str
+        Names; every difference is first minus second.
+    n : int
+    auc : PairedTest
+        Over resamples of the patients; its p-value is corrected by Holm's method for all pairs compared, as are the
+        others.
+    delong_p : float
+        DeLong's test of the same difference; it takes studies for independent.
+    only_first, only_second : int
+        Studies that only the first, or only the second, called right, each at its own threshold.
+    mcnemar_p : float
+    """
+
+    first: str
+    second: str
+    n: int
+    auc: PairedTest
+    delong_p: float
+    only_first: int
+    only_second: int
+    mcnemar_p: float
+
+
+@dataclass(frozen=True, eq=False)
+class CalledStudy:
+    """A study as a model called it; `wrong_by`: how far its probability lies on the wrong side of the threshold."""
+
+    study_id: str
+    label: int
+    probability: float
+    cell: str
+    wrong_by: float
+
+
+def measure_model(
+    key: str, name: str, scores: Scores, card: Checkpoint | None = None, resamples: int = RESAMPLES, seed: int = 0
+) -> MeasuredModel:
+    """Measure a model on scored studies, at the operating point from which its card suspects a fracture.
+
+    Raises
+    ------
+    ScoresError
+        The scores cannot be measured.
+    """
+    point = card.operating_point("high_specificity") or card.operating_point("high_sensitivity") if card else None
+    threshold = point.threshold if point else NO_POINT_THRESHOLD
+    return MeasuredModel(key, name, resample(scores, resamples, seed), threshold, point is not None)
+
+
+def same_studies(models: Sequence[MeasuredModel]) -> bool:
+    """Tell whether all models were measured on exactly the same studies: only then do their figures compare."""
+    return len({frozenset(model.scores.study_ids) for model in models}) <= 1
+
+
+def differences(models: Sequence[MeasuredModel], resamples: int = RESAMPLES, seed: int = 0) -> tuple[Difference, ...]:
+    """Compare every two models on the studies that both read; pairs that share none, or differ in labels, are left out.
+
+    All p-values of one kind are corrected together (Holm), since with many pairs some differ by chance.
+    """
+    found = []
+    for one, other in combinations(models, 2):
+        try:
+            first, second = align_scores(one.scores, other.scores)
+        except ScoresError:
+            continue
+        drawn = [resample(each, resamples, seed) for each in (first, second)]
+        right = mcnemar_test(first, second, (one.threshold, other.threshold))
+        found.append((one.name, other.name, len(first.study_ids), paired_difference(*drawn, "auc"),
+                      delong_test(first, second), right))  # fmt: skip
+    corrected = [holm([value(row) for row in found]) for value in (
+        lambda row: row[3].p_value, lambda row: row[4].p_value, lambda row: row[5].p_value)]  # fmt: skip
+    return tuple(
+        Difference(first, second, n, PairedTest(auc.difference, p), delong_p, right.only_first, right.only_second, m)
+        for (first, second, n, auc, _, right), p, delong_p, m in zip(found, *corrected, strict=True)
+    )
+
+
+def called_studies(
+    scores: Scores, threshold: float, cells: Sequence[str] = ("tp", "fn", "fp", "tn")
+) -> list[CalledStudy]:
+    """Return the studies of some cells of the confusion matrix, those that are most wrong first."""
+    rows = []
+    for study, label, probability in zip(scores.study_ids, scores.labels, scores.probabilities, strict=True):
+        called = probability >= threshold
+        cell = {(1, True): "tp", (1, False): "fn", (0, True): "fp", (0, False): "tn"}[int(label), bool(called)]
+        if cell in cells:
+            wrong_by = float(threshold - probability if label == 1 else probability - threshold)
+            rows.append(CalledStudy(study, int(label), float(probability), cell, wrong_by))
+    return sorted(rows, key=lambda row: -row.wrong_by)
+
+
+def fingerprint(scores: Scores) -> str:
+    """Return a name for these very scores: what was measured of them may be kept under it."""
+    digest = hashlib.sha256()
+    for part in (*scores.study_ids, *scores.patient_ids):
+        digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
+    digest.update(scores.labels.tobytes() + scores.probabilities.tobytes())
+    return digest.hexdigest()
+
+
+def shared_columns(models: Sequence[MeasuredModel]) -> tuple[str, ...]:
+    """Return the columns that every model's table has, by which studies can be divided into groups."""
+    if not models:
+        return ()
+    first = models[0].scores.columns
+    return tuple(name for name in first if all(name in model.scores.columns for model in models))
+
+
+def roc_rows(scores: Scores) -> list[dict[str, float]]:
+    """Return every point of the ROC and precision-recall curves, one row a threshold."""
+    curve, recall = roc_curve(scores), precision_recall_curve(scores)
+    columns = (curve.thresholds[1:], curve.sensitivities[1:], curve.false_positive_rates[1:], recall.precisions)
+    return [
+        {"threshold": float(at), "sensitivity": float(found), "specificity": 1 - float(alarms), "PPV": float(right)}
+        for at, found, alarms, right in zip(*columns, strict=True)
+    ]
+
+
+def reliability_rows(resamples: Resamples) -> list[dict[str, float]]:
+    """Return the bins of the reliability curve, empty ones among them."""
+    return [
+        {
+            "from": each.low,
+            "to": each.high,
+            "mean probability": each.mean_probability,
+            "share positive": each.positive.value,
+            "low": each.positive.low,
+            "high": each.positive.high,
+            "n": each.positive.n,
+        }
+        for each in reliability_curve(resamples)
+    ]
+
+
+def subgroup_row(group: Subgroup) -> dict[str, str | int]:
+    """Return a subgroup as words; what too few studies say is left empty."""
+    row: dict[str, str | int] = {"group": group.value, "n": group.n, "positive": group.positives}
+    for name in ("auc", "sensitivity", "specificity"):
+        interval = getattr(group, name)
+        row[name] = number_words(interval.value, interval.low, interval.high) if interval else ""
+    return row
+
+
+def number_words(value: float, low: float = math.nan, high: float = math.nan, digits: int = 3) -> str:
+    """Return an estimate with its interval for people; a dash where there is none."""
+    if math.isnan(value):
+        return "-"
+    if math.isnan(low) or math.isnan(high):
+        return f"{value:.{digits}f}"
+    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def metric_table(models: Sequence[MeasuredModel], names: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return one row an estimate and one column a model: value, 95% interval and n, as text.
+
+    Parameters
+    ----------
+    models : sequence of MeasuredModel
+    names : Mapping
+        Estimate -> its name for people, in the order of the rows.
+    """
+    found = {model.name: model.evaluation() for model in models}
+    rows = []
+    for estimate, words in names.items():
+        row = {"": words}
+        for name, evaluation in found.items():
+            interval = getattr(evaluation, estimate)
+            row[name] = f"{number_words(interval.value, interval.low, interval.high)}, n={interval.n:,}"
+        rows.append(row)
+    return rows

@@ -1,0 +1,328 @@
+"""The views of the page that compares models: one function a view, values in, figures and tables out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from core.checkpoints import CHECKPOINTS, read_history
+from core.errors import ScaphoidError, ScoresError
+from core.figures import (
+    CELLS,
+    LearningCurve,
+    Shown,
+    agreement_figure,
+    confusion_figure,
+    forest_figure,
+    precision_recall_figure,
+    reliability_figure,
+    roc_figure,
+)
+from core.measured import (
+    MeasuredModel,
+    called_studies,
+    differences,
+    metric_table,
+    number_words,
+    reliability_rows,
+    roc_rows,
+    same_studies,
+    shared_columns,
+    subgroup_row,
+)
+from core.metrics import (
+    agreement,
+    align_scores,
+    brier_parts,
+    precision_recall_band,
+    precision_recall_curve,
+    reliability_curve,
+    roc_band,
+    roc_curve,
+    subgroups,
+)
+from core.results import comparison_rows
+from core.train.jobs import RunStatus
+from core.values import Checkpoint
+from pages.parts.curves import show_curves
+
+MOST_LISTED = 200
+METRICS = {
+    "auc": "AUC",
+    "average_precision": "Average precision",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "precision": "PPV",
+    "npv": "NPV",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "youden": "Youden's index",
+    "f1": "F1",
+    "kappa": "Cohen's kappa",
+    "mcc": "Matthews' correlation",
+    "brier": "Brier score",
+    "log_loss": "Log loss",
+    "ece": "Calibration error (ECE)",
+    "adaptive_ece": "Calibration error, adaptive bins",
+}
+_CELL_NAMES = {"tp": "found", "fn": "missed", "fp": "called in vain", "tn": "rightly passed"}
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """What the reader chose: ids, and what is known of each; `measured` holds those that have scores."""
+
+    ids: tuple[str, ...]
+    names: Mapping[str, str]
+    colours: Mapping[str, str]
+    cards: Mapping[str, Checkpoint]
+    runs: Mapping[str, RunStatus]
+    measured: tuple[MeasuredModel, ...]
+
+    def shown(self, model: MeasuredModel, curve: Any, band: Any = None, point: Any = None) -> Shown:
+        """Return what a figure draws of a model."""
+        return Shown(model.name, self.colours[model.id], curve, band, point)
+
+
+def _figure(figure: Any, key: str, **options: Any) -> Any:
+    """Show a figure whose own button saves it as a picture."""
+    config = {"displaylogo": False, "toImageButtonOptions": {"format": "svg", "filename": f"scaphoid-{key}"}}
+    return st.plotly_chart(figure, config=config, key=key, width="stretch", **options)
+
+
+def _points(tables: Mapping[str, Sequence[Mapping[str, Any]]], key: str) -> None:
+    """Offer the numbers behind a figure; the table's own button saves them as CSV."""
+    with st.expander("The numbers behind it"):
+        rows = [{"model": name, **row} for name, table in tables.items() for row in table]
+        st.dataframe(pd.DataFrame(rows), hide_index=True, key=key, height=240)
+
+
+def _needs_scores(chosen: Chosen) -> bool:
+    """Say so where nothing was measured, and where what was measured does not compare."""
+    if not chosen.measured:
+        st.info("None of the chosen models has scores of held-out studies yet.")
+        return True
+    simulated = [model.name for model in chosen.measured if _on_simulated_films(chosen, model)]
+    notes = []
+    if simulated:
+        whose = "" if len(simulated) == len(chosen.measured) else f" ({', '.join(simulated)})"
+        notes.append(f"Measured on simulated films, not on patients{whose}: on real films every model does worse.")
+    if not same_studies(chosen.measured):
+        notes.append("**Not all of these models were measured on the same studies: their figures do not compare.**")
+    if notes:
+        st.info("  \n".join(notes))
+    return False
+
+
+def _on_simulated_films(chosen: Chosen, model: MeasuredModel) -> bool:
+    return model.id in chosen.cards and bool(chosen.cards[model.id].data.get("simulated"))
+
+
+def show_curves_view(chosen: Chosen) -> None:
+    """Show ROC and precision-recall curves."""
+    if _needs_scores(chosen):
+        return
+    roc, recall = [], []
+    for model in chosen.measured:
+        found = model.evaluation()
+        roc.append(
+            chosen.shown(
+                model,
+                roc_curve(model.scores),
+                roc_band(model.resamples),
+                (1 - found.specificity.value, found.sensitivity.value),
+            )
+        )
+        recall.append(
+            chosen.shown(
+                model,
+                precision_recall_curve(model.scores),
+                precision_recall_band(model.resamples),
+                (found.sensitivity.value, found.precision.value),
+            )
+        )
+    left, right = st.columns(2)
+    with left:
+        st.markdown("#### ROC")
+        _figure(roc_figure(roc), "roc")
+    with right:
+        st.markdown("#### Precision and recall")
+        _figure(precision_recall_figure(recall), "precision-recall")
+    rows = metric_table(chosen.measured, {name: METRICS[name] for name in ("auc", "average_precision")})
+    st.dataframe(pd.DataFrame(rows), hide_index=True, key="areas")
+    st.caption("Bands hold 95% of the curves of resampled patients, point by point. Marks: each model's own threshold.")
+    _points({model.name: roc_rows(model.scores) for model in chosen.measured}, "curve-points")
+
+
+def show_confusion_view(chosen: Chosen) -> None:
+    """Show confusion matrices side by side; a cell opens the list of its studies."""
+    if _needs_scores(chosen):
+        return
+    st.caption("Click a cell to see its studies.")
+    columns = st.columns(min(len(chosen.measured), 4))
+    picked: list[tuple[MeasuredModel, str]] = []
+    for place, model in enumerate(chosen.measured):
+        with columns[place % len(columns)]:
+            own = "its own threshold" if model.own_threshold else "no threshold of its own"
+            st.markdown(f"**{model.name}**  \nfrom {model.threshold:.3f} on ({own})")
+            event = _figure(
+                confusion_figure(model.counts), f"confusion-{model.id}", on_select="rerun", selection_mode="points"
+            )
+            picked += [(model, CELLS[point["point_index"]]) for point in event.selection.points]
+    for model, cell in picked:
+        studies = called_studies(model.scores, model.threshold, (cell,))
+        st.markdown(f"#### {model.name}: {_CELL_NAMES[cell]} ({len(studies):,})")
+        rows = [
+            {"study": row.study_id, "probability": row.probability, "label": "fracture" if row.label else "none"}
+            for row in studies[:MOST_LISTED]
+        ]
+        st.dataframe(pd.DataFrame(rows), hide_index=True, key=f"studies-{model.id}-{cell}")
+        if len(studies) > MOST_LISTED:
+            st.caption(f"The {MOST_LISTED} that are most wrong of {len(studies):,}.")
+
+
+def show_calibration_view(chosen: Chosen) -> None:
+    """Show how often what was said to be likely came to be."""
+    if _needs_scores(chosen):
+        return
+    left, right = st.columns([3, 2])
+    with left:
+        _figure(
+            reliability_figure([chosen.shown(model, reliability_curve(model.resamples)) for model in chosen.measured]),
+            "reliability",
+        )
+        _points({model.name: reliability_rows(model.resamples) for model in chosen.measured}, "reliability-points")
+    with right:
+        rows = metric_table(
+            chosen.measured, {name: METRICS[name] for name in ("ece", "adaptive_ece", "brier", "log_loss")}
+        )
+        parts = {model.name: brier_parts(model.scores) for model in chosen.measured}
+        for part in ("reliability", "resolution", "uncertainty", "within"):
+            row = {"": f"Brier score: {'within bins' if part == 'within' else part}"}
+            rows.append(row | {name: number_words(getattr(found, part)) for name, found in parts.items()})
+        st.dataframe(pd.DataFrame(rows), hide_index=True, height="content", key="calibration")
+        st.caption("Brier score = reliability - resolution + uncertainty + within. Larger marks hold more studies.")
+
+
+def show_numbers_view(chosen: Chosen) -> None:
+    """Show every metric with its interval, and the differences between models."""
+    if _needs_scores(chosen):
+        return
+    st.dataframe(pd.DataFrame(metric_table(chosen.measured, METRICS)), hide_index=True, height="content", key="metrics")
+    st.caption(
+        "Each with its 95% interval (bootstrap over patients) and the number of studies it rests on; rates at each "
+        "model's own threshold."
+    )
+    if len(chosen.measured) > 1:
+        st.markdown("#### Differences")
+        rows = [
+            {
+                "first − second": f"{row.first} − {row.second}",
+                "AUC": number_words(row.auc.difference.value, row.auc.difference.low, row.auc.difference.high),
+                "p, bootstrap": number_words(row.auc.p_value),
+                "p, DeLong": number_words(row.delong_p),
+                "only the first right": row.only_first,
+                "only the second right": row.only_second,
+                "p, McNemar": number_words(row.mcnemar_p),
+                "n": row.n,
+            }
+            for row in differences(chosen.measured)
+        ]
+        st.dataframe(pd.DataFrame(rows), hide_index=True, key="differences")
+        st.caption(
+            "Paired, on the studies that both read. The p-values of a column are corrected for their number (Holm). "
+            "DeLong and McNemar take studies for independent."
+        )
+    stored = comparison_rows([chosen.cards[key] for key in chosen.ids if key in chosen.cards])
+    if stored:
+        with st.expander("What the models' cards say was measured"):
+            st.dataframe(pd.DataFrame(stored).fillna(""), hide_index=True, height="content", key="results")
+    with st.expander("What each was trained and tested on"):
+        for key in chosen.ids:
+            if key in chosen.cards:
+                data = chosen.cards[key].data
+                told = " ".join(str(data.get(part) or "") for part in ("trained_on", "tested_on")).strip()
+                st.markdown(f"**{chosen.names[key]}.** {told or 'Not recorded.'}")
+
+
+def show_subgroups_view(chosen: Chosen) -> None:
+    """Show the same measurements in parts of the studies."""
+    if _needs_scores(chosen):
+        return
+    columns = shared_columns(chosen.measured)
+    if not columns:
+        st.info(
+            "The tables of scores hold nothing but the scores: a column such as view, sex or age would divide them."
+        )
+        return
+    column = st.selectbox("Divide by", columns, key="subgroup")
+    try:
+        groups = {model.name: subgroups(model.scores, column, model.threshold) for model in chosen.measured}
+    except ScoresError as error:
+        st.info(str(error))
+        return
+    _figure(forest_figure(groups, {model.name: chosen.colours[model.id] for model in chosen.measured}), "forest")
+    for name, parts in groups.items():
+        for part in parts:
+            if part.too_small:
+                st.caption(f"{name}, {part.value}: {part.too_small}")
+    _points({name: [subgroup_row(part) for part in parts] for name, parts in groups.items()}, "subgroup-points")
+
+
+def show_agreement_view(chosen: Chosen) -> None:
+    """Show two models' answers to the same studies against each other."""
+    if _needs_scores(chosen):
+        return
+    if len(chosen.measured) < 2:
+        st.info("Choose two models or more.")
+        return
+    by_name = {model.name: model for model in chosen.measured}
+    left, right = st.columns(2)
+    one = by_name[left.selectbox("First", list(by_name), key="first-model")]
+    other = by_name[right.selectbox("Second", [name for name in by_name if name != one.name], key="second-model")]
+    try:
+        first, second = align_scores(one.scores, other.scores)
+    except ScoresError as error:
+        st.warning(str(error))
+        return
+    thresholds = (one.threshold, other.threshold)
+    kappa = agreement(first, second, thresholds)
+    _figure(agreement_figure(first, second, (one.name, other.name), thresholds), "agreement")
+    st.markdown(
+        f"Agreement of the calls: Cohen's kappa {number_words(kappa.value, kappa.low, kappa.high)}, n={kappa.n:,}."
+    )
+    st.caption("In the shaded corners one calls a study positive and the other does not.")
+
+
+def show_training_view(chosen: Chosen) -> None:
+    """Show how each model learned, epoch by epoch."""
+    curves = []
+    for key in chosen.ids:
+        if key not in chosen.runs and key not in chosen.cards:
+            continue
+        try:
+            history = chosen.runs[key].history if key in chosen.runs else read_history(CHECKPOINTS / key)
+            curves.append(LearningCurve(chosen.names[key], history, chosen.colours[key]))
+        except ScaphoidError as error:
+            st.warning(f"{chosen.names[key]}: {error}")
+    show_curves(curves, "curves")
+    st.caption(
+        "Dotted: the loss on the films a model learns from, which holds all it is asked for and differs between "
+        "recipes. Solid: on films held out from learning, of other patients wherever it is known which films are of "
+        "one patient."
+    )
+
+
+VIEWS: Mapping[str, Callable[[Chosen], None]] = {
+    "Curves": show_curves_view,
+    "Right and wrong": show_confusion_view,
+    "Numbers": show_numbers_view,
+    "Calibration": show_calibration_view,
+    "Subgroups": show_subgroups_view,
+    "Agreement": show_agreement_view,
+    "Training": show_training_view,
+}

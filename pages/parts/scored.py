@@ -1,0 +1,130 @@
+"""Which models, on which studies: the choice that the pages about measurements begin with, and what was measured.
+
+Uploaded tables name patients, so all of it belongs to one browser session and goes with it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+import streamlit as st
+
+from core.checkpoints import CHECKPOINTS, read_scores
+from core.errors import ScaphoidError, ScoresError
+from core.measured import MeasuredModel, fingerprint, measure_model
+from core.metrics import read_scores as read_table
+from core.metrics import read_splits
+from core.values import Checkpoint, Scores
+from pages.parts.desk import forget_uploads, session_id
+
+SPLIT_NAMES = {
+    "test": "test studies, kept apart from all choices",
+    "valid": "validation studies, thresholds were chosen on",
+}
+_UPLOADED = "uploaded: "
+
+
+@dataclass(eq=False)
+class Bench:
+    """One session's uploaded tables (name -> bytes), and what was measured of them and of the models' own."""
+
+    session: str
+    tables: dict[str, bytes] = field(default_factory=dict)
+    measured: dict[tuple, MeasuredModel] = field(default_factory=dict)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.tables.clear()
+        self.measured.clear()
+
+    def measure(self, key: str, name: str, scores: Scores, card: Checkpoint | None) -> MeasuredModel:
+        """Measure a model's scores; once."""
+        place = (key, name, fingerprint(scores), card.card_sha256 if card else None)
+        if place not in self.measured:
+            self.measured[place] = measure_model(key, name, scores, card)
+        return self.measured[place]
+
+
+def _release(bench: Bench) -> None:
+    bench.clear()
+    forget_uploads(bench.session)
+
+
+@st.cache_resource(scope="session", on_release=_release, show_spinner=False)
+def open_bench() -> Bench:
+    """Return this session's bench."""
+    return Bench(session_id())
+
+
+def take_uploads() -> tuple[str, ...]:
+    """Show the uploader for tables of scores; return the names of those that can be read."""
+    bench = open_bench()
+    with st.popover("Add scores from elsewhere"):
+        st.caption(
+            "A CSV table with the columns study_id, patient_id, label (0 or 1) and probability, one row a study; "
+            "further columns such as view or sex become subgroups. It stays in this browser session."
+        )
+        files = st.file_uploader("Tables of scores", type="csv", accept_multiple_files=True, key="score-tables")
+    bench.tables = {}
+    for file in files or ():
+        name = PurePath(file.name).stem[:40] or "table"
+        try:
+            read_splits(io.BytesIO(file.getvalue()))
+        except ScaphoidError as error:
+            st.error(f"{name}: {error}")
+        else:
+            bench.tables[name] = file.getvalue()
+    return tuple(bench.tables)
+
+
+def upload_key(name: str) -> str:
+    """Return the key of an uploaded table among the models."""
+    return _UPLOADED + name
+
+
+def load_scores(key: str) -> dict[str, Scores]:
+    """Return a model's scores, split -> scores; an uploaded table without splits stands under ``""``.
+
+    Raises
+    ------
+    ScaphoidError
+        The table is damaged.
+    """
+    if not key.startswith(_UPLOADED):
+        return {scores.split: scores for scores in read_scores(CHECKPOINTS / key)}
+    data = open_bench().tables[key.removeprefix(_UPLOADED)]
+    splits = read_splits(io.BytesIO(data)) or ("",)
+    return {split: read_table(io.BytesIO(data), key, split) for split in splits}
+
+
+def measure_chosen(
+    keys: Sequence[str], names: Mapping[str, str], cards: Mapping[str, Checkpoint], split: str
+) -> list[MeasuredModel]:
+    """Measure the chosen models on a split and tell of those that have no scores there."""
+    bench, measured = open_bench(), []
+    for key in keys:
+        try:
+            scores = load_scores(key)
+            found = scores.get(split) or scores.get("")
+            if found is None:
+                st.info(f"{names[key]} has no scores of these studies.")
+                continue
+            measured.append(bench.measure(key, names[key], found, cards.get(key)))
+        except (ScoresError, ScaphoidError) as error:
+            st.warning(f"{names[key]}: {error}")
+    return measured
+
+
+def splits_of(keys: Sequence[str]) -> list[str]:
+    """Return the splits that any of the models has, test first."""
+    found: dict[str, Any] = {}
+    for key in keys:
+        try:
+            found |= dict.fromkeys(load_scores(key))
+        except ScaphoidError:
+            continue
+    return sorted(found, key=lambda split: (split != "test", split))

@@ -1,0 +1,138 @@
+"""Models side by side: what they did is what core.metrics says, and nothing is compared that does not compare."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from core.measured import (
+    called_studies,
+    differences,
+    fingerprint,
+    measure_model,
+    metric_table,
+    number_words,
+    reliability_rows,
+    roc_rows,
+    same_studies,
+    shared_columns,
+    subgroup_row,
+)
+from core.metrics import Subgroup, delong_test, evaluate_scores, holm, mcnemar_test, resample, roc_curve
+from core.values import Checkpoint, Interval, OperatingPoint
+from tests.test_metrics import make_scores, random_scores
+from tests.test_metrics_comparison import two_readers
+
+RATE = Interval(0.9, 0.8, 0.95, 100)
+
+
+def card_with(*points):
+    named = tuple(OperatingPoint(name, threshold, RATE, RATE) for name, threshold in points)
+    return Checkpoint("a", "A", "fracture", "resnet50", "conv5_block3_out", 224, operating_points=named)
+
+
+def measured(scores, key="a", card=None):
+    return measure_model(key, key.upper(), scores, card, resamples=60)
+
+
+def test_a_model_is_measured_at_the_point_from_which_it_suspects():
+    scores = random_scores(0)
+    both = card_with(("high_sensitivity", 0.2), ("high_specificity", 0.6))
+    assert (measured(scores, card=both).threshold, measured(scores, card=both).own_threshold) == (0.6, True)
+    assert measured(scores, card=card_with(("high_sensitivity", 0.2))).threshold == 0.2
+    for card in (None, card_with()):
+        model = measured(scores, card=card)
+        assert (model.threshold, model.own_threshold) == (0.5, False)
+    whole = measured(scores, card=both).evaluation()
+    expected = evaluate_scores(scores, 0.6, 60)
+    assert (whole.auc.low, whole.sensitivity.low, whole.confusion.tp) == (
+        expected.auc.low,
+        expected.sensitivity.low,
+        expected.confusion.tp,
+    )
+
+
+def test_differences_are_paired_tested_and_corrected_together():
+    first, second = two_readers(2)
+    third = replace(second, probabilities=second.probabilities[::-1])
+    models = [measured(scores, key) for scores, key in ((first, "a"), (second, "b"), (third, "c"))]
+    found = differences(models, resamples=60)
+    assert [(row.first, row.second, row.n) for row in found] == [("A", "B", 150), ("A", "C", 150), ("B", "C", 150)]
+    pairs = [(first, second), (first, third), (second, third)]
+    delong = holm([delong_test(*pair).p_value for pair in pairs])
+    mcnemar = [mcnemar_test(*pair, (0.5, 0.5)) for pair in pairs]
+    assert [row.delong_p for row in found] == pytest.approx(delong)
+    assert [row.mcnemar_p for row in found] == pytest.approx(holm([each.p_value for each in mcnemar]))
+    assert [(row.only_first, row.only_second) for row in found] == [
+        (each.only_first, each.only_second) for each in mcnemar
+    ]
+    assert found[0].auc.difference.value == pytest.approx(
+        evaluate_scores(first, 0.5, 1).auc.value - evaluate_scores(second, 0.5, 1).auc.value
+    )
+
+
+def test_only_the_studies_that_both_read_are_compared_and_pairs_without_any_are_left_out():
+    first, second = two_readers(3)
+    fewer = make_scores(second.labels[:90], second.probabilities[:90], second.patient_ids[:90])
+    other = replace(second, study_ids=tuple(f"other{number}" for number in range(150)))
+    models = [measured(scores, key) for scores, key in ((first, "a"), (fewer, "b"), (other, "c"))]
+    assert not same_studies(models)
+    assert same_studies(models[:1])
+    assert same_studies([models[0], measured(second, "d")])
+    found = differences(models, resamples=20)
+    assert [(row.first, row.second, row.n) for row in found] == [("A", "B", 90)]
+
+
+def test_wrong_studies_come_most_wrong_first():
+    scores = make_scores([1, 0, 1, 0, 1], [0.9, 0.8, 0.1, 0.55, 0.4], studies=["a", "b", "c", "d", "e"])
+    wrong = called_studies(scores, 0.5, ("fn", "fp"))
+    assert [(row.study_id, row.cell) for row in wrong] == [("c", "fn"), ("b", "fp"), ("e", "fn"), ("d", "fp")]
+    assert wrong[0].wrong_by == pytest.approx(0.4)
+    assert [row.study_id for row in called_studies(scores, 0.5, ("tp",))] == ["a"]
+    assert len(called_studies(scores, 0.5)) == 5
+    at = called_studies(scores, 0.4, ("tp",))
+    assert {row.study_id for row in at} == {"a", "e"}, "a study at the threshold is called positive"
+
+
+def test_scores_that_differ_in_anything_have_another_fingerprint():
+    scores = random_scores(4)
+    others = [
+        replace(scores, labels=1 - scores.labels),
+        replace(scores, probabilities=np.nextafter(scores.probabilities, 2)),
+        replace(scores, study_ids=("x", *scores.study_ids[1:])),
+        replace(scores, patient_ids=("x", *scores.patient_ids[1:])),
+    ]
+    assert len({fingerprint(each) for each in (scores, *others)}) == 5
+    assert fingerprint(scores) == fingerprint(replace(scores, checkpoint_id="other"))
+
+
+def test_the_table_says_what_was_measured_and_a_dash_where_nothing_was():
+    models = [measured(random_scores(5)), measured(make_scores([1, 1], [0.2, 0.9]), "b")]
+    rows = {row[""]: row for row in metric_table(models, {"auc": "AUC", "sensitivity": "Sensitivity"})}
+    auc = models[0].evaluation().auc
+    assert rows["AUC"]["A"] == f"{auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f}), n=120"
+    assert rows["AUC"]["B"] == "-, n=2"
+    assert number_words(0.5) == "0.500"
+
+
+def test_the_numbers_behind_the_figures():
+    scores = random_scores(6)
+    curve, rows = roc_curve(scores), roc_rows(scores)
+    assert [row["threshold"] for row in rows] == curve.thresholds[1:].tolist()
+    assert rows[-1]["sensitivity"] == 1
+    assert rows[-1]["specificity"] == 0
+    assert rows[-1]["PPV"] == pytest.approx(scores.labels.mean())
+    bins = reliability_rows(resample(scores, 20))
+    assert len(bins) == 10
+    assert sum(row["n"] for row in bins) == 120
+    row = subgroup_row(Subgroup("PA", 12, 2, 9, None, RATE, None, "Too few"))
+    assert (row["group"], row["auc"], row["sensitivity"]) == ("PA", "", "0.900 (0.800 to 0.950)")
+
+
+def test_columns_that_all_have_divide():
+    scores = random_scores(7)
+    with_view = replace(scores, columns={"view": ("PA",) * 120, "sex": ("F",) * 120})
+    models = [measured(with_view), measured(replace(with_view, columns={"sex": ("F",) * 120}), "b")]
+    assert shared_columns(models) == ("sex",)
+    assert shared_columns([measured(scores)]) == ()
+    assert shared_columns([]) == ()
