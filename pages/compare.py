@@ -20,7 +20,7 @@ all_runs = jobs.list_runs(jobs.RUNS)
 runs = {run.id: run for run in all_runs if run.history and run.id not in cards}
 
 with st.container(horizontal=True, vertical_alignment="bottom"):
-    models_place, split_place = st.container(), st.container(width=420)
+    models_place, split_place = st.container(), st.container(width=300)
     with st.container(width="content"):
         uploads = take_uploads()
 names = model_names(cards.values())

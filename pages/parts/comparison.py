@@ -189,23 +189,17 @@ def show_calibration_view(chosen: Chosen) -> None:
     """Show how often what was said to be likely came to be."""
     if _needs_scores(chosen):
         return
-    left, right = st.columns([3, 2])
-    with left:
-        _figure(
-            reliability_figure([chosen.shown(model, reliability_curve(model.resamples)) for model in chosen.measured]),
-            "reliability",
-        )
-        _points({model.name: reliability_rows(model.resamples) for model in chosen.measured}, "reliability-points")
-    with right:
-        rows = metric_table(
-            chosen.measured, {name: METRICS[name] for name in ("ece", "adaptive_ece", "brier", "log_loss")}
-        )
-        parts = {model.name: brier_parts(model.scores) for model in chosen.measured}
-        for part in ("reliability", "resolution", "uncertainty", "within"):
-            row = {"": f"Brier score: {'within bins' if part == 'within' else part}"}
-            rows.append(row | {name: number_words(getattr(found, part)) for name, found in parts.items()})
-        st.dataframe(pd.DataFrame(rows), hide_index=True, height="content", key="calibration")
-        st.caption("Brier score = reliability - resolution + uncertainty + within. Larger marks hold more studies.")
+    curves = [chosen.shown(model, reliability_curve(model.resamples)) for model in chosen.measured]
+    _figure(reliability_figure(curves), "reliability")
+    st.caption("Larger marks hold more studies; bins without any are left out of the figure.")
+    rows = metric_table(chosen.measured, {name: METRICS[name] for name in ("ece", "adaptive_ece", "brier", "log_loss")})
+    parts = {model.name: brier_parts(model.scores) for model in chosen.measured}
+    for part in ("reliability", "resolution", "uncertainty", "within"):
+        row = {"": f"Brier score: {'within bins' if part == 'within' else part}"}
+        rows.append(row | {name: number_words(getattr(found, part)) for name, found in parts.items()})
+    st.dataframe(pd.DataFrame(rows), hide_index=True, height="content", key="calibration")
+    st.caption("Brier score = reliability - resolution + uncertainty + within.")
+    _points({model.name: reliability_rows(model.resamples) for model in chosen.measured}, "reliability-points")
 
 
 def show_numbers_view(chosen: Chosen) -> None:

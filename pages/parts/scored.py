@@ -22,8 +22,8 @@ from core.values import Checkpoint, Scores
 from pages.parts.desk import forget_uploads, session_id
 
 SPLIT_NAMES = {
-    "test": "test studies, kept apart from all choices",
-    "valid": "validation studies, thresholds were chosen on",
+    "test": "test (held out)",
+    "valid": "validation (chosen on)",
 }
 _UPLOADED = "uploaded: "
 
