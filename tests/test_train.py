@@ -212,6 +212,7 @@ def test_a_finder_is_trained_and_finds_something(dataset, places, monkeypatch):
         (["--set", 'class_weights={"0": 1}'], "a weight above 0 for each"),
         (["--set", "ema=high"], "ema must be a number"),
         (["--set", 'mixup="much"'], "mixup must be a number"),
+        (["--set", "textures=1.5"], "textures must be a number from 0 to 1"),
         (["--set", "small_epochs=1.5"], "small_epochs must be a whole number"),
         (["--set", "head_rate=0"], "head_rate must be a number above 0"),
         (["--set", "epoch_films=0"], "epoch_films must be a whole number above 0"),

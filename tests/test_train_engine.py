@@ -20,8 +20,8 @@ from core import train
 from core.checkpoints import round_to_float16
 from core.errors import CheckpointError, DatasetError, TrainingError
 from core.train.averages import WeightAverage, decay_of_step
-from core.train.batches import Feeder
-from core.train.changes import change_appearance, mix_up
+from core.train.batches import Feeder, FractureSampler
+from core.train.changes import change_appearance, change_texture, mix_up
 from core.train.devices import Team, choose_precision, choose_strategy, read_team
 from core.train.losses import class_weights, feature_loss, label_loss, soft_label_loss
 from core.train.networks import make_optimizer
@@ -329,6 +329,39 @@ def test_appearance_changes_tones_and_keeps_their_order():
         if np.ptp(changed, axis=0).max() == 0 and (np.diff(changed[0]) >= 0).all():
             kept += 1
     assert kept >= 5
+
+
+def test_a_changed_texture_keeps_shapes_and_range():
+    """A bright disc stays where it is, as an outline at least, whatever the filter makes of the tones."""
+    rows, columns = np.mgrid[:96, :96]
+    distance = np.hypot(rows - 40, columns - 55)
+    film = np.where(distance < 20, 0.7, 0.3).astype(np.float32)
+    edge, flat = np.abs(distance - 20) < 2, (np.abs(distance - 20) > 6) & (distance < 38)
+    sharper, unlike = 0, 0
+    for seed in range(40):
+        changed = change_texture(film, np.random.default_rng(seed))
+        assert changed.dtype == np.float32
+        assert 0 <= changed.min() <= changed.max() <= 1
+        slope = np.hypot(*np.gradient(changed))
+        sharper += slope[edge].mean() > 2 * slope[flat].mean()
+        unlike += abs(np.corrcoef(changed.ravel(), film.ravel())[0, 1]) < 0.9
+    assert sharper > 30
+    assert 5 < unlike < 40
+    assert np.array_equal(film, np.where(distance < 20, np.float32(0.7), np.float32(0.3)))
+    blank = change_texture(np.zeros((32, 32), np.float32), np.random.default_rng(0))
+    assert np.isfinite(blank).all()
+
+
+def test_only_the_share_asked_for_changes_texture(dataset):  # noqa: F811
+    squares = Squares(films_of(dataset)[:8], 48)
+    common = {"input_size": 32, "batch_size": 8, "seed": 1, "location": False, "whole": False}
+    plain, none, every = (
+        FractureSampler(squares, **common, **more) for more in ({}, {"textures": 0.0}, {"textures": 1.0})
+    )
+    films = plain.batch(0, 0)[0]
+    assert np.array_equal(films, none.batch(0, 0)[0])
+    assert not np.array_equal(films, every.batch(0, 0)[0])
+    np.testing.assert_array_equal(plain.batch(0, 0)[1]["logit"], every.batch(0, 0)[1]["logit"])
 
 
 def test_what_cannot_be_read_is_left_out_and_listed(dataset, tmp_path, capsys):  # noqa: F811

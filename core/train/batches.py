@@ -18,6 +18,7 @@ import numpy as np
 from core.train.changes import (
     LOCATION_STRIDE,
     change_appearance,
+    change_texture,
     draw_bend,
     draw_mesh,
     mix_up,
@@ -57,6 +58,8 @@ class FractureSampler:
         Changes each square in place of all that is done here; it moves no masks, so `location` must be False.
     epoch_films : int or None
         How many films an epoch sees; None: all.
+    textures : float
+        Share of the films whose texture is changed, see :func:`core.train.changes.change_texture`.
     """
 
     def __init__(
@@ -71,9 +74,11 @@ class FractureSampler:
         mixup: float = 0.0,
         augmentation: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
         epoch_films: int | None = None,
+        textures: float = 0.0,
     ) -> None:
         self.squares, self.size, self.batch_size, self.seed = squares, input_size, batch_size, seed
         self.location, self.whole, self.mixup, self.augmentation = location, whole, mixup, augmentation
+        self.textures = textures
         self.cells = -(-input_size // LOCATION_STRIDE)
         self.batches = max(1, _films_seen(squares, epoch_films) // batch_size)
 
@@ -125,7 +130,8 @@ class FractureSampler:
                 places[..., 0] = pool_mask(moved, self.cells)
                 # A break that lies outside the square cannot be seen in it.
                 targets["logit"][:] = places[..., 0].max()
-        return change_appearance(warp(square, matrix, self.size, mesh), rng)
+        changed = change_appearance(warp(square, matrix, self.size, mesh), rng)
+        return change_texture(changed, rng) if self.textures and rng.random() < self.textures else changed
 
     def _move(self, old_size: int, known: bool, rng: np.random.Generator) -> np.ndarray:
         wrist = old_size / (self.squares.margin if known and not self.whole else 1.0)

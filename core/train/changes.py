@@ -49,6 +49,45 @@ def change_appearance(square: np.ndarray, rng: np.random.Generator, strength: fl
     return np.clip(changed, 0.0, 1.0, out=changed)
 
 
+def change_texture(film: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Give a film a texture that no simulator draws; shapes stay where they are.
+
+    It is mixed with what a small filter of random numbers makes of it (Xu et al. 2021, "Robust and Generalizable Visual
+    Representation Learning via Random Convolutions", https://arxiv.org/abs/2007.13003), and clouds are laid over it.
+
+    Parameters
+    ----------
+    film : numpy.ndarray
+        float32 (size, size) in [0, 1].
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 (size, size) in [0, 1].
+    """
+    side = int(rng.choice([1, 3, 5, 7]))
+    kernel = rng.normal(0.0, 1.0, (side, side)).astype(np.float32)
+    filtered = cv2.filter2D(film, cv2.CV_32F, kernel, borderType=cv2.BORDER_REPLICATE)
+    # As bright and as rich in contrast as the film was: the filter's own size means nothing.
+    spread = float(filtered.std())
+    if spread > 0:
+        filtered = (filtered - filtered.mean()) * (film.std() / spread) + film.mean()
+    changed = cv2.addWeighted(film, share := float(rng.random()), filtered, 1.0 - share, 0.0)
+    changed += np.float32(rng.uniform(0.0, 0.08)) * _clouds(film.shape[0], rng)
+    return np.clip(changed, 0.0, 1.0, out=changed)
+
+
+def _clouds(size: int, rng: np.random.Generator) -> np.ndarray:
+    """Return smooth noise of several scales, float32 (size, size), of mean about 0 and deviation about 1."""
+    clouds, cells = np.zeros((size, size), np.float32), 4
+    while cells < size:
+        knots = rng.standard_normal((cells, cells), np.float32)
+        clouds += cv2.resize(knots, (size, size), interpolation=cv2.INTER_LINEAR) * np.float32(rng.random())
+        cells *= 2
+    return clouds / max(float(clouds.std()), 1e-6)
+
+
 def _soften(square: np.ndarray, width: float) -> np.ndarray:
     """Blur; wide blurs on a quarter of the pixels, which looks the same and costs a fraction."""
     if width < 3.0:

@@ -82,6 +82,7 @@ def _prepare_classifier(request: Request, data: TrainingData, report: Report) ->
             location=location,
             whole=whole,
             mixup=float(option(settings, "mixup")),
+            textures=float(option(settings, "textures")),
             augmentation=augmentation,
             epoch_films=option(settings, "epoch_films"),
         )

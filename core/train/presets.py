@@ -39,6 +39,7 @@ EXTRA: Mapping[str, tuple[Any, str]] = MappingProxyType(
             "scaphoid (see core.train.batches) or one of core.train.recipes",
         ),
         "mixup": (0.0, "alpha of the Beta distribution films are mixed by; 0: not at all (Zhang et al. 2018)"),
+        "textures": (0.0, "share of the films whose texture is changed (core.train.changes.change_texture)"),
         "looks": (1, "how many slightly different squares of a film are read and averaged (core.classifier.LOOKS)"),
         "decoys": (2400, "simulated films without a wrist that a finder also sees"),
         # What is trained when; applies only where training starts from weights that mean something
@@ -257,6 +258,7 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = MappingProxyType(
         "trainable_last": ("a whole number, 0 or more, or null", lambda value: value is None or _is_whole(value, 0)),
         "norm_frozen": ("true or false", lambda value: isinstance(value, bool)),
         **dict.fromkeys(("norm_momentum", "dropout", "ema"), _SHARE),
+        "textures": ("a number from 0 to 1", lambda value: _is_number(value, 0, 1)),
         "loss": _one_of(*LOSSES),
         "calibration": _one_of(*CALIBRATIONS),
         "class_weights": ('null, "balanced" or a weight above 0 for each of 0 and 1', _is_class_weights),
