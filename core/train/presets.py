@@ -83,12 +83,13 @@ PRESETS: dict[str, TrainingSettings] = {
         label_smoothing=0.02,
         preset="scaphoid",
         # All epochs but the last see smaller films, which costs half; the first stages keep what ImageNet taught them.
-        # checkpoints/README.md tells what levelled contrast and the looks gave.
+        # checkpoints/README.md tells what levelled contrast, changed textures, the mask loss and the looks gave.
         extra={
             "small_size": 160,
             "small_epochs": 4,
             "scaling": "local",
             "ema": 0.998,
+            "textures": 0.5,
             "looks": 6,
             "frozen": [EARLY],
             # From random numbers its hidden units die in the first epoch: the answer is the same for every film.
