@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import statistics
 import sys
@@ -239,6 +240,44 @@ def time_metrics(subject: Subject, repeat: int) -> Row:
     )
 
 
+def time_threshold(subject: Subject, repeat: int, studies: int = METRICS_STUDIES) -> Row:
+    """Time what the page of one threshold does when it is moved: every rate with its interval, and every figure.
+
+    The rival resamples the patients anew for the numbers alone.
+    """
+    from core import figures
+    from core.measured import called_studies, look_at, measure_model
+    from core.metrics import evaluate_scores, net_benefit, roc_band, roc_curve, sweep_thresholds
+
+    model = measure_model("random", "random", random_scores(studies))
+    sweep, curve, band = sweep_thresholds(model.resamples), roc_curve(model.scores), roc_band(model.resamples)
+    thresholds = itertools.cycle(np.linspace(0.2, 0.8, 7).tolist())
+
+    def ours() -> None:
+        at = next(thresholds)
+        seen = look_at(model, at, 0.2)
+        called_studies(model.scores, at, ("fn", "fp"), 200)
+        benefit = net_benefit(model.resamples, prevalence=0.2)
+        for figure in (
+            figures.rates_figure(sweep, at),
+            figures.histogram_figure(model.scores, at),
+            figures.roc_figure([figures.Shown("random", figures.INK, curve, band, seen.roc)]),
+            figures.confusion_figure(seen.evaluation.confusion),
+            figures.thousand_figure(seen.thousand),
+            figures.benefit_figure([figures.Shown("random", figures.INK, benefit)], at),
+        ):
+            figure.to_json()
+
+    times = measure(ours, lambda: evaluate_scores(model.scores, next(thresholds)), repeat, rival_repeat=min(repeat, 3))
+    name = f"threshold moved, {studies:,} studies"
+    return replace(_row(name, times, "resampling again", repeat, subject), checkpoint="2,000 resamples")
+
+
+def time_threshold_large(subject: Subject, repeat: int) -> Row:
+    """Time the same with twenty times as many studies; takes a minute."""
+    return time_threshold(subject, repeat, 20 * METRICS_STUDIES)
+
+
 ROWS: Mapping[str, Callable[[Subject, int], Row]] = MappingProxyType(
     {
         "predict": time_predict,
@@ -247,10 +286,12 @@ ROWS: Mapping[str, Callable[[Subject, int], Row]] = MappingProxyType(
         "smoothgrad": time_smoothgrad,
         "scorecam": time_scorecam,
         "metrics": time_metrics,
+        "threshold": time_threshold,
+        "threshold-large": time_threshold_large,
         "train": time_training,
     }
 )
-SLOW_ROWS = ("scorecam", "train")
+SLOW_ROWS = ("scorecam", "threshold-large", "train")
 
 
 def _row(name: str, times: tuple[float, float], rival_name: str, n: int, subject: Subject) -> Row:

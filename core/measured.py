@@ -11,28 +11,39 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+import numpy as np
+
 from core.errors import ScoresError
 from core.metrics import (
     RESAMPLES,
+    AtPrevalence,
     Confusion,
     Evaluation,
     PairedTest,
+    PerThousand,
     Resamples,
     Subgroup,
     align_scores,
+    at_prevalence,
+    cheapest_threshold,
     confusion,
     delong_test,
     evaluate,
     holm,
     mcnemar_test,
     paired_difference,
+    per_thousand,
     precision_recall_curve,
     reliability_curve,
     resample,
     roc_curve,
+    threshold_for,
+    youden_threshold,
 )
 from core.values import Checkpoint, Scores
 
+CELLS = ("tp", "fn", "fp", "tn")
+"""The cells of a confusion matrix, row by row."""
 NO_POINT_THRESHOLD = 0.5
 """Where a model brings no operating point: uploaded scores, imported models."""
 
@@ -113,6 +124,83 @@ class CalledStudy:
     wrong_by: float
 
 
+@dataclass(frozen=True, eq=False)
+class AtThreshold:
+    """What one threshold makes of a model's studies, and would make of patients elsewhere.
+
+    Attributes
+    ----------
+    evaluation : Evaluation
+    elsewhere : AtPrevalence
+        Predictive values at another prevalence.
+    thousand : PerThousand
+        A thousand patients at that prevalence.
+    roc, recall : tuple of float
+        Where the threshold lies on the ROC and on the precision-recall curve, (x, y).
+    """
+
+    evaluation: Evaluation
+    elsewhere: AtPrevalence
+    thousand: PerThousand | None
+    roc: tuple[float, float]
+    recall: tuple[float, float]
+
+
+RULES = {
+    "youden": "Sensitivity + specificity as large as possible (Youden)",
+    "sensitivity": "At least this sensitivity",
+    "specificity": "At least this specificity",
+    "cost": "Cheapest, where a missed fracture costs as much as this many false alarms",
+}
+"""Ways to choose a threshold, in words."""
+
+
+def suggest_threshold(scores: Scores, rule: str, value: float = 0.95, prevalence: float | None = None) -> float:
+    """Return the threshold that a rule of `RULES` chooses on these studies.
+
+    Parameters
+    ----------
+    scores : Scores
+    rule : str
+    value : float
+        The sensitivity or specificity wanted, (0, 1], or how many false alarms a missed fracture costs.
+    prevalence : float, optional
+        For the costs; by default that of the studies.
+
+    Raises
+    ------
+    ScoresError
+        The scores hold one class only, or a value is out of range.
+    """
+    if rule == "youden":
+        return youden_threshold(scores)
+    if rule == "sensitivity":
+        return threshold_for(scores, sensitivity=value)
+    if rule == "specificity":
+        return threshold_for(scores, specificity=value)
+    return cheapest_threshold(scores, value, float(scores.labels.mean()) if prevalence is None else prevalence)
+
+
+def look_at(model: MeasuredModel, threshold: float, prevalence: float) -> AtThreshold:
+    """Return what a threshold means for a model; quick, whatever the number of studies.
+
+    Raises
+    ------
+    ScoresError
+        A threshold or prevalence that is out of range.
+    """
+    found = evaluate(model.resamples, threshold)
+    sensitivity, specificity = found.sensitivity.value, found.specificity.value
+    known = not (math.isnan(sensitivity) or math.isnan(specificity))
+    return AtThreshold(
+        evaluation=found,
+        elsewhere=at_prevalence(model.resamples, threshold, prevalence),
+        thousand=per_thousand(sensitivity, specificity, prevalence) if known else None,
+        roc=(1 - specificity, sensitivity),
+        recall=(sensitivity, found.precision.value),
+    )
+
+
 def measure_model(
     key: str, name: str, scores: Scores, card: Checkpoint | None = None, resamples: int = RESAMPLES, seed: int = 0
 ) -> MeasuredModel:
@@ -157,17 +245,25 @@ def differences(models: Sequence[MeasuredModel], resamples: int = RESAMPLES, see
 
 
 def called_studies(
-    scores: Scores, threshold: float, cells: Sequence[str] = ("tp", "fn", "fp", "tn")
-) -> list[CalledStudy]:
-    """Return the studies of some cells of the confusion matrix, those that are most wrong first."""
-    rows = []
-    for study, label, probability in zip(scores.study_ids, scores.labels, scores.probabilities, strict=True):
-        called = probability >= threshold
-        cell = {(1, True): "tp", (1, False): "fn", (0, True): "fp", (0, False): "tn"}[int(label), bool(called)]
-        if cell in cells:
-            wrong_by = float(threshold - probability if label == 1 else probability - threshold)
-            rows.append(CalledStudy(study, int(label), float(probability), cell, wrong_by))
-    return sorted(rows, key=lambda row: -row.wrong_by)
+    scores: Scores, threshold: float, cells: Sequence[str] = CELLS, most: int | None = None
+) -> tuple[int, list[CalledStudy]]:
+    """Return how many studies lie in some cells of the confusion matrix, and the most wrong of them, `most` at most."""
+    positive, called = scores.labels == 1, scores.probabilities >= threshold
+    wrong_by = np.where(positive, threshold - scores.probabilities, scores.probabilities - threshold)
+    masks = {"tp": positive & called, "fn": positive & ~called, "fp": ~positive & called, "tn": ~positive & ~called}
+    places = np.flatnonzero(np.logical_or.reduce([masks[cell] for cell in cells]))
+    ranked = places[np.argsort(-wrong_by[places], kind="stable")][:most]
+    rows = [
+        CalledStudy(
+            scores.study_ids[place],
+            int(scores.labels[place]),
+            float(scores.probabilities[place]),
+            next(cell for cell in cells if masks[cell][place]),
+            float(wrong_by[place]),
+        )
+        for place in ranked
+    ]
+    return places.size, rows
 
 
 def fingerprint(scores: Scores) -> str:

@@ -276,7 +276,7 @@ def test_a_deep_link_to_a_cold_server_shows_the_notice(chromium, address):
         page.goto(f"{cold.url}/{address}")
         page.locator(".scaphoid-notice", has_text="Not a medical device").wait_for(timeout=60_000)
         ready(page)
-        if address in ("about", "compare", "train"):
+        if address in ("about", "compare", "threshold", "train"):
             assert not cold.held()["tensorflow"], "a page of figures must not wait for TensorFlow"
         page.close()
         assert "Traceback" not in cold.printed()
@@ -379,6 +379,26 @@ def test_scores_from_elsewhere_are_measured_and_a_cell_opens_its_studies(page, s
     cell.click(force=True)
     page.get_by_role("heading", name="elsewhere: missed (2)").wait_for()
     settled(page)
+    assert sideways(page) <= 0
+
+
+def test_the_threshold_is_moved_and_everything_follows(page, server):
+    page.goto(f"{server.url}/threshold")
+    ready(page)
+    settled(page)
+    sensitivity = page.locator("[data-testid=stMetric]", has_text="Sensitivity").locator("[data-testid=stMetricValue]")
+    before, wrong = sensitivity.inner_text(), page.get_by_role("heading", name="Called wrong").inner_text()
+    slider = page.get_by_role("slider", name="Threshold")
+    slider.focus()
+    slider.press("Home")
+    for _ in range(3):
+        slider.press("PageUp")
+    settled(page)
+    page.wait_for_function(
+        "before => document.querySelector('[data-testid=stMetricValue]').innerText !== before", arg=before
+    )
+    assert float(sensitivity.inner_text().rstrip("%")) >= float(before.rstrip("%"))
+    assert page.get_by_role("heading", name="Called wrong").inner_text() != wrong
     assert sideways(page) <= 0
 
 

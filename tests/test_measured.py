@@ -5,10 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from core.errors import ScoresError
 from core.measured import (
+    RULES,
     called_studies,
     differences,
     fingerprint,
+    look_at,
     measure_model,
     metric_table,
     number_words,
@@ -17,8 +20,21 @@ from core.measured import (
     same_studies,
     shared_columns,
     subgroup_row,
+    suggest_threshold,
 )
-from core.metrics import Subgroup, delong_test, evaluate_scores, holm, mcnemar_test, resample, roc_curve
+from core.metrics import (
+    Subgroup,
+    cheapest_threshold,
+    delong_test,
+    evaluate,
+    evaluate_scores,
+    holm,
+    mcnemar_test,
+    resample,
+    roc_curve,
+    threshold_for,
+    youden_threshold,
+)
 from core.values import Checkpoint, Interval, OperatingPoint
 from tests.test_metrics import make_scores, random_scores
 from tests.test_metrics_comparison import two_readers
@@ -85,12 +101,16 @@ def test_only_the_studies_that_both_read_are_compared_and_pairs_without_any_are_
 
 def test_wrong_studies_come_most_wrong_first():
     scores = make_scores([1, 0, 1, 0, 1], [0.9, 0.8, 0.1, 0.55, 0.4], studies=["a", "b", "c", "d", "e"])
-    wrong = called_studies(scores, 0.5, ("fn", "fp"))
+    count, wrong = called_studies(scores, 0.5, ("fn", "fp"))
+    assert count == 4
     assert [(row.study_id, row.cell) for row in wrong] == [("c", "fn"), ("b", "fp"), ("e", "fn"), ("d", "fp")]
     assert wrong[0].wrong_by == pytest.approx(0.4)
-    assert [row.study_id for row in called_studies(scores, 0.5, ("tp",))] == ["a"]
-    assert len(called_studies(scores, 0.5)) == 5
-    at = called_studies(scores, 0.4, ("tp",))
+    assert [row.study_id for row in called_studies(scores, 0.5, ("tp",))[1]] == ["a"]
+    count, all_of_them = called_studies(scores, 0.5)
+    assert (count, len(all_of_them)) == (5, 5)
+    count, first_two = called_studies(scores, 0.5, most=2)
+    assert (count, [row.study_id for row in first_two]) == (5, ["c", "b"])
+    _, at = called_studies(scores, 0.4, ("tp",))
     assert {row.study_id for row in at} == {"a", "e"}, "a study at the threshold is called positive"
 
 
@@ -136,3 +156,38 @@ def test_columns_that_all_have_divide():
     assert shared_columns(models) == ("sex",)
     assert shared_columns([measured(scores)]) == ()
     assert shared_columns([]) == ()
+
+
+# --- one threshold ----------------------------------------------------------------------------------------------------
+
+
+def test_what_one_threshold_means_comes_from_one_measurement():
+    model = measured(random_scores(8, n=300))
+    seen = look_at(model, 0.42, 0.1)
+    whole = evaluate(model.resamples, 0.42)
+    assert seen.evaluation.sensitivity.low == whole.sensitivity.low
+    assert seen.roc == (1 - whole.specificity.value, whole.sensitivity.value)
+    assert seen.recall == (whole.sensitivity.value, whole.precision.value)
+    assert seen.thousand.found + seen.thousand.missed == 100
+    assert seen.elsewhere.prevalence == 0.1
+    alone = look_at(measured(make_scores([1, 1], [0.2, 0.9])), 0.5, 0.5)
+    assert alone.thousand is None, "nobody knows the specificity"
+
+
+def test_rules_choose_what_they_promise():
+    scores = random_scores(9, n=400, decimals=3)
+    y, p = scores.labels, scores.probabilities
+    for wanted in (0.8, 0.95, 1.0):
+        assert np.mean(p[y == 1] >= suggest_threshold(scores, "sensitivity", wanted)) >= wanted
+        assert np.mean(p[y == 0] < suggest_threshold(scores, "specificity", wanted)) >= wanted
+    assert suggest_threshold(scores, "youden") == youden_threshold(scores)
+    own = float(y.mean())
+    assert suggest_threshold(scores, "cost", 3.0) == cheapest_threshold(scores, 3.0, own)
+    assert suggest_threshold(scores, "cost", 3.0, 0.05) == cheapest_threshold(scores, 3.0, 0.05)
+    assert suggest_threshold(scores, "cost", 30.0) < suggest_threshold(scores, "cost", 0.2)
+    for rule in RULES:
+        with pytest.raises(ScoresError):
+            suggest_threshold(make_scores([1], [0.5]), "specificity" if rule == "sensitivity" else rule)
+    for target in ({}, {"sensitivity": 0.5, "specificity": 0.5}, {"sensitivity": 0.0}, {"specificity": 1.1}):
+        with pytest.raises(ScoresError, match="One target"):
+            threshold_for(scores, **target)

@@ -307,6 +307,57 @@ def test_compare_measures_models_of_the_house_and_of_elsewhere_with_the_commands
     assert app.multiselect(key="models").value == [default]
 
 
+def test_one_threshold_moves_everything_with_the_commands_numbers(tmp_path, capsys):
+    app = open_page("pages/threshold.py")
+    assert not app.exception
+    card = checkpoints.read_card(checkpoints.CHECKPOINTS / checkpoints.default_id())
+    own = card.operating_point("high_specificity").threshold
+    assert app.number_input(key="threshold-exact").value == pytest.approx(own)
+    assert "Measured on simulated films" in words(app)
+    (tmp_path / "mine.csv").write_bytes(score_table(3, view=False))
+    app.file_uploader(key="score-tables").set_value([("mine.csv", score_table(3, view=False), "text/csv")]).run()
+    app.selectbox(key="model").set_value("uploaded: mine").run()
+    assert app.number_input(key="threshold-exact").value == 0.5
+    assert "simulated" not in words(app)
+    for at in (0.37, 0.62):
+        app.slider(key="threshold").set_value(at).run()
+        assert not app.exception
+        assert app.number_input(key="threshold-exact").value == at
+        assert evaluate(["--scores", str(tmp_path / "mine.csv"), "--json", "--threshold", str(at)]) == 0
+        report = json.loads(capsys.readouterr().out)
+        told = {metric.label: metric.value for metric in app.metric}
+        assert told["Sensitivity"] == f"{report['sensitivity']['value']:.1%}"
+        assert told["Specificity"] == f"{report['specificity']['value']:.1%}"
+        cells = figure(app, "figure-cells")["data"][0]["text"]
+        shown = [int(re.search("<b>(.*)</b>", cell)[1]) for cell in cells]
+        assert shown == [report["confusion"][cell] for cell in ("tp", "fn", "fp", "tn")]
+        point = figure(app, "figure-roc")["data"][-1]
+        assert point["y"][0] == pytest.approx(report["sensitivity"]["value"])
+        wrong = report["confusion"]["fn"] + report["confusion"]["fp"]
+        assert f"Called wrong ({wrong})" in words(app)
+        assert len(app.dataframe[0].value) == wrong
+        assert [shape["x0"] for shape in figure(app, "figure-rates")["layout"]["shapes"]] == [at]
+    # The share of 50% in this table gives the PPV that the command tells; a smaller share a smaller one.
+    assert told["PPV at that share"] == f"{report['precision']['value']:.1%}"
+    app.slider(key="prevalence").set_value(10.0).run()
+    later = {metric.label: metric.value for metric in app.metric}
+    assert float(later["PPV at that share"][:-1]) < float(told["PPV at that share"][:-1])
+    assert later["Sensitivity"] == told["Sensitivity"]
+    one_class = b"study_id,patient_id,label,probability\na,p,1,0.2\nb,q,1,0.9\n"
+    app.file_uploader(key="score-tables").set_value([("one.csv", one_class, "text/csv")]).run()
+    app.selectbox(key="model").set_value("uploaded: one").run()
+    assert not app.exception
+    assert {metric.label: metric.value for metric in app.metric}["Specificity"] == "-"
+    app.button(key="apply-rule").click().run()
+    assert "there is only one class" in words(app)
+    app.file_uploader(key="score-tables").set_value([("mine.csv", score_table(3, view=False), "text/csv")]).run()
+    app.selectbox(key="model").set_value("uploaded: mine").run()
+    app.selectbox(key="rule").set_value("sensitivity").run()
+    app.button(key="apply-rule").click().run()
+    assert float(app.metric[0].value[:-1]) >= 95
+    assert app.slider(key="threshold").value == pytest.approx(app.number_input(key="threshold-exact").value)
+
+
 def values(encoded):
     """Return the numbers of a trace, which Plotly may have packed."""
     if isinstance(encoded, dict):

@@ -53,7 +53,7 @@ from core.metrics.evaluation import (
     limits_dict,
     sweep_thresholds,
 )
-from core.metrics.operating import Zone, cheapest_threshold, operating_points, triage, youden_threshold
+from core.metrics.operating import Zone, cheapest_threshold, operating_points, threshold_for, triage, youden_threshold
 from core.metrics.proportions import PROPORTIONS, RATES, Confusion, confusion, rates_of, wilson_interval, wilson_rates
 from core.metrics.reliability import (
     BrierParts,
@@ -152,6 +152,7 @@ __all__ = [
     "subgroups",
     "sweep_thresholds",
     "taken",
+    "threshold_for",
     "triage",
     "wilson_interval",
     "wilson_rates",

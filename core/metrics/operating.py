@@ -62,18 +62,38 @@ def operating_points(
     check_scores(scores)
     if not (0 < sensitivity_target <= 1 and 0 < specificity_target <= 1):
         raise ScoresError("Targets for sensitivity and specificity must lie above 0 and not above 1.")
-    positive = np.sort(scores.probabilities[scores.labels == 1])
-    negative = np.sort(scores.probabilities[scores.labels == 0])
-    if not (positive.size and negative.size):
+    if len(set(scores.labels.tolist())) < 2:
         raise ScoresError("Operating points need both positive and negative studies, but there is only one class.")
 
-    low = positive[-_needed(sensitivity_target, positive.size)]
-    above = negative[_needed(specificity_target, negative.size) - 1]
-    higher = scores.probabilities[scores.probabilities > above]
-    high = higher.min() if higher.size else min(np.nextafter(above, 1.0), 1.0)
+    low = threshold_for(scores, sensitivity=sensitivity_target)
+    high = threshold_for(scores, specificity=specificity_target)
     if low > high:
         low = high = (low + high) / 2
     return (_measured_point("high_sensitivity", low, scores), _measured_point("high_specificity", high, scores))
+
+
+def threshold_for(scores: Scores, sensitivity: float | None = None, specificity: float | None = None) -> float:
+    """Return the largest threshold that reaches a sensitivity, or the smallest that reaches a specificity.
+
+    Thresholds are probabilities that occur, or lie just above the highest (see `operating_points`).
+
+    Raises
+    ------
+    ScoresError
+        As `check_scores`; not exactly one target, or one outside (0, 1]; no study of the class it is of.
+    """
+    check_scores(scores)
+    target = specificity if sensitivity is None else sensitivity
+    if (sensitivity is None) == (specificity is None) or not 0 < target <= 1:
+        raise ScoresError("One target above 0 and not above 1 was expected, for sensitivity or for specificity.")
+    ranked = np.sort(scores.probabilities[scores.labels == (0 if sensitivity is None else 1)])
+    if not ranked.size:
+        raise ScoresError("A threshold needs studies of the class that its target is of, but there are none.")
+    if sensitivity is not None:
+        return float(ranked[-_needed(target, ranked.size)])
+    above = ranked[_needed(target, ranked.size) - 1]
+    higher = scores.probabilities[scores.probabilities > above]
+    return float(higher.min() if higher.size else min(np.nextafter(above, 1.0), 1.0))
 
 
 def youden_threshold(scores: Scores) -> float:

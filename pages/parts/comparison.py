@@ -174,15 +174,15 @@ def show_confusion_view(chosen: Chosen) -> None:
             )
             picked += [(model, CELLS[point["point_index"]]) for point in event.selection.points]
     for model, cell in picked:
-        studies = called_studies(model.scores, model.threshold, (cell,))
-        st.markdown(f"#### {model.name}: {_CELL_NAMES[cell]} ({len(studies):,})")
+        count, studies = called_studies(model.scores, model.threshold, (cell,), MOST_LISTED)
+        st.markdown(f"#### {model.name}: {_CELL_NAMES[cell]} ({count:,})")
         rows = [
             {"study": row.study_id, "probability": row.probability, "label": "fracture" if row.label else "none"}
-            for row in studies[:MOST_LISTED]
+            for row in studies
         ]
         st.dataframe(pd.DataFrame(rows), hide_index=True, key=f"studies-{model.id}-{cell}")
-        if len(studies) > MOST_LISTED:
-            st.caption(f"The {MOST_LISTED} that are most wrong of {len(studies):,}.")
+        if count > len(studies):
+            st.caption(f"The {len(studies)} that are most wrong of {count:,}.")
 
 
 def show_calibration_view(chosen: Chosen) -> None:

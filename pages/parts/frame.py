@@ -8,6 +8,7 @@ NOTICE = "For research and education. Not a medical device: do not use it for di
 _PAGES = {
     "Reading room": "streamlit_app.py",
     "Compare models": "pages/compare.py",
+    "Threshold": "pages/threshold.py",
     "Train": "pages/train.py",
     "About this model": "pages/about.py",
 }

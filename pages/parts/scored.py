@@ -35,11 +35,13 @@ class Bench:
     session: str
     tables: dict[str, bytes] = field(default_factory=dict)
     measured: dict[tuple, MeasuredModel] = field(default_factory=dict)
+    made: dict[MeasuredModel, dict[str, Any]] = field(default_factory=dict)
 
     def clear(self) -> None:
         """Forget everything."""
         self.tables.clear()
         self.measured.clear()
+        self.made.clear()
 
     def measure(self, key: str, name: str, scores: Scores, card: Checkpoint | None) -> MeasuredModel:
         """Measure a model's scores; once."""

@@ -1,0 +1,183 @@
+"""The page of one threshold: its control, and everything that moves with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from core.errors import ScoresError
+from core.figures import (
+    CELLS,
+    RATE_NAMES,
+    Shown,
+    benefit_figure,
+    confusion_figure,
+    histogram_figure,
+    rates_figure,
+    roc_figure,
+    thousand_figure,
+)
+from core.measured import (
+    RULES,
+    AtThreshold,
+    MeasuredModel,
+    called_studies,
+    look_at,
+    suggest_threshold,
+)
+from core.metrics import net_benefit, roc_band, roc_curve, sweep_thresholds
+from core.values import Checkpoint, Interval
+from pages.parts.scored import open_bench
+
+MOST_LISTED = 200
+_STEP = 0.001
+
+
+def show(model: MeasuredModel, card: Checkpoint | None, colour: str) -> None:
+    """Show a model at the threshold that the reader moves."""
+    threshold, prevalence = _controls(model)
+    seen = look_at(model, threshold, prevalence)
+    _say(seen, card)
+    left, right = st.columns([3, 2])
+    with left:
+        shown = st.multiselect(
+            "Rates", list(RATE_NAMES), default=list(RATE_NAMES)[:4], format_func=RATE_NAMES.get, key="rates",
+            label_visibility="collapsed",
+        )  # fmt: skip
+        _figure(rates_figure(_kept(model, "sweep"), threshold, shown), "rates")
+        _figure(histogram_figure(model.scores, threshold), "histogram")
+    with right:
+        curve = Shown(model.name, colour, _kept(model, "roc"), _kept(model, "band"), seen.roc)
+        _figure(roc_figure([curve], height=340), "roc")
+        event = _figure(
+            confusion_figure(seen.evaluation.confusion), "cells", on_select="rerun", selection_mode="points"
+        )
+    _wrong(model, threshold, tuple(CELLS[point["point_index"]] for point in event.selection.points))
+    left, right = st.columns(2)
+    with left:
+        st.markdown(f"#### Of 1,000 patients, {prevalence:.0%} of them with a fracture")
+        if seen.thousand:
+            _figure(thousand_figure(seen.thousand), "thousand")
+    with right:
+        st.markdown("#### Is it worth it?")
+        benefit = Shown(model.name, colour, net_benefit(model.resamples, prevalence=prevalence))
+        _figure(benefit_figure([benefit], threshold), "benefit")
+
+
+def _controls(model: MeasuredModel) -> tuple[float, float]:
+    """Show slider, exact entry and rules; return threshold and prevalence."""
+    state, own = st.session_state, float(model.scores.labels.mean())
+    if state.get("threshold-of") != (model.id, len(model.scores.labels)) or "threshold" not in state:
+        state["threshold-of"] = (model.id, len(model.scores.labels))
+        state["threshold"] = state["threshold-exact"] = model.threshold
+        state["prevalence"] = _percent(own)
+    slider, exact, rule, prevalence = st.columns([6, 2, 2, 3], vertical_alignment="bottom")
+    slider.slider(
+        "Threshold", 0.0, 1.0, step=_STEP, key="threshold", on_change=_copy, args=("threshold", "threshold-exact")
+    )
+    exact.number_input(
+        "Exactly", 0.0, 1.0, step=_STEP, format="%.4f", key="threshold-exact",
+        on_change=_copy, args=("threshold-exact", "threshold"),
+    )  # fmt: skip
+    with rule.popover("Choose by rule"):
+        chosen = st.selectbox("Rule", list(RULES), format_func=RULES.get, key="rule")
+        value = 0.95
+        if chosen in ("sensitivity", "specificity"):
+            value = st.number_input("Wanted", 0.01, 1.0, 0.95, 0.01, key="wanted")
+        elif chosen == "cost":
+            value = st.number_input("False alarms", 0.01, 1000.0, 10.0, key="cost")
+        st.button("Choose", on_click=_choose, args=(model, chosen, value), key="apply-rule")
+    prevalence.slider("Share with a fracture where it is used (%)", 0.1, 99.9, step=0.1, key="prevalence")
+    if state.get("rule-problem"):
+        st.warning(state.pop("rule-problem"))
+    # As long as nobody moved it, it is exactly that of the studies.
+    share = own if state["prevalence"] == _percent(own) else state["prevalence"] / 100
+    return float(state["threshold-exact"]), share
+
+
+def _percent(share: float) -> float:
+    return min(max(round(100 * share, 1), 0.1), 99.9)
+
+
+def _copy(source: str, target: str) -> None:
+    st.session_state[target] = st.session_state[source]
+
+
+def _choose(model: MeasuredModel, rule: str, value: float) -> None:
+    try:
+        found = suggest_threshold(model.scores, rule, value, st.session_state["prevalence"] / 100)
+    except ScoresError as error:
+        st.session_state["rule-problem"] = str(error)
+        return
+    st.session_state["threshold"] = st.session_state["threshold-exact"] = found
+
+
+def _say(seen: AtThreshold, card: Checkpoint | None) -> None:
+    """Say first what the threshold does."""
+    found, elsewhere = seen.evaluation, seen.elsewhere
+    cells = {
+        "Sensitivity": found.sensitivity,
+        "Specificity": found.specificity,
+        "PPV at that share": elsewhere.ppv,
+        "NPV at that share": elsewhere.npv,
+        "Reviews for one fracture": elsewhere.needed_to_review,
+        "Called": elsewhere.called,
+    }
+    for place, (name, interval) in zip(st.columns(len(cells)), cells.items(), strict=True):
+        share = name != "Reviews for one fracture"
+        place.metric(name, _short(interval, share), help=None)
+        place.caption(f"{_range(interval, share)}, n={interval.n:,}")
+    if card and card.data.get("simulated"):
+        st.caption("Measured on simulated films, not on patients: on real films the model does worse.")
+
+
+def _short(interval: Interval, share: bool) -> str:
+    if interval.value != interval.value:
+        return "-"
+    return f"{interval.value:.1%}" if share else f"{interval.value:.1f}"
+
+
+def _range(interval: Interval, share: bool) -> str:
+    if interval.low != interval.low:
+        return "no interval"
+    return f"{interval.low:.1%} to {interval.high:.1%}" if share else f"{interval.low:.1f} to {interval.high:.1f}"
+
+
+def _wrong(model: MeasuredModel, threshold: float, cells: tuple[str, ...]) -> None:
+    """List the studies of the cells that were clicked, or else those that are called wrong, most wrong first."""
+    count, studies = called_studies(model.scores, threshold, cells or ("fn", "fp"), MOST_LISTED)
+    names = {"tp": "Found", "fn": "Missed", "fp": "Called in vain", "tn": "Rightly passed"}
+    title = ", ".join(names[cell] for cell in cells) if cells else "Called wrong"
+    st.markdown(f"#### {title} ({count:,})")
+    rows = [
+        {
+            "study": row.study_id,
+            "called": names[row.cell].lower(),
+            "probability": row.probability,
+            "wrong by": row.wrong_by,
+        }
+        for row in studies
+    ]
+    st.dataframe(pd.DataFrame(rows), hide_index=True, height=260, key="wrong-studies")
+    if count > len(studies):
+        st.caption(f"The {len(studies)} that are most wrong of {count:,}.")
+
+
+def _kept(model: MeasuredModel, what: str) -> Any:
+    """Return what does not move with the threshold; made once a session."""
+    made = open_bench().made.setdefault(model, {})
+    if what not in made:
+        make = {
+            "sweep": lambda: sweep_thresholds(model.resamples),
+            "roc": lambda: roc_curve(model.scores),
+            "band": lambda: roc_band(model.resamples),
+        }
+        made[what] = make[what]()
+    return made[what]
+
+
+def _figure(figure: Any, key: str, **options: Any) -> Any:
+    config = {"displaylogo": False, "toImageButtonOptions": {"format": "svg", "filename": f"scaphoid-{key}"}}
+    return st.plotly_chart(figure, config=config, key=f"figure-{key}", width="stretch", **options)

@@ -1,0 +1,33 @@
+"""Choose a threshold: one slider moves the curve's point, the confusion matrix, every rate and the list of errors."""
+
+import streamlit as st
+
+from core.checkpoints import CHECKPOINTS, list_checkpoints
+from core.results import model_names
+from core.train import jobs
+from pages.parts import thresholds
+from pages.parts.curves import colours_of_all
+from pages.parts.frame import open_page
+from pages.parts.scored import SPLIT_NAMES, measure_chosen, splits_of, take_uploads, upload_key
+
+open_page("Threshold")
+entries = list_checkpoints(CHECKPOINTS)
+cards = {entry.id: entry.checkpoint for entry in entries if entry.checkpoint and entry.checkpoint.task == "fracture"}
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    model_place, split_place = st.container(), st.container(width=300)
+    with st.container(width="content"):
+        uploads = take_uploads()
+names = model_names(cards.values()) | {upload_key(name): name for name in uploads}
+keys = [key for key in names if splits_of([key])]
+if not keys:
+    st.info("No model has scores of held-out studies yet.")
+    st.stop()
+key = model_place.selectbox("Model", keys, format_func=names.get, key="model")
+split = split_place.selectbox(
+    "Studies", splits_of([key]), format_func=lambda name: SPLIT_NAMES.get(name, name or "all")
+)
+measured = measure_chosen([key], names, cards, split)
+if measured:
+    colours = colours_of_all(entries, jobs.list_runs(jobs.RUNS), map(upload_key, uploads))
+    thresholds.show(measured[0], cards.get(key), colours[key])
+st.html('<span id="page-ready"></span>')
