@@ -324,7 +324,7 @@ def agreement_figure(
     return figure
 
 
-def thousand_figure(counts: PerThousand, height: int = 250) -> go.Figure:
+def thousand_figure(counts: PerThousand, height: int = 290) -> go.Figure:
     """Draw a thousand patients as dots, in rows of fifty: found, missed, called in vain and rightly passed."""
     figure = empty_figure(height)
     start = 0
@@ -346,7 +346,11 @@ def thousand_figure(counts: PerThousand, height: int = 250) -> go.Figure:
         )
     figure.update_xaxes(visible=False, range=[-1, _THOUSAND_COLUMNS], fixedrange=True)
     figure.update_yaxes(visible=False, range=[1000 / _THOUSAND_COLUMNS, -1], fixedrange=True)
-    figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.16, "itemsizing": "constant"})
+    figure.update_layout(
+        showlegend=True,
+        legend={"orientation": "h", "y": -0.02, "yanchor": "top", "itemsizing": "constant"},
+        margin={"b": 60},
+    )
     return figure
 
 

@@ -89,7 +89,7 @@ def _controls(model: MeasuredModel) -> tuple[float, float]:
         elif chosen == "cost":
             value = st.number_input("False alarms", 0.01, 1000.0, 10.0, key="cost")
         st.button("Choose", on_click=_choose, args=(model, chosen, value), key="apply-rule")
-    prevalence.slider("Share with a fracture where it is used (%)", 0.1, 99.9, step=0.1, key="prevalence")
+    prevalence.slider("Patients with a fracture (%)", 0.1, 99.9, step=0.1, key="prevalence")
     if state.get("rule-problem"):
         st.warning(state.pop("rule-problem"))
     # As long as nobody moved it, it is exactly that of the studies.
@@ -122,11 +122,11 @@ def _say(seen: AtThreshold, card: Checkpoint | None) -> None:
         "Specificity": found.specificity,
         "PPV at that share": elsewhere.ppv,
         "NPV at that share": elsewhere.npv,
-        "Reviews for one fracture": elsewhere.needed_to_review,
+        "Reviews per find": elsewhere.needed_to_review,
         "Called": elsewhere.called,
     }
     for place, (name, interval) in zip(st.columns(len(cells)), cells.items(), strict=True):
-        share = name != "Reviews for one fracture"
+        share = name != "Reviews per find"
         place.metric(name, _short(interval, share), help=None)
         place.caption(f"{_range(interval, share)}, n={interval.n:,}")
     if card and card.data.get("simulated"):
