@@ -52,8 +52,8 @@ def finished(tmp_path, monkeypatch):
         told.finders.append(name)
         return name
 
-    def appraise(reader, splits, finder, progress):
-        told.films, told.finder = splits, finder
+    def appraise(reader, splits, finder, progress, calibration):
+        told.films, told.finder, told.calibration = splits, finder, calibration
         scores = tuple(
             Scores(
                 "new-1",
@@ -102,6 +102,7 @@ def test_what_was_trained_on_wrists_is_measured_on_wrists_that_were_found(finish
     assert (told.finders, told.finder, card.region) == (["finder-1"], "finder-1", "finder-1")
     assert {each.region for films in told.films.values() for each in films} == {REGION}
     assert "found by the finder" in card.data["tested_on"]
+    assert told.calibration == "platt"
     assert capsys.readouterr().err == ""
     assert card.looks == 6
 
