@@ -246,7 +246,7 @@ def time_threshold(subject: Subject, repeat: int, studies: int = METRICS_STUDIES
     The rival resamples the patients anew for the numbers alone.
     """
     from core import figures
-    from core.measured import called_studies, look_at, measure_model
+    from core.measured import called_studies, look_at, measure_model, place_on_roc
     from core.metrics import evaluate_scores, net_benefit, roc_band, roc_curve, sweep_thresholds
 
     model = measure_model("random", "random", random_scores(studies))
@@ -261,7 +261,7 @@ def time_threshold(subject: Subject, repeat: int, studies: int = METRICS_STUDIES
         for figure in (
             figures.rates_figure(sweep, at),
             figures.histogram_figure(model.scores, at),
-            figures.roc_figure([figures.Shown("random", figures.INK, curve, band, seen.roc)]),
+            figures.roc_figure([figures.Shown("random", figures.INK, curve, band, place_on_roc(seen.evaluation))]),
             figures.confusion_figure(seen.evaluation.confusion),
             figures.thousand_figure(seen.thousand),
             figures.benefit_figure([figures.Shown("random", figures.INK, benefit)], at),

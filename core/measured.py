@@ -5,16 +5,16 @@ All of it comes from tables of scores; neither a network nor a film is needed.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
 
 from core.errors import ScoresError
 from core.metrics import (
+    CELLS,
     RESAMPLES,
     AtPrevalence,
     Confusion,
@@ -42,8 +42,6 @@ from core.metrics import (
 )
 from core.values import Checkpoint, Scores
 
-CELLS = ("tp", "fn", "fp", "tn")
-"""The cells of a confusion matrix, row by row."""
 NO_POINT_THRESHOLD = 0.5
 """Where a model brings no operating point: uploaded scores, imported models."""
 
@@ -135,15 +133,11 @@ class AtThreshold:
         Predictive values at another prevalence.
     thousand : PerThousand
         A thousand patients at that prevalence.
-    roc, recall : tuple of float
-        Where the threshold lies on the ROC and on the precision-recall curve, (x, y).
     """
 
     evaluation: Evaluation
     elsewhere: AtPrevalence
     thousand: PerThousand | None
-    roc: tuple[float, float]
-    recall: tuple[float, float]
 
 
 RULES = {
@@ -181,6 +175,16 @@ def suggest_threshold(scores: Scores, rule: str, value: float = 0.95, prevalence
     return cheapest_threshold(scores, value, float(scores.labels.mean()) if prevalence is None else prevalence)
 
 
+def place_on_roc(found: Evaluation) -> tuple[float, float]:
+    """Return where a threshold lies on the ROC curve: false positive rate and sensitivity."""
+    return 1 - found.specificity.value, found.sensitivity.value
+
+
+def place_on_recall(found: Evaluation) -> tuple[float, float]:
+    """Return where a threshold lies on the precision-recall curve: sensitivity and precision."""
+    return found.sensitivity.value, found.precision.value
+
+
 def look_at(model: MeasuredModel, threshold: float, prevalence: float) -> AtThreshold:
     """Return what a threshold means for a model; quick, whatever the number of studies.
 
@@ -196,8 +200,6 @@ def look_at(model: MeasuredModel, threshold: float, prevalence: float) -> AtThre
         evaluation=found,
         elsewhere=at_prevalence(model.resamples, threshold, prevalence),
         thousand=per_thousand(sensitivity, specificity, prevalence) if known else None,
-        roc=(1 - specificity, sensitivity),
-        recall=(sensitivity, found.precision.value),
     )
 
 
@@ -221,27 +223,37 @@ def same_studies(models: Sequence[MeasuredModel]) -> bool:
     return len({frozenset(model.scores.study_ids) for model in models}) <= 1
 
 
-def differences(models: Sequence[MeasuredModel], resamples: int = RESAMPLES, seed: int = 0) -> tuple[Difference, ...]:
+def differences(models: Sequence[MeasuredModel]) -> tuple[Difference, ...]:
     """Compare every two models on the studies that both read; pairs that share none, or differ in labels, are left out.
 
     All p-values of one kind are corrected together (Holm), since with many pairs some differ by chance.
     """
-    found = []
+    pairs, tests = [], []
     for one, other in combinations(models, 2):
         try:
             first, second = align_scores(one.scores, other.scores)
         except ScoresError:
             continue
-        drawn = [resample(each, resamples, seed) for each in (first, second)]
-        right = mcnemar_test(first, second, (one.threshold, other.threshold))
-        found.append((one.name, other.name, len(first.study_ids), paired_difference(*drawn, "auc"),
-                      delong_test(first, second), right))  # fmt: skip
-    corrected = [holm([value(row) for row in found]) for value in (
-        lambda row: row[3].p_value, lambda row: row[4].p_value, lambda row: row[5].p_value)]  # fmt: skip
+        thresholds = (one.threshold, other.threshold)
+        auc = paired_difference(*_drawn_alike(one, other, first, second), "auc")
+        pairs.append((one.name, other.name, len(first.study_ids)))
+        tests.append((auc, delong_test(first, second), mcnemar_test(first, second, thresholds)))
+    corrected = [holm([test.p_value for test in kind]) for kind in zip(*tests, strict=True)]
     return tuple(
-        Difference(first, second, n, PairedTest(auc.difference, p), delong_p, right.only_first, right.only_second, m)
-        for (first, second, n, auc, _, right), p, delong_p, m in zip(found, *corrected, strict=True)
+        Difference(*pair, replace(auc, p_value=p), delong_p, right.only_first, right.only_second, mcnemar_p)
+        for pair, (auc, _, right), p, delong_p, mcnemar_p in zip(pairs, tests, *corrected or [()] * 3, strict=True)
     )
+
+
+def _drawn_alike(
+    one: MeasuredModel, other: MeasuredModel, first: Scores, second: Scores
+) -> tuple[Resamples, Resamples]:
+    """Return the same resamples of the studies that both read; drawn anew only where the models' own are of others."""
+    drawn = one.resamples, other.resamples
+    count, seed = drawn[0].positives.size, drawn[0].seed
+    if one.scores.study_ids == other.scores.study_ids and (drawn[1].positives.size, drawn[1].seed) == (count, seed):
+        return drawn
+    return resample(first, count, seed), resample(second, count, seed)
 
 
 def called_studies(
@@ -264,15 +276,6 @@ def called_studies(
         for place in ranked
     ]
     return places.size, rows
-
-
-def fingerprint(scores: Scores) -> str:
-    """Return a name for these very scores: what was measured of them may be kept under it."""
-    digest = hashlib.sha256()
-    for part in (*scores.study_ids, *scores.patient_ids):
-        digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
-    digest.update(scores.labels.tobytes() + scores.probabilities.tobytes())
-    return digest.hexdigest()
 
 
 def shared_columns(models: Sequence[MeasuredModel]) -> tuple[str, ...]:

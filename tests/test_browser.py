@@ -373,7 +373,7 @@ def test_scores_from_elsewhere_are_measured_and_a_cell_opens_its_studies(page, s
     page.keyboard.press("Escape")
     page.get_by_role("radio", name="Right and wrong", exact=True).click()
     settled(page)
-    matrix = page.locator("[class*='st-key-confusion-uploaded']")
+    matrix = page.locator("[class*='st-key-figure-confusion-uploaded']")
     matrix.get_by_text("missed", exact=True).wait_for()
     cell = matrix.locator(".scatterlayer .points path").nth(1)
     cell.click(force=True)

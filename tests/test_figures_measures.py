@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from core.figures import (
-    CELLS,
     RATE_NAMES,
     Shown,
     agreement_figure,
@@ -21,6 +20,7 @@ from core.figures import (
     thousand_figure,
 )
 from core.metrics import (
+    CELLS,
     Subgroup,
     align_scores,
     confusion,

@@ -10,11 +10,12 @@ from core.measured import (
     RULES,
     called_studies,
     differences,
-    fingerprint,
     look_at,
     measure_model,
     metric_table,
     number_words,
+    place_on_recall,
+    place_on_roc,
     reliability_rows,
     roc_rows,
     same_studies,
@@ -30,6 +31,7 @@ from core.metrics import (
     evaluate_scores,
     holm,
     mcnemar_test,
+    paired_difference,
     resample,
     roc_curve,
     threshold_for,
@@ -72,7 +74,7 @@ def test_differences_are_paired_tested_and_corrected_together():
     first, second = two_readers(2)
     third = replace(second, probabilities=second.probabilities[::-1])
     models = [measured(scores, key) for scores, key in ((first, "a"), (second, "b"), (third, "c"))]
-    found = differences(models, resamples=60)
+    found = differences(models)
     assert [(row.first, row.second, row.n) for row in found] == [("A", "B", 150), ("A", "C", 150), ("B", "C", 150)]
     pairs = [(first, second), (first, third), (second, third)]
     delong = holm([delong_test(*pair).p_value for pair in pairs])
@@ -82,6 +84,8 @@ def test_differences_are_paired_tested_and_corrected_together():
     assert [(row.only_first, row.only_second) for row in found] == [
         (each.only_first, each.only_second) for each in mcnemar
     ]
+    drawn = paired_difference(models[0].resamples, models[1].resamples, "auc").difference
+    assert (found[0].auc.difference.low, found[0].auc.difference.high) == (drawn.low, drawn.high)
     assert found[0].auc.difference.value == pytest.approx(
         evaluate_scores(first, 0.5, 1).auc.value - evaluate_scores(second, 0.5, 1).auc.value
     )
@@ -95,7 +99,7 @@ def test_only_the_studies_that_both_read_are_compared_and_pairs_without_any_are_
     assert not same_studies(models)
     assert same_studies(models[:1])
     assert same_studies([models[0], measured(second, "d")])
-    found = differences(models, resamples=20)
+    found = differences(models)
     assert [(row.first, row.second, row.n) for row in found] == [("A", "B", 90)]
 
 
@@ -112,18 +116,6 @@ def test_wrong_studies_come_most_wrong_first():
     assert (count, [row.study_id for row in first_two]) == (5, ["c", "b"])
     _, at = called_studies(scores, 0.4, ("tp",))
     assert {row.study_id for row in at} == {"a", "e"}, "a study at the threshold is called positive"
-
-
-def test_scores_that_differ_in_anything_have_another_fingerprint():
-    scores = random_scores(4)
-    others = [
-        replace(scores, labels=1 - scores.labels),
-        replace(scores, probabilities=np.nextafter(scores.probabilities, 2)),
-        replace(scores, study_ids=("x", *scores.study_ids[1:])),
-        replace(scores, patient_ids=("x", *scores.patient_ids[1:])),
-    ]
-    assert len({fingerprint(each) for each in (scores, *others)}) == 5
-    assert fingerprint(scores) == fingerprint(replace(scores, checkpoint_id="other"))
 
 
 def test_the_table_says_what_was_measured_and_a_dash_where_nothing_was():
@@ -166,8 +158,8 @@ def test_what_one_threshold_means_comes_from_one_measurement():
     seen = look_at(model, 0.42, 0.1)
     whole = evaluate(model.resamples, 0.42)
     assert seen.evaluation.sensitivity.low == whole.sensitivity.low
-    assert seen.roc == (1 - whole.specificity.value, whole.sensitivity.value)
-    assert seen.recall == (whole.sensitivity.value, whole.precision.value)
+    assert place_on_roc(whole) == (1 - whole.specificity.value, whole.sensitivity.value)
+    assert place_on_recall(whole) == (whole.sensitivity.value, whole.precision.value)
     assert seen.thousand.found + seen.thousand.missed == 100
     assert seen.elsewhere.prevalence == 0.1
     alone = look_at(measured(make_scores([1, 1], [0.2, 0.9])), 0.5, 0.5)

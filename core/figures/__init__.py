@@ -2,7 +2,7 @@
 
 from core.figures.learning import LEARNING_PANELS, LearningCurve, LearningPanel, learning_figure, without_points
 from core.figures.measures import (
-    CELLS,
+    CELL_WORDS,
     MOST_POINTS,
     RATE_COLOURS,
     RATE_NAMES,
@@ -35,7 +35,7 @@ from core.figures.palette import (
 from core.figures.studies import ProbabilityRow, probability_figure, scores_figure, zone_limits
 
 __all__ = [
-    "CELLS",
+    "CELL_WORDS",
     "GRID",
     "INK",
     "LEARNING_PANELS",

@@ -11,6 +11,7 @@ import numpy as np
 
 from core.figures.palette import INK, MUTED, NOT_SEEN, SUSPECTED, UNCERTAIN, empty_figure
 from core.metrics import (
+    CELLS,
     Band,
     Confusion,
     NetBenefit,
@@ -44,10 +45,8 @@ RATE_NAMES = {
     "f1": "F1",
     "balanced_accuracy": "balanced accuracy",
 }
-CELLS = ("tp", "fn", "fp", "tn")
-"""The cells of a confusion matrix in the order in which they are drawn and selected."""
 _CELL_COLOURS = {"tp": SUSPECTED, "fn": UNCERTAIN, "fp": UNCERTAIN, "tn": NOT_SEEN}
-_CELL_WORDS = {"tp": "found", "fn": "missed", "fp": "false alarm", "tn": "passed"}
+CELL_WORDS = {"tp": "found", "fn": "missed", "fp": "false alarm", "tn": "rightly passed"}
 _THOUSAND_COLUMNS = 50
 
 
@@ -169,7 +168,7 @@ def confusion_figure(counts: Confusion, chosen: str | None = None, height: int =
         },
         selected={"marker": {"opacity": 0.9}},
         unselected={"marker": {"opacity": 0.25}},
-        text=[f"<b>{numbers[cell]:,}</b><br>{shares[cell]:.0%}<br>{_CELL_WORDS[cell]}" for cell in CELLS],
+        text=[f"<b>{numbers[cell]:,}</b><br>{shares[cell]:.0%}<br>{CELL_WORDS[cell]}" for cell in CELLS],
         textfont={"color": INK, "size": 15},
         customdata=list(CELLS),
         hovertemplate="%{text}<extra></extra>",

@@ -54,7 +54,16 @@ from core.metrics.evaluation import (
     sweep_thresholds,
 )
 from core.metrics.operating import Zone, cheapest_threshold, operating_points, threshold_for, triage, youden_threshold
-from core.metrics.proportions import PROPORTIONS, RATES, Confusion, confusion, rates_of, wilson_interval, wilson_rates
+from core.metrics.proportions import (
+    CELLS,
+    PROPORTIONS,
+    RATES,
+    Confusion,
+    confusion,
+    rates_of,
+    wilson_interval,
+    wilson_rates,
+)
 from core.metrics.reliability import (
     BrierParts,
     CasesLike,
@@ -80,6 +89,7 @@ from core.metrics.tables import SCORES_COLUMNS, check_scores, read_scores, read_
 __all__ = [
     "BIAS_RANGE",
     "CALIBRATIONS",
+    "CELLS",
     "ECE_BINS",
     "ENSEMBLE",
     "ESTIMATES",

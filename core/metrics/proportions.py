@@ -26,6 +26,9 @@ PROPORTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Rates that are plain shares of studies -> the cells of the confusion matrix that are their denominator."""
 
+CELLS = ("tp", "fn", "fp", "tn")
+"""The cells of a confusion matrix, row by row."""
+
 RATES = (*PROPORTIONS, "f1", "kappa", "balanced_accuracy", "youden", "mcc")
 """All rates at a threshold."""
 

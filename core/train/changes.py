@@ -73,7 +73,8 @@ def change_texture(film: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     spread = float(filtered.std())
     if spread > 0:
         filtered = (filtered - filtered.mean()) * (film.std() / spread) + film.mean()
-    changed = cv2.addWeighted(film, share := float(rng.random()), filtered, 1.0 - share, 0.0)
+    share = float(rng.random())
+    changed = cv2.addWeighted(film, share, filtered, 1.0 - share, 0.0)
     changed += np.float32(rng.uniform(0.0, 0.08)) * _clouds(film.shape[0], rng)
     return np.clip(changed, 0.0, 1.0, out=changed)
 

@@ -12,7 +12,7 @@ import streamlit as st
 from core.checkpoints import CHECKPOINTS, read_history
 from core.errors import ScaphoidError, ScoresError
 from core.figures import (
-    CELLS,
+    CELL_WORDS,
     LearningCurve,
     Shown,
     agreement_figure,
@@ -28,6 +28,8 @@ from core.measured import (
     differences,
     metric_table,
     number_words,
+    place_on_recall,
+    place_on_roc,
     reliability_rows,
     roc_rows,
     same_studies,
@@ -35,6 +37,7 @@ from core.measured import (
     subgroup_row,
 )
 from core.metrics import (
+    CELLS,
     agreement,
     align_scores,
     brier_parts,
@@ -48,7 +51,7 @@ from core.metrics import (
 from core.results import comparison_rows
 from core.train.jobs import RunStatus
 from core.values import Checkpoint
-from pages.parts.curves import show_curves
+from pages.parts.curves import show_curves, show_figure
 
 MOST_LISTED = 200
 METRICS = {
@@ -69,7 +72,6 @@ METRICS = {
     "ece": "Calibration error (ECE)",
     "adaptive_ece": "Calibration error, adaptive bins",
 }
-_CELL_NAMES = {"tp": "found", "fn": "missed", "fp": "called in vain", "tn": "rightly passed"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,12 +90,6 @@ class Chosen:
         return Shown(model.name, self.colours[model.id], curve, band, point)
 
 
-def _figure(figure: Any, key: str, **options: Any) -> Any:
-    """Show a figure whose own button saves it as a picture."""
-    config = {"displaylogo": False, "toImageButtonOptions": {"format": "svg", "filename": f"scaphoid-{key}"}}
-    return st.plotly_chart(figure, config=config, key=key, width="stretch", **options)
-
-
 def _points(tables: Mapping[str, Sequence[Mapping[str, Any]]], key: str) -> None:
     """Offer the numbers behind a figure; the table's own button saves them as CSV."""
     with st.expander("The numbers behind it"):
@@ -110,7 +106,7 @@ def _needs_scores(chosen: Chosen) -> bool:
     notes = []
     if simulated:
         whose = "" if len(simulated) == len(chosen.measured) else f" ({', '.join(simulated)})"
-        notes.append(f"Measured on simulated films, not on patients{whose}: on real films every model does worse.")
+        notes.append(f"Measured on simulated films, not on patients{whose}: expect worse on real films.")
     if not same_studies(chosen.measured):
         notes.append("**Not all of these models were measured on the same studies: their figures do not compare.**")
     if notes:
@@ -134,7 +130,7 @@ def show_curves_view(chosen: Chosen) -> None:
                 model,
                 roc_curve(model.scores),
                 roc_band(model.resamples),
-                (1 - found.specificity.value, found.sensitivity.value),
+                place_on_roc(found),
             )
         )
         recall.append(
@@ -142,16 +138,16 @@ def show_curves_view(chosen: Chosen) -> None:
                 model,
                 precision_recall_curve(model.scores),
                 precision_recall_band(model.resamples),
-                (found.sensitivity.value, found.precision.value),
+                place_on_recall(found),
             )
         )
     left, right = st.columns(2)
     with left:
         st.markdown("#### ROC")
-        _figure(roc_figure(roc), "roc")
+        show_figure(roc_figure(roc), "roc")
     with right:
         st.markdown("#### Precision and recall")
-        _figure(precision_recall_figure(recall), "precision-recall")
+        show_figure(precision_recall_figure(recall), "precision-recall")
     rows = metric_table(chosen.measured, {name: METRICS[name] for name in ("auc", "average_precision")})
     st.dataframe(pd.DataFrame(rows), hide_index=True, key="areas")
     st.caption("Bands hold 95% of the curves of resampled patients, point by point. Marks: each model's own threshold.")
@@ -169,13 +165,13 @@ def show_confusion_view(chosen: Chosen) -> None:
         with columns[place % len(columns)]:
             own = "its own threshold" if model.own_threshold else "no threshold of its own"
             st.markdown(f"**{model.name}**  \nfrom {model.threshold:.3f} on ({own})")
-            event = _figure(
+            event = show_figure(
                 confusion_figure(model.counts), f"confusion-{model.id}", on_select="rerun", selection_mode="points"
             )
             picked += [(model, CELLS[point["point_index"]]) for point in event.selection.points]
     for model, cell in picked:
         count, studies = called_studies(model.scores, model.threshold, (cell,), MOST_LISTED)
-        st.markdown(f"#### {model.name}: {_CELL_NAMES[cell]} ({count:,})")
+        st.markdown(f"#### {model.name}: {CELL_WORDS[cell]} ({count:,})")
         rows = [
             {"study": row.study_id, "probability": row.probability, "label": "fracture" if row.label else "none"}
             for row in studies
@@ -190,7 +186,7 @@ def show_calibration_view(chosen: Chosen) -> None:
     if _needs_scores(chosen):
         return
     curves = [chosen.shown(model, reliability_curve(model.resamples)) for model in chosen.measured]
-    _figure(reliability_figure(curves), "reliability")
+    show_figure(reliability_figure(curves), "reliability")
     st.caption("Larger marks hold more studies; bins without any are left out of the figure.")
     rows = metric_table(chosen.measured, {name: METRICS[name] for name in ("ece", "adaptive_ece", "brier", "log_loss")})
     parts = {model.name: brier_parts(model.scores) for model in chosen.measured}
@@ -259,7 +255,7 @@ def show_subgroups_view(chosen: Chosen) -> None:
     except ScoresError as error:
         st.info(str(error))
         return
-    _figure(forest_figure(groups, {model.name: chosen.colours[model.id] for model in chosen.measured}), "forest")
+    show_figure(forest_figure(groups, {model.name: chosen.colours[model.id] for model in chosen.measured}), "forest")
     for name, parts in groups.items():
         for part in parts:
             if part.too_small:
@@ -285,7 +281,7 @@ def show_agreement_view(chosen: Chosen) -> None:
         return
     thresholds = (one.threshold, other.threshold)
     kappa = agreement(first, second, thresholds)
-    _figure(agreement_figure(first, second, (one.name, other.name), thresholds), "agreement")
+    show_figure(agreement_figure(first, second, (one.name, other.name), thresholds), "agreement")
     st.markdown(
         f"Agreement of the calls: Cohen's kappa {number_words(kappa.value, kappa.low, kappa.high)}, n={kappa.n:,}."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import streamlit as st
 
@@ -17,6 +18,12 @@ def colours_of_all(
 ) -> dict[str, str]:
     """Return the colour of every model there is, published, in training, or another's."""
     return model_colours([*(entry.id for entry in entries), *(run.id for run in runs), *others])
+
+
+def show_figure(figure: Any, key: str, **options: Any) -> Any:
+    """Show a figure whose own button saves it as a picture; return what was selected in it."""
+    config = {"displaylogo": False, "toImageButtonOptions": {"format": "svg", "filename": f"scaphoid-{key}"}}
+    return st.plotly_chart(figure, config=config, key=f"figure-{key}", width="stretch", **options)
 
 
 def show_curves(curves: Sequence[LearningCurve], key: str, panels: Sequence[str] = tuple(LEARNING_PANELS)) -> None:

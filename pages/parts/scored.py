@@ -14,8 +14,8 @@ from typing import Any
 import streamlit as st
 
 from core.checkpoints import CHECKPOINTS, read_scores
-from core.errors import ScaphoidError, ScoresError
-from core.measured import MeasuredModel, fingerprint, measure_model
+from core.errors import ScaphoidError
+from core.measured import MeasuredModel, measure_model
 from core.metrics import read_scores as read_table
 from core.metrics import read_splits
 from core.values import Checkpoint, Scores
@@ -30,22 +30,33 @@ _UPLOADED = "uploaded: "
 
 @dataclass(eq=False)
 class Bench:
-    """One session's uploaded tables (name -> bytes), and what was measured of them and of the models' own."""
+    """One session's tables of scores, read once each, and what was measured of them.
+
+    Attributes
+    ----------
+    session : str
+    read : dict
+        What a table was read from -> split -> scores; ``""`` is the split of a table without any.
+    uploads : dict of str to str
+        Name of an uploaded table -> its key in `read`.
+    measured, made : dict
+        Scores and card -> the model measured; model -> what does not move with a threshold.
+    """
 
     session: str
-    tables: dict[str, bytes] = field(default_factory=dict)
+    read: dict[Any, dict[str, Scores]] = field(default_factory=dict)
+    uploads: dict[str, str] = field(default_factory=dict)
     measured: dict[tuple, MeasuredModel] = field(default_factory=dict)
     made: dict[MeasuredModel, dict[str, Any]] = field(default_factory=dict)
 
     def clear(self) -> None:
         """Forget everything."""
-        self.tables.clear()
-        self.measured.clear()
-        self.made.clear()
+        for kept in (self.read, self.uploads, self.measured, self.made):
+            kept.clear()
 
     def measure(self, key: str, name: str, scores: Scores, card: Checkpoint | None) -> MeasuredModel:
         """Measure a model's scores; once."""
-        place = (key, name, fingerprint(scores), card.card_sha256 if card else None)
+        place = (key, name, scores, card.card_sha256 if card else None)
         if place not in self.measured:
             self.measured[place] = measure_model(key, name, scores, card)
         return self.measured[place]
@@ -71,16 +82,27 @@ def take_uploads() -> tuple[str, ...]:
             "further columns such as view or sex become subgroups. It stays in this browser session."
         )
         files = st.file_uploader("Tables of scores", type="csv", accept_multiple_files=True, key="score-tables")
-    bench.tables = {}
+    bench.uploads = {}
     for file in files or ():
-        name = PurePath(file.name).stem[:40] or "table"
+        name = _free_name(PurePath(file.name).stem[:40] or "table", bench.uploads)
         try:
-            read_splits(io.BytesIO(file.getvalue()))
+            if file.file_id not in bench.read:
+                bench.read[file.file_id] = _read_upload(file.getvalue(), upload_key(name))
+            bench.uploads[name] = file.file_id
         except ScaphoidError as error:
             st.error(f"{name}: {error}")
-        else:
-            bench.tables[name] = file.getvalue()
-    return tuple(bench.tables)
+    return tuple(bench.uploads)
+
+
+def _free_name(name: str, taken: Mapping[str, str]) -> str:
+    """Return a name that no other table has: two files may be called alike."""
+    names = (name, *(f"{name} ({number})" for number in range(2, len(taken) + 2)))
+    return next(each for each in names if each not in taken)
+
+
+def _read_upload(data: bytes, key: str) -> dict[str, Scores]:
+    splits = read_splits(io.BytesIO(data)) or ("",)
+    return {split: read_table(io.BytesIO(data), key, split) for split in splits}
 
 
 def upload_key(name: str) -> str:
@@ -96,11 +118,14 @@ def load_scores(key: str) -> dict[str, Scores]:
     ScaphoidError
         The table is damaged.
     """
-    if not key.startswith(_UPLOADED):
-        return {scores.split: scores for scores in read_scores(CHECKPOINTS / key)}
-    data = open_bench().tables[key.removeprefix(_UPLOADED)]
-    splits = read_splits(io.BytesIO(data)) or ("",)
-    return {split: read_table(io.BytesIO(data), key, split) for split in splits}
+    bench = open_bench()
+    if key.startswith(_UPLOADED):
+        return bench.read[bench.uploads[key.removeprefix(_UPLOADED)]]
+    table = CHECKPOINTS / key / "scores.csv"
+    place = (key, table.stat().st_mtime_ns if table.is_file() else None)
+    if place not in bench.read:
+        bench.read[place] = {scores.split: scores for scores in read_scores(CHECKPOINTS / key)}
+    return bench.read[place]
 
 
 def measure_chosen(
@@ -116,7 +141,7 @@ def measure_chosen(
                 st.info(f"{names[key]} has no scores of these studies.")
                 continue
             measured.append(bench.measure(key, names[key], found, cards.get(key)))
-        except (ScoresError, ScaphoidError) as error:
+        except ScaphoidError as error:
             st.warning(f"{names[key]}: {error}")
     return measured
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -9,7 +10,7 @@ import streamlit as st
 
 from core.errors import ScoresError
 from core.figures import (
-    CELLS,
+    CELL_WORDS,
     RATE_NAMES,
     Shown,
     benefit_figure,
@@ -25,10 +26,12 @@ from core.measured import (
     MeasuredModel,
     called_studies,
     look_at,
+    place_on_roc,
     suggest_threshold,
 )
-from core.metrics import net_benefit, roc_band, roc_curve, sweep_thresholds
+from core.metrics import CELLS, net_benefit, roc_band, roc_curve, sweep_thresholds
 from core.values import Checkpoint, Interval
+from pages.parts.curves import show_figure
 from pages.parts.scored import open_bench
 
 MOST_LISTED = 200
@@ -46,12 +49,12 @@ def show(model: MeasuredModel, card: Checkpoint | None, colour: str) -> None:
             "Rates", list(RATE_NAMES), default=list(RATE_NAMES)[:4], format_func=RATE_NAMES.get, key="rates",
             label_visibility="collapsed",
         )  # fmt: skip
-        _figure(rates_figure(_kept(model, "sweep"), threshold, shown), "rates")
-        _figure(histogram_figure(model.scores, threshold), "histogram")
+        show_figure(rates_figure(_kept(model, "sweep"), threshold, shown), "rates")
+        show_figure(histogram_figure(model.scores, threshold), "histogram")
     with right:
-        curve = Shown(model.name, colour, _kept(model, "roc"), _kept(model, "band"), seen.roc)
-        _figure(roc_figure([curve], height=340), "roc")
-        event = _figure(
+        curve = Shown(model.name, colour, _kept(model, "roc"), _kept(model, "band"), place_on_roc(seen.evaluation))
+        show_figure(roc_figure([curve], height=340), "roc")
+        event = show_figure(
             confusion_figure(seen.evaluation.confusion), "cells", on_select="rerun", selection_mode="points"
         )
     _wrong(model, threshold, tuple(CELLS[point["point_index"]] for point in event.selection.points))
@@ -59,11 +62,11 @@ def show(model: MeasuredModel, card: Checkpoint | None, colour: str) -> None:
     with left:
         st.markdown(f"#### Of 1,000 patients, {prevalence:.0%} of them with a fracture")
         if seen.thousand:
-            _figure(thousand_figure(seen.thousand), "thousand")
+            show_figure(thousand_figure(seen.thousand), "thousand")
     with right:
         st.markdown("#### Is it worth it?")
         benefit = Shown(model.name, colour, net_benefit(model.resamples, prevalence=prevalence))
-        _figure(benefit_figure([benefit], threshold), "benefit")
+        show_figure(benefit_figure([benefit], threshold), "benefit")
 
 
 def _controls(model: MeasuredModel) -> tuple[float, float]:
@@ -127,20 +130,20 @@ def _say(seen: AtThreshold, card: Checkpoint | None) -> None:
     }
     for place, (name, interval) in zip(st.columns(len(cells)), cells.items(), strict=True):
         share = name != "Reviews per find"
-        place.metric(name, _short(interval, share), help=None)
+        place.metric(name, _short(interval, share))
         place.caption(f"{_range(interval, share)}, n={interval.n:,}")
     if card and card.data.get("simulated"):
-        st.caption("Measured on simulated films, not on patients: on real films the model does worse.")
+        st.caption("Measured on simulated films, not on patients: expect worse on real films.")
 
 
 def _short(interval: Interval, share: bool) -> str:
-    if interval.value != interval.value:
+    if math.isnan(interval.value):
         return "-"
     return f"{interval.value:.1%}" if share else f"{interval.value:.1f}"
 
 
 def _range(interval: Interval, share: bool) -> str:
-    if interval.low != interval.low:
+    if math.isnan(interval.low):
         return "no interval"
     return f"{interval.low:.1%} to {interval.high:.1%}" if share else f"{interval.low:.1f} to {interval.high:.1f}"
 
@@ -148,13 +151,12 @@ def _range(interval: Interval, share: bool) -> str:
 def _wrong(model: MeasuredModel, threshold: float, cells: tuple[str, ...]) -> None:
     """List the studies of the cells that were clicked, or else those that are called wrong, most wrong first."""
     count, studies = called_studies(model.scores, threshold, cells or ("fn", "fp"), MOST_LISTED)
-    names = {"tp": "Found", "fn": "Missed", "fp": "Called in vain", "tn": "Rightly passed"}
-    title = ", ".join(names[cell] for cell in cells) if cells else "Called wrong"
+    title = ", ".join(CELL_WORDS[cell].capitalize() for cell in cells) if cells else "Called wrong"
     st.markdown(f"#### {title} ({count:,})")
     rows = [
         {
             "study": row.study_id,
-            "called": names[row.cell].lower(),
+            "called": CELL_WORDS[row.cell],
             "probability": row.probability,
             "wrong by": row.wrong_by,
         }
@@ -176,8 +178,3 @@ def _kept(model: MeasuredModel, what: str) -> Any:
         }
         made[what] = make[what]()
     return made[what]
-
-
-def _figure(figure: Any, key: str, **options: Any) -> Any:
-    config = {"displaylogo": False, "toImageButtonOptions": {"format": "svg", "filename": f"scaphoid-{key}"}}
-    return st.plotly_chart(figure, config=config, key=f"figure-{key}", width="stretch", **options)
