@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from core import __version__
 from core.checkpoints import CHECKPOINTS, read_scores
 from core.errors import CheckpointError
 from core.explain import METHODS
-from core.metrics import cases_like
+from core.metrics import METRIC_NAMES, cases_like
 from core.reading import FilmReading, StudyReading, mean_probability
 from core.values import Checkpoint, Explanation, Interval, Scores
 
@@ -195,28 +196,30 @@ def _region_values(film: FilmReading) -> dict[str, Any] | None:
     return numbers | {"set_by_reader": region.set_by_reader}
 
 
-_RESULT_NAMES = {
-    "auc": "AUC of the study",
-    "average_precision": "Average precision",
-    "brier": "Brier score",
-    "ece": "Expected calibration error",
-    "sensitivity_at_high_sensitivity": "Sensitivity at the lower threshold",
-    "specificity_at_high_sensitivity": "Specificity at the lower threshold",
-    "sensitivity_at_high_specificity": "Sensitivity at the upper threshold",
-    "specificity_at_high_specificity": "Specificity at the upper threshold",
-    "location_peak_in_mask": "Location head: peak inside the fracture",
-    "location_peak_within_8_pixels": "Location head: peak within 8 pixels of it",
-    "centre_of_square_in_mask": "The square's centre instead: inside",
-    "centre_of_square_within_8_pixels": "The square's centre instead: within 8 pixels",
-    "real_normals_called_suspected": "Without a fracture, called suspected",
-    "real_normals_called_uncertain": "Without a fracture, called uncertain",
-    "real_normals_called_not_seen": "Without a fracture, called not seen",
-    "centre_within_15_percent": "Centre within 15% of the square's side",
-    "side_within_a_quarter": "Side within a quarter",
-    "direction_within_15_degrees": "Direction within 15 degrees",
-    "wrists_with_confidence_of_half": "Wrists with a confidence of 0.5 or more",
-    "films_without_wrist_with_confidence_of_half": "Films without a wrist with 0.5 or more",
-}
+RESULT_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        **METRIC_NAMES,
+        "sensitivity_at_high_sensitivity": "Sensitivity at the lower threshold",
+        "specificity_at_high_sensitivity": "Specificity at the lower threshold",
+        "sensitivity_at_high_specificity": "Sensitivity at the upper threshold",
+        "specificity_at_high_specificity": "Specificity at the upper threshold",
+        "location_peak_in_mask": "Location head: peak inside the fracture",
+        "location_peak_within_8_pixels": "Location head: peak within 8 pixels of it",
+        "centre_of_square_in_mask": "The square's centre instead: inside",
+        "centre_of_square_within_8_pixels": "The square's centre instead: within 8 pixels",
+        "real_normals_called_suspected": "Without a fracture, called suspected",
+        "real_normals_called_uncertain": "Without a fracture, called uncertain",
+        "real_normals_called_not_seen": "Without a fracture, called not seen",
+        "centre_within_15_percent": "Centre within 15% of the square's side",
+        "side_within_a_quarter": "Side within a quarter",
+        "direction_within_15_degrees": "Direction within 15 degrees",
+        "wrists_with_confidence_of_half": "Wrists with a confidence of 0.5 or more",
+        "films_without_wrist_with_confidence_of_half": "Films without a wrist with 0.5 or more",
+        "centre_error_median": "Centre's error in sides of the square, median",
+        "centre_error_90th_percentile": "The same, 90th percentile",
+    }
+)
+"""What a card's results are called."""
 
 
 def result_rows(card: Checkpoint) -> list[dict[str, str]]:
@@ -225,7 +228,7 @@ def result_rows(card: Checkpoint) -> list[dict[str, str]]:
     for name, found in (card.data.get("results") or {}).items():
         if isinstance(found, Mapping) and {"value", "low", "high"} <= set(found):
             simulated = card.data.get("simulated") and not name.startswith("real_")
-            words = _RESULT_NAMES.get(name, name.replace("_", " "))
+            words = RESULT_NAMES.get(name, name.replace("_", " "))
             rows.append({"": words, **_interval_words(found), "films": "simulated" if simulated else "real"})
     return rows
 

@@ -467,7 +467,7 @@ def test_report_of_two_checkpoints(monkeypatch, capsys, published):
     assert (report["studies"], report["positives"], report["films"]) == (24, 12, 24)
     assert report["first_seed"] == 2**53
     shown = tables.simulated_tables(report)
-    assert "| AUC of the study (n = 24) | 1.000 [" in shown
+    assert "| AUC (n = 24) | 1.000 [" in shown
     assert "| `m-1` - `m-2` | 1.000 [" in shown
     assert "mean of all" in tables.short_simulated_table(report)
 
@@ -488,7 +488,7 @@ def test_measuring_the_embedded_model_end_to_end(tmp_path, capsys):
     card = verify(folder / chosen)
     auc = card.data["results"]["auc"]
     assert card.data["counts"]["test_studies"] == 6
-    assert f"| AUC of the study (n = {auc['n']}) | {auc['value']:.3f} [" in out
+    assert f"| AUC (n = {auc['n']}) | {auc['value']:.3f} [" in out
     page = (folder / "README.md").read_text()
     assert page.startswith("before\n<!-- results: simulated -->\n6 simulated studies")
     assert page.endswith("<!-- end -->\nafter\n")

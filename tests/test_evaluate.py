@@ -138,10 +138,10 @@ def test_table_for_people(table, capsys):
     assert run("--scores", table, "--resamples", 50) == 0
     out = capsys.readouterr().out
     evaluation = evaluate_scores(read_scores(table), 0.5, 50)
-    line = next(line for line in out.splitlines() if line.startswith("sensitivity"))
+    line = next(line for line in out.splitlines() if line.startswith("Sensitivity"))
     low, high = f"{evaluation.sensitivity.low:.3f}", f"{evaluation.sensitivity.high:.3f}"
     assert line.split() == [
-        "sensitivity",
+        "Sensitivity",
         f"{evaluation.sensitivity.value:.3f}",
         low,
         "to",

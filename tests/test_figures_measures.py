@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from core.figures import (
-    RATE_NAMES,
     Shown,
     agreement_figure,
     benefit_figure,
@@ -21,6 +20,7 @@ from core.figures import (
 )
 from core.metrics import (
     CELLS,
+    METRIC_NAMES,
     Subgroup,
     align_scores,
     confusion,
@@ -113,7 +113,7 @@ def test_rates_are_those_of_the_sweep_and_the_line_stands_at_the_threshold():
     sweep = sweep_thresholds(DRAWN)
     figure = rates_figure(sweep, 0.37, ("sensitivity", "precision"))
     for rate in ("sensitivity", "precision"):
-        (line,) = traces(figure, RATE_NAMES[rate])
+        (line,) = traces(figure, METRIC_NAMES[rate])
         np.testing.assert_array_equal(line.y, sweep.values[rate])
     assert [shape.x0 for shape in figure.layout.shapes] == [0.37]
     assert not traces(figure, "specificity")

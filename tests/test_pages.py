@@ -223,7 +223,7 @@ def test_compare_shows_curves_and_figures_of_models_and_of_what_is_in_training(t
     table = app.dataframe[1].value.set_index("")
     card = checkpoints.read_card(elsewhere / two_models[0])
     auc = card.data["results"]["auc"]
-    assert table.loc["AUC of the study", "The second one"] == (
+    assert table.loc["AUC", "The second one"] == (
         f"{auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f}), n={auc['n']}"
     )
     assert "simulated films, not on patients" in words(app)

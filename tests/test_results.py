@@ -139,7 +139,7 @@ def test_tables_of_the_card():
     rows = result_rows(
         card(data={"results": {"auc": {"value": 0.912, "low": 0.9, "high": None, "n": 40}, "note": "x"}})
     )
-    words = {"": "AUC of the study", "value": "0.912", "95% interval": "0.900 to -", "n": "40", "films": "real"}
+    words = {"": "AUC", "value": "0.912", "95% interval": "0.900 to -", "n": "40", "films": "real"}
     assert rows == [words]
     told = {"value": 0.1, "low": 0.0, "high": 0.2, "n": 4}
     both = result_rows(
@@ -160,9 +160,9 @@ def test_models_stand_beside_each_other_by_what_was_measured_on_which_films():
     names = model_names([both, real, replace(both, id="e", title="E")])
     assert names == {"c": "C (c)", "d": "C (d)", "e": "E"}, "an id only where titles are the same"
     assert comparison_rows([both, real]) == [
-        {"": "AUC of the study", "films": "simulated", "C (c)": "0.900 (0.800 to 0.950), n=40"},
+        {"": "AUC", "films": "simulated", "C (c)": "0.900 (0.800 to 0.950), n=40"},
         {"": "Without a fracture, called suspected", "films": "real", "C (c)": "0.200 (0.100 to 0.250), n=40"},
-        {"": "AUC of the study", "films": "real", "C (d)": "0.800 (0.700 to 0.850), n=40"},
+        {"": "AUC", "films": "real", "C (d)": "0.800 (0.700 to 0.850), n=40"},
         {"": "odd one", "films": "real", "C (d)": "0.500 (0.400 to 0.550), n=40"},
     ]
     assert comparison_rows([]) == []

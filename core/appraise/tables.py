@@ -6,29 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from core.metrics import ENSEMBLE
+from core.results import RESULT_NAMES
 
-_ESTIMATES = {
-    "auc": "AUC of the study",
-    "average_precision": "average precision",
-    "brier": "Brier score",
-    "ece": "expected calibration error",
-    "sensitivity_at_high_sensitivity": "sensitivity at the lower threshold",
-    "specificity_at_high_sensitivity": "specificity at the lower threshold",
-    "sensitivity_at_high_specificity": "sensitivity at the upper threshold",
-    "specificity_at_high_specificity": "specificity at the upper threshold",
-    "location_peak_in_mask": "location head: peak inside the break",
-    "location_peak_within_8_pixels": "location head: peak within 8 pixels of it",
-    "centre_of_square_in_mask": "the square's centre instead: inside",
-    "centre_of_square_within_8_pixels": "the square's centre instead: within 8 pixels",
-}
-_FINDER = {
-    "centre_within_15_percent": "centre within 15% of the square's side",
-    "side_within_a_quarter": "side within a quarter",
-    "direction_within_15_degrees": "direction within 15 degrees",
-    "wrists_with_confidence_of_half": "confidence of 0.5 or more",
-    "centre_error_median": "centre's error in sides of the square, median",
-    "centre_error_90th_percentile": "the same, 90th percentile",
-}
 _SHORT = ("auc", "ece", "sensitivity_at_high_specificity", "specificity_at_high_specificity", "location_peak_in_mask")
 
 
@@ -70,7 +49,7 @@ def simulated_tables(report: Mapping[str, Any]) -> str:
         rows = [[f"`{each['first']}` - `{each['second']}`", show(each["auc"])] for each in report["differences"]]
         parts.append(_table(["", "difference"], rows))
     for name, finder in report["finders"].items():
-        parts.append(_table([f"`{name}`, {_count(finder)} films", ""], _named_rows(finder, _FINDER)))
+        parts.append(_table([f"`{name}`, {_count(finder)} films", ""], _named_rows(finder)))
     return "\n\n".join(parts)
 
 
@@ -80,7 +59,7 @@ def short_simulated_table(report: Mapping[str, Any]) -> str:
         [_title(name), *(show(each["results"].get(estimate)) for estimate in _SHORT)]
         for name, each in report["checkpoints"].items()
     ]
-    return _foreword(report) + "\n\n" + _table(["", *(_ESTIMATES[name] for name in _SHORT)], rows)
+    return _foreword(report) + "\n\n" + _table(["", *(RESULT_NAMES[name] for name in _SHORT)], rows)
 
 
 def steadiness_tables(report: Mapping[str, Any]) -> str:
@@ -117,7 +96,7 @@ def _foreword(report: Mapping[str, Any]) -> str:
 
 
 def _estimate_rows(measured: Mapping[str, Any]) -> Iterable[list[str]]:
-    for name, words in _ESTIMATES.items():
+    for name, words in RESULT_NAMES.items():
         cells = [each["results"].get(name) for each in measured.values()]
         n = next((cell["n"] for cell in cells if cell), 0)
         if n:
@@ -134,8 +113,8 @@ def _subgroup_rows(measured: Mapping[str, Any]) -> Iterable[list[str]]:
             yield [f"{by}: {value} (n = {found['auc']['n']} {found['counted']})", *map(show, cells)]
 
 
-def _named_rows(results: Mapping[str, Any], words: Mapping[str, str]) -> Iterable[list[str]]:
-    return ([words[name], show(results[name])] for name in words if name in results)
+def _named_rows(results: Mapping[str, Any]) -> Iterable[list[str]]:
+    return ([words, show(results[name])] for name, words in RESULT_NAMES.items() if name in results)
 
 
 def _count(results: Mapping[str, Any]) -> int:

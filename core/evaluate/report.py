@@ -10,24 +10,9 @@ from typing import Any, TextIO
 
 from core.evaluate.baselines import BaselineResult
 from core.evaluate.scoring import Refused
-from core.metrics import RATES, WITHOUT_THRESHOLD, Evaluation, interval_dict, limits_dict
+from core.metrics import METRIC_NAMES, RATES, WITHOUT_THRESHOLD, Evaluation, interval_dict, limits_dict
 from core.values import Interval, Scores
 
-_NAMES = {
-    "auc": "AUC",
-    "average_precision": "average precision",
-    "brier": "Brier score",
-    "ece": "calibration error (ECE)",
-    "precision": "precision (PPV)",
-    "npv": "NPV",
-    "f1": "F1",
-    "kappa": "Cohen's kappa",
-    "balanced_accuracy": "balanced accuracy",
-    "youden": "Youden's index",
-    "mcc": "Matthews' correlation",
-    "adaptive_ece": "the same, adaptive bins",
-    "log_loss": "log loss",
-}
 _POINTS = {"high_sensitivity": "high sensitivity", "high_specificity": "high specificity"}
 
 
@@ -187,10 +172,10 @@ def report(evaluation: Evaluation, checkpoint_id: str) -> str:
         _heading("", "n"),
     ]
     for name in WITHOUT_THRESHOLD:
-        lines.append(_row(_NAMES.get(name, name), getattr(evaluation, name)))
+        lines.append(_row(METRIC_NAMES[name], getattr(evaluation, name)))
     lines += ["", f"called positive from {evaluation.threshold:.6g} on"]
     for name in RATES:
-        lines.append(_row(_NAMES.get(name, name), getattr(evaluation, name)))
+        lines.append(_row(METRIC_NAMES[name], getattr(evaluation, name)))
     lines += [
         "",
         f"{'':<26}{'called positive':>16}{'called negative':>17}",

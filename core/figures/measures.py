@@ -12,6 +12,7 @@ import numpy as np
 from core.figures.palette import INK, MUTED, NOT_SEEN, SUSPECTED, UNCERTAIN, empty_figure
 from core.metrics import (
     CELLS,
+    METRIC_NAMES,
     Band,
     Confusion,
     NetBenefit,
@@ -36,14 +37,6 @@ RATE_COLOURS = {
     "npv": "#e58bd0",
     "f1": "#f4ea6d",
     "balanced_accuracy": "#b49bff",
-}
-RATE_NAMES = {
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "precision": "PPV",
-    "npv": "NPV",
-    "f1": "F1",
-    "balanced_accuracy": "balanced accuracy",
 }
 _CELL_COLOURS = {"tp": SUSPECTED, "fn": UNCERTAIN, "fp": UNCERTAIN, "tn": NOT_SEEN}
 CELL_WORDS = {"tp": "found", "fn": "missed", "fp": "false alarm", "tn": "rightly passed"}
@@ -198,8 +191,8 @@ def rates_figure(
             y=sweep.values[rate],
             mode="lines",
             line={"color": colour, "width": 2.5},
-            name=RATE_NAMES[rate],
-            hovertemplate=f"{RATE_NAMES[rate]} %{{y:.1%}} from %{{x:.3f}} on<extra></extra>",
+            name=METRIC_NAMES[rate],
+            hovertemplate=f"{METRIC_NAMES[rate]} %{{y:.1%}} from %{{x:.3f}} on<extra></extra>",
         )
     figure.add_vline(x=threshold, line={"color": INK, "width": 2})
     figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.12})

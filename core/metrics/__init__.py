@@ -45,6 +45,7 @@ from core.metrics.curves import (
 )
 from core.metrics.evaluation import (
     ESTIMATES,
+    METRIC_NAMES,
     Evaluation,
     ThresholdSweep,
     evaluate,
@@ -93,6 +94,7 @@ __all__ = [
     "ECE_BINS",
     "ENSEMBLE",
     "ESTIMATES",
+    "METRIC_NAMES",
     "PROPORTIONS",
     "RATES",
     "RESAMPLES",

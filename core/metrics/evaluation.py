@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -70,6 +72,27 @@ class Evaluation:
 
 
 ESTIMATES = tuple(field.name for field in fields(Evaluation) if field.type == "Interval")
+METRIC_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "auc": "AUC",
+        "average_precision": "Average precision",
+        "sensitivity": "Sensitivity",
+        "specificity": "Specificity",
+        "precision": "PPV",
+        "npv": "NPV",
+        "accuracy": "Accuracy",
+        "balanced_accuracy": "Balanced accuracy",
+        "youden": "Youden's index",
+        "f1": "F1",
+        "kappa": "Cohen's kappa",
+        "mcc": "Matthews' correlation",
+        "brier": "Brier score",
+        "log_loss": "Log loss",
+        "ece": "Calibration error (ECE)",
+        "adaptive_ece": "Calibration error, adaptive bins",
+    }
+)
+"""Estimates -> what they are called, in the order in which people look at them."""
 """The evaluation's estimates in the order in which they are told."""
 
 

@@ -38,6 +38,7 @@ from core.measured import (
 )
 from core.metrics import (
     CELLS,
+    METRIC_NAMES,
     agreement,
     align_scores,
     brier_parts,
@@ -54,24 +55,6 @@ from core.values import Checkpoint
 from pages.parts.curves import show_curves, show_figure
 
 MOST_LISTED = 200
-METRICS = {
-    "auc": "AUC",
-    "average_precision": "Average precision",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "precision": "PPV",
-    "npv": "NPV",
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy",
-    "youden": "Youden's index",
-    "f1": "F1",
-    "kappa": "Cohen's kappa",
-    "mcc": "Matthews' correlation",
-    "brier": "Brier score",
-    "log_loss": "Log loss",
-    "ece": "Calibration error (ECE)",
-    "adaptive_ece": "Calibration error, adaptive bins",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +131,7 @@ def show_curves_view(chosen: Chosen) -> None:
     with right:
         st.markdown("#### Precision and recall")
         show_figure(precision_recall_figure(recall), "precision-recall")
-    rows = metric_table(chosen.measured, {name: METRICS[name] for name in ("auc", "average_precision")})
+    rows = metric_table(chosen.measured, {name: METRIC_NAMES[name] for name in ("auc", "average_precision")})
     st.dataframe(pd.DataFrame(rows), hide_index=True, key="areas")
     st.caption("Bands hold 95% of the curves of resampled patients, point by point. Marks: each model's own threshold.")
     _points({model.name: roc_rows(model.scores) for model in chosen.measured}, "curve-points")
@@ -188,7 +171,9 @@ def show_calibration_view(chosen: Chosen) -> None:
     curves = [chosen.shown(model, reliability_curve(model.resamples)) for model in chosen.measured]
     show_figure(reliability_figure(curves), "reliability")
     st.caption("Larger marks hold more studies; bins without any are left out of the figure.")
-    rows = metric_table(chosen.measured, {name: METRICS[name] for name in ("ece", "adaptive_ece", "brier", "log_loss")})
+    rows = metric_table(
+        chosen.measured, {name: METRIC_NAMES[name] for name in ("ece", "adaptive_ece", "brier", "log_loss")}
+    )
     parts = {model.name: brier_parts(model.scores) for model in chosen.measured}
     for part in ("reliability", "resolution", "uncertainty", "within"):
         row = {"": f"Brier score: {'within bins' if part == 'within' else part}"}
@@ -202,7 +187,9 @@ def show_numbers_view(chosen: Chosen) -> None:
     """Show every metric with its interval, and the differences between models."""
     if _needs_scores(chosen):
         return
-    st.dataframe(pd.DataFrame(metric_table(chosen.measured, METRICS)), hide_index=True, height="content", key="metrics")
+    st.dataframe(
+        pd.DataFrame(metric_table(chosen.measured, METRIC_NAMES)), hide_index=True, height="content", key="metrics"
+    )
     st.caption(
         "Each with its 95% interval (bootstrap over patients) and the number of studies it rests on; rates at each "
         "model's own threshold."

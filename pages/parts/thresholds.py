@@ -11,7 +11,7 @@ import streamlit as st
 from core.errors import ScoresError
 from core.figures import (
     CELL_WORDS,
-    RATE_NAMES,
+    RATE_COLOURS,
     Shown,
     benefit_figure,
     confusion_figure,
@@ -29,7 +29,7 @@ from core.measured import (
     place_on_roc,
     suggest_threshold,
 )
-from core.metrics import CELLS, net_benefit, roc_band, roc_curve, sweep_thresholds
+from core.metrics import CELLS, METRIC_NAMES, net_benefit, roc_band, roc_curve, sweep_thresholds
 from core.values import Checkpoint, Interval
 from pages.parts.curves import show_figure
 from pages.parts.scored import open_bench
@@ -46,7 +46,7 @@ def show(model: MeasuredModel, card: Checkpoint | None, colour: str) -> None:
     left, right = st.columns([3, 2])
     with left:
         shown = st.multiselect(
-            "Rates", list(RATE_NAMES), default=list(RATE_NAMES)[:4], format_func=RATE_NAMES.get, key="rates",
+            "Rates", list(RATE_COLOURS), default=list(RATE_COLOURS)[:4], format_func=METRIC_NAMES.get, key="rates",
             label_visibility="collapsed",
         )  # fmt: skip
         show_figure(rates_figure(_kept(model, "sweep"), threshold, shown), "rates")
