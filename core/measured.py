@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from core.errors import ScoresError
 from core.metrics import (
     CELLS,
+    MOST_VALUES,
     RESAMPLES,
     AtPrevalence,
     Confusion,
@@ -25,6 +26,7 @@ from core.metrics import (
     Subgroup,
     align_scores,
     at_prevalence,
+    banded,
     cheapest_threshold,
     confusion,
     delong_test,
@@ -113,13 +115,17 @@ class Difference:
 
 @dataclass(frozen=True, eq=False)
 class CalledStudy:
-    """A study as a model called it; `wrong_by`: how far its probability lies on the wrong side of the threshold."""
+    """A study as a model called it, and what else its table says of it.
+
+    `wrong_by`: how far its probability lies on the wrong side of the threshold.
+    """
 
     study_id: str
     label: int
     probability: float
     cell: str
     wrong_by: float
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,6 +278,7 @@ def called_studies(
             float(scores.probabilities[place]),
             next(cell for cell in cells if masks[cell][place]),
             float(wrong_by[place]),
+            {name: values[place] for name, values in scores.columns.items()},
         )
         for place in ranked
     ]
@@ -279,11 +286,15 @@ def called_studies(
 
 
 def shared_columns(models: Sequence[MeasuredModel]) -> tuple[str, ...]:
-    """Return the columns that every model's table has, by which studies can be divided into groups."""
+    """Return the columns of every model's table that divide its studies into groups: two or more, but not too many."""
     if not models:
         return ()
-    first = models[0].scores.columns
-    return tuple(name for name in first if all(name in model.scores.columns for model in models))
+    columns = [model.scores.columns for model in models]
+    return tuple(
+        name
+        for name in columns[0]
+        if all(name in each and 2 <= len(set(banded(name, each[name]))) <= MOST_VALUES for each in columns)
+    )
 
 
 def roc_rows(scores: Scores) -> list[dict[str, float]]:

@@ -137,6 +137,12 @@ def test_every_reader_reads_every_study_and_readers_share_a_finder():
     scores = reading.study_scores("m-1", read.films["m-1"])
     assert scores.study_ids == scores.patient_ids == ("a", "b")
     assert scores.probabilities.tolist() == pytest.approx([(sigmoid(0.8) + 0.5) / 2, sigmoid(-0.8)], abs=1e-6)
+    assert set(scores.columns) == {"age", "hardware", "cast", "kind", "displacement"}
+    for place, study in enumerate(made):
+        facts = study.films[0].facts
+        assert scores.columns["age"][place] == ("child" if facts["child"] else "adult")
+        assert scores.columns["kind"][place] == facts["kind"]
+        assert bool(scores.columns["displacement"][place]) == bool(facts["label"])
     first, second = (film.places for film in read.films["m-1"][:2])
     assert first["location_peak_in_mask"]
     assert not second["location_peak_in_mask"]

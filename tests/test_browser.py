@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core.datasets import index_dataset
 from core.figures import png_bytes
 from core.phantoms import simulate_film
+from core.phantoms.dataset import DatasetSettings, write_dataset
 
 ROOT = Path(__file__).parent.parent
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -380,6 +382,46 @@ def test_scores_from_elsewhere_are_measured_and_a_cell_opens_its_studies(page, s
     page.get_by_role("heading", name="elsewhere: missed (2)").wait_for()
     settled(page)
     assert sideways(page) <= 0
+
+
+def test_a_study_of_the_list_shows_its_films_and_goes_to_the_reading_room(page, server, tmp_path):
+    write_dataset(tmp_path / "films", DatasetSettings(studies=2, seed=6, size=224, valid_fraction=0))
+    studies = index_dataset(tmp_path / "films").studies
+    rows = [f"{study.id},{study.patient_id},{study.label},{0.2 + 0.2 * study.label}" for study in studies]
+    table = "\n".join(["study_id,patient_id,label,probability", *rows])
+    (missed,) = [study for study in studies if study.label]
+    page.goto(f"{server.url}/threshold")
+    ready(page)
+    settled(page)
+    page.get_by_role("button", name="Add scores from elsewhere").click()
+    page.locator("input[type=file]").set_input_files(
+        [{"name": "mine.csv", "mimeType": "text/csv", "buffer": table.encode()}]
+    )
+    page.get_by_text("mine.csv").wait_for()
+    settled(page)
+    page.keyboard.press("Escape")
+    page.get_by_role("combobox", name="Model").click()
+    page.get_by_role("option", name="mine").click()
+    page.get_by_role("heading", name="Called wrong (1)").wait_for()
+    settled(page)
+    grid = page.locator(".st-key-wrong-studies canvas").first
+    grid.scroll_into_view_if_needed()
+    grid.click(position={"x": 16, "y": 52}, force=True)
+    folder = page.get_by_role("textbox", name="Folder of their dataset")
+    folder.fill(str(tmp_path / "films"))
+    page.get_by_role("button", name="Look there").click()
+    page.get_by_text(f"Simulated study {missed.id}: fracture, missed, 40%").wait_for()
+    pictures = page.locator("[data-testid=stImage] img")
+    pictures.nth(len(missed.paths) - 1).wait_for()
+    before = pictures.first.get_attribute("src")
+    page.get_by_text("Outline the fracture").click()
+    page.wait_for_function(
+        "before => document.querySelector('[data-testid=stImage] img').getAttribute('src') !== before", arg=before
+    )
+    settled(page)
+    assert sideways(page) <= 0
+    page.get_by_role("button", name="Open in the reading room").click()
+    page.get_by_text(f"of {len(missed.paths)} films read").or_(page.get_by_role("heading", name="Not read")).wait_for()
 
 
 def test_the_threshold_is_moved_and_everything_follows(page, server):

@@ -155,6 +155,18 @@ def test_history_and_scores_come_back(folder):
         assert next(csv.reader(file)) == ["split", "study_id", "patient_id", "label", "probability"]
 
 
+def test_what_else_is_known_of_scored_studies_comes_back(tmp_path, small):
+    known = {"view": ("PA", "LATERAL"), "cast": ("", "yes")}
+    valid, test = (
+        Scores(CARD.id, split, ("a", "b"), ("p", "q"), [0, 1], [0.1, 1 / 3], columns=columns)
+        for split, columns in (("valid", {}), ("test", known))
+    )
+    publish(tmp_path, CARD, small, scores=(valid, test))
+    first, second = read_scores(tmp_path / CARD.id)
+    assert (first.columns, second.columns) == ({}, known)
+    assert second.probabilities.tolist() == [0.1, 1 / 3]
+
+
 def test_scores_that_cannot_be_are_refused(folder):
     path = folder / CARD.id / "scores.csv"
     good = path.read_text("utf-8")
@@ -166,7 +178,7 @@ def test_scores_that_cannot_be_are_refused(folder):
     assert read_scores(folder / CARD.id) == ()
 
 
-@pytest.mark.parametrize("failing", ["_flush_folder", "write_card", "_write_rows"])
+@pytest.mark.parametrize("failing", ["_flush_folder", "write_card", "_table_text"])
 def test_a_crash_while_publishing_leaves_nothing_visible(tmp_path, small, monkeypatch, failing):
     folder = tmp_path / "checkpoints"
 

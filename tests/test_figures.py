@@ -14,6 +14,7 @@ from core.figures import (
     MODEL_COLOURS,
     LearningCurve,
     ProbabilityRow,
+    film_image,
     heat_colours,
     learning_figure,
     model_colours,
@@ -45,6 +46,28 @@ def test_overlay_by_hand():
     np.testing.assert_array_equal(shown[1, 0], np.rint(0.5 * 127.5 + 0.5 * hottest))
     middle = heat_colours()[128].astype(float)
     np.testing.assert_array_equal(shown[1, 1], np.rint(0.75 * 51 + 0.25 * middle))
+
+
+def test_an_outline_goes_around_the_mark_and_not_over_it():
+    pixels = np.full((40, 60), 0.5, np.float32)
+    mask = np.zeros((40, 60), bool)
+    mask[18:22, 25:35] = True
+    plain, shown = film_image(pixels), film_image(pixels, None, mask)
+    assert plain.shape == (40, 60)
+    assert (plain == 128).all()
+    drawn = (shown != 128).any(axis=2)
+    assert drawn.any()
+    assert not drawn[mask].any()
+    rows, columns = np.nonzero(drawn)
+    assert (rows.min() >= 12, rows.max() <= 27, columns.min() >= 19, columns.max() <= 40) == (True,) * 4
+    # closed: nothing leaks from the mark to the film's edge without crossing it
+    from scipy.ndimage import label
+
+    areas, _ = label(~drawn)
+    assert areas[20, 30] != areas[0, 0]
+    heat = np.zeros_like(pixels)
+    np.testing.assert_array_equal(film_image(pixels, heat), overlay_image(pixels, heat))
+    assert film_image(pixels, heat, np.zeros_like(mask)).shape == (40, 60, 3)
 
 
 @given(level=st.integers(0, 255), opacity=st.floats(0, 1))

@@ -148,6 +148,17 @@ def test_a_forest_marks_only_groups_that_are_large_enough():
     assert [text.strip() for text in figure.layout.yaxis.ticktext] == ["PA (n=40)", "LATERAL (n=6), too few"]
 
 
+def test_a_forest_of_a_rate_needs_only_its_own_class():
+    rate = Interval(0.6, 0.4, 0.7, 12)
+    parts = (Subgroup("scaphoid", 12, 12, 12, None, rate, None, "Too few"),)
+    shown = {name: forest_figure({"A": parts}, {"A": "#112233"}, name) for name in ("auc", "sensitivity")}
+    assert list(shown["auc"].data[0].x) == []
+    assert list(shown["sensitivity"].data[0].x) == [0.6]
+    np.testing.assert_allclose(shown["sensitivity"].data[0].error_x.arrayminus, [0.2])
+    assert shown["sensitivity"].layout.xaxis.title.text == "Sensitivity"
+    assert "too few" not in shown["sensitivity"].layout.yaxis.ticktext[0]
+
+
 def test_agreement_draws_each_study_once_and_shades_where_calls_differ():
     first, second = align_scores(SCORES, make_scores(SCORES.labels, SCORES.probabilities[::-1], SCORES.patient_ids))
     figure = agreement_figure(first, second, ("A", "B"), (0.4, 0.6))

@@ -17,7 +17,7 @@ LAYERS = (
     (("errors", "values"),),
     (("radiographs",), ("metrics",), ("local_contrast", "backbones", "checkpoints", "starts"), ("phantoms",)),
     (("wrist",), ("datasets",), ("classifier",), ("figures",)),
-    (("explain",), ("quality",)),
+    (("explain",), ("quality",), ("originals",)),
     (("reading", "results"), ("measured",)),
     (("predict",), ("evaluate", "train", "appraise")),
     (("benchmark",),),

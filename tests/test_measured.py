@@ -143,9 +143,12 @@ def test_the_numbers_behind_the_figures():
 
 def test_columns_that_all_have_divide():
     scores = random_scores(7)
-    with_view = replace(scores, columns={"view": ("PA",) * 120, "sex": ("F",) * 120})
-    models = [measured(with_view), measured(replace(with_view, columns={"sex": ("F",) * 120}), "b")]
-    assert shared_columns(models) == ("sex",)
+    sex, one, many = ("F", "M") * 60, ("XR-1",) * 120, tuple(map(str, range(120)))
+    columns = {"view": ("PA", "LATERAL") * 60, "sex": sex, "machine": one, "place": many, "age": many}
+    others = {name: columns[name] for name in ("sex", "machine", "place", "age")}
+    models = [measured(replace(scores, columns=columns)), measured(replace(scores, columns=others), "b")]
+    assert shared_columns(models) == ("sex", "age"), "one value divides nothing, too many tell nothing, ages make bands"
+    assert shared_columns(models[:1]) == ("view", "sex", "age")
     assert shared_columns([measured(scores)]) == ()
     assert shared_columns([]) == ()
 

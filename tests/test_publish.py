@@ -1,6 +1,7 @@
 """What a training says of itself when it publishes: which films, whose, how they were read, and under which names."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 from core.errors import CheckpointError
+from core.originals import Simulation, find_simulation
+from core.phantoms.dataset import DatasetSettings
 from core.phantoms.injection import COLUMNS
 from core.train import PRESETS, Request, TrainingData, publish
 from core.train.appraisal import Appraisal
@@ -146,6 +149,16 @@ def test_words_and_counts_give_the_same_numbers(tmp_path):
     assert data["trained_on"].startswith("Trained on 2 films")
     assert data["tested_on"].startswith("Tested on 1 films")
     assert "set on 2 films of 2 further ones" in data["tested_on"]
+
+
+def test_the_card_tells_how_simulated_films_can_be_made_again(tmp_path):
+    settings = DatasetSettings(studies=3, seed=8, size=64)
+    (tmp_path / "simulated.json").write_text(json.dumps(asdict(settings)))
+    card = publish.describe_checkpoint(make_request(tmp_path), make_data(simulated=True), measure(), False)
+    assert find_simulation(card, "valid") == Simulation(settings.version, 64, 8, "8")
+    (tmp_path / "simulated.json").write_text("{}")
+    card = publish.describe_checkpoint(make_request(tmp_path), make_data(simulated=True), measure(), False)
+    assert find_simulation(card, "valid") is None
 
 
 def test_a_finder_looks_as_closely_as_its_confidence_was_set_with(tmp_path):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import re
@@ -13,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from core.checkpoints import CARD_NAME, SCORES_COLUMNS, SCORES_NAME, read_scores, verify
+from core.checkpoints import CARD_NAME, SCORES_NAME, read_scores, scores_text, verify
 from core.checkpoints.cards import write_card
 from core.errors import CheckpointError
 from core.values import Checkpoint, Scores
@@ -141,10 +139,4 @@ def write_whole(path: Path, text: str) -> None:
 
 def _scores_text(directory: Path, scores: Scores) -> str:
     kept = [each for each in read_scores(directory) if each.split != scores.split]
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(SCORES_COLUMNS)
-    for each in (*kept, scores):
-        columns = (each.study_ids, each.patient_ids, each.labels.tolist(), map(repr, each.probabilities.tolist()))
-        table.writerows((each.split, *row) for row in zip(*columns, strict=True))
-    return text.getvalue()
+    return scores_text((*kept, scores))

@@ -7,7 +7,7 @@ study is the mean of its films.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -190,8 +190,20 @@ def _mean_of(study: KnownStudy, answers: Sequence[Sequence[FilmRead | None]]) ->
     return mean
 
 
+_COLUMNS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "age": lambda facts: "child" if facts["child"] else "adult",
+    "hardware": lambda facts: facts["hardware"],
+    "cast": lambda facts: "cast" if facts["cast"] else "no cast",
+    "kind": lambda facts: facts["kind"],
+    "displacement": lambda facts: f"{facts['displacement_mm']:.1f} mm" if facts["label"] else "",
+}
+
+
 def study_scores(checkpoint_id: str, films: Sequence[FilmRead], weights_sha256: str = "") -> Scores:
-    """Return the mean of each study's films; each simulated study is a patient of its own."""
+    """Return the mean of each study's films; each simulated study is a patient of its own.
+
+    What is known of a study as a whole (age, hardware, cast, kind and displacement of the break) makes columns.
+    """
     by_study: dict[str, list[FilmRead]] = {}
     for film in films:
         by_study.setdefault(film.study_id, []).append(film)
@@ -203,4 +215,5 @@ def study_scores(checkpoint_id: str, films: Sequence[FilmRead], weights_sha256: 
         labels=np.array([found[0].facts["label"] for found in by_study.values()], np.int8),
         probabilities=np.array([np.mean([film.probability for film in found]) for found in by_study.values()]),
         weights_sha256=weights_sha256,
+        columns={name: tuple(say(found[0].facts) for found in by_study.values()) for name, say in _COLUMNS.items()},
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import os
 import shutil
 import tempfile
@@ -40,6 +41,7 @@ HISTORY_NAME = "history.csv"
 SCORES_NAME = "scores.csv"
 DEFAULT_NAME = "default"
 SCORES_COLUMNS = ("split", "study_id", "patient_id", "label", "probability")
+_NUMBERS = ("label", "probability")
 
 SETTLED_NS = 2_000_000_000
 
@@ -186,9 +188,10 @@ def publish(
         text, published = write_card(replace(checkpoint, weights_sha256=_sha256_of(aside / WEIGHTS_NAME)))
         _write_text(aside / CARD_NAME, text)
         if history is not None:
-            _write_rows(aside / HISTORY_NAME, list(history))
+            rows = list(history)
+            _write_text(aside / HISTORY_NAME, _table_text(rows, tuple(rows[0]) if rows else ()))
         if scores is not None:
-            _write_rows(aside / SCORES_NAME, [row for each in scores for row in _score_rows(each)], SCORES_COLUMNS)
+            _write_text(aside / SCORES_NAME, scores_text(scores))
         aside.chmod(0o755)  # a temporary folder is private
         _flush_folder(aside)
         aside.rename(target)
@@ -271,32 +274,48 @@ def read_scores(directory: Path) -> tuple[Scores, ...]:
 
 
 def _scores_of(card: Checkpoint, split: str, rows: Sequence[Mapping[str, Any]]) -> Scores:
-    columns = {name: tuple(row[name] for row in rows) for name in SCORES_COLUMNS}
+    columns = {name: tuple(row[name] or "" for row in rows) for name in rows[0] if name and name not in _NUMBERS}
+    more = {name: values for name, values in columns.items() if name not in SCORES_COLUMNS and any(values)}
     return Scores(
         checkpoint_id=card.id,
         split=split,
         study_ids=columns["study_id"],
         patient_ids=columns["patient_id"],
-        labels=columns["label"],
-        probabilities=columns["probability"],
+        labels=[row["label"] for row in rows],
+        probabilities=[row["probability"] for row in rows],
         weights_sha256=card.weights_sha256,
+        columns=more,
     )
+
+
+def scores_text(scores: Iterable[Scores | Mapping[str, Any]]) -> str:
+    """Return the table of scores that :func:`read_scores` reads; every probability comes back bit for bit.
+
+    Parameters
+    ----------
+    scores : iterable of Scores or mapping
+        Scores of each split, or rows with split, study_id, patient_id, label and probability. What else the scores
+        know of their studies makes further columns; an empty cell where one does not know it.
+    """
+    rows = [row for each in scores for row in _score_rows(each)]
+    return _table_text(rows, tuple(dict.fromkeys([*SCORES_COLUMNS, *(name for row in rows for name in row)])))
 
 
 def _score_rows(scores: Scores | Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
     if not isinstance(scores, Scores):
         return [scores]
+    names = (*SCORES_COLUMNS, *scores.columns)
     columns = (scores.study_ids, scores.patient_ids, scores.labels.tolist(), scores.probabilities.tolist())
-    return [dict(zip(SCORES_COLUMNS, (scores.split, *row), strict=True)) for row in zip(*columns, strict=True)]
+    rows = zip(*columns, *scores.columns.values(), strict=True)
+    return [dict(zip(names, (scores.split, *row), strict=True)) for row in rows]
 
 
-def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
-    columns = columns or (tuple(rows[0]) if rows else ())
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, columns, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-        _flush(file)
+def _table_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
 
 
 def _read_rows(directory: Path, name: str) -> list[dict[str, Any]]:

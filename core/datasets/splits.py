@@ -59,6 +59,12 @@ def fingerprint(parts: Mapping[str, Iterable[Study]]) -> str:
     return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
 
 
+def number_names(letter: str, names: Iterable[str]) -> dict[str, str]:
+    """Return a number for each name, in natural order: ``s0001`` is the first. Published tables hold these instead."""
+    ranked = sorted(names, key=lambda name: (natural_order(name), name))
+    return {name: f"{letter}{rank:04d}" for rank, name in enumerate(ranked, 1)}
+
+
 def split_by_patient(studies: Sequence[Study], fractions: Mapping[str, float], seed: int) -> dict[str, list[Study]]:
     """Split studies at random so that no patient is in two parts and each part has its share of positive patients.
 

@@ -17,7 +17,7 @@ from core.figures.measures import (
     roc_figure,
     thousand_figure,
 )
-from core.figures.overlays import heat_colours, overlay_image, png_bytes
+from core.figures.overlays import film_image, heat_colours, outline_image, overlay_image, png_bytes
 from core.figures.palette import (
     GRID,
     INK,
@@ -54,11 +54,13 @@ __all__ = [
     "benefit_figure",
     "confusion_figure",
     "empty_figure",
+    "film_image",
     "forest_figure",
     "heat_colours",
     "histogram_figure",
     "learning_figure",
     "model_colours",
+    "outline_image",
     "overlay_image",
     "percent",
     "png_bytes",

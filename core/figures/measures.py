@@ -255,36 +255,45 @@ def benefit_figure(models: Sequence[Shown], threshold: float | None = None, heig
     return figure
 
 
-def forest_figure(groups: Mapping[str, Sequence[Subgroup]], colours: Mapping[str, str], height: int = 0) -> go.Figure:
-    """Draw each model's AUC in each subgroup with its interval; groups too small for one are named, without a mark."""
+def forest_figure(
+    groups: Mapping[str, Sequence[Subgroup]], colours: Mapping[str, str], rate: str = "auc", height: int = 0
+) -> go.Figure:
+    """Draw each model's `rate` (auc, sensitivity or specificity) in each subgroup with its interval.
+
+    Groups too small for one are named, without a mark.
+    """
     values = list(dict.fromkeys(group.value for parts in groups.values() for group in parts))
     figure = empty_figure(height or 90 + 46 * max(len(values), 1))
     for place, (name, parts) in enumerate(groups.items()):
-        known = [group for group in parts if group.auc is not None]
+        known = [group for group in parts if getattr(group, rate) is not None]
         shift = (place - (len(groups) - 1) / 2) * 0.7 / max(len(groups), 1)
-        aucs: list[Interval] = [group.auc for group in known]
+        found: list[Interval] = [getattr(group, rate) for group in known]
         figure.add_scatter(
-            x=[auc.value for auc in aucs],
+            x=[each.value for each in found],
             y=[values.index(group.value) + shift for group in known],
             error_x={
-                "array": [auc.high - auc.value for auc in aucs],
-                "arrayminus": [auc.value - auc.low for auc in aucs],
+                "array": [each.high - each.value for each in found],
+                "arrayminus": [each.value - each.low for each in found],
                 "thickness": 2,
                 "width": 5,
             },
-            customdata=[[auc.low, auc.high, group.n, group.positives] for auc, group in zip(aucs, known, strict=True)],
+            customdata=[
+                [each.low, each.high, group.n, group.positives] for each, group in zip(found, known, strict=True)
+            ],
             mode="markers",
             marker={"color": colours[name], "size": 10, "symbol": "square"},
             name=name,
-            hovertemplate="AUC %{x:.3f} (%{customdata[0]:.3f} to %{customdata[1]:.3f}), n=%{customdata[2]}, "
+            hovertemplate=METRIC_NAMES[rate]
+            + " %{x:.3f} (%{customdata[0]:.3f} to %{customdata[1]:.3f}), n=%{customdata[2]}, "
             "%{customdata[3]} positive<extra>" + name + "</extra>",
         )
     first = next(iter(groups.values()), ())
-    small = {group.value for group in first if group.auc is None}
+    small = {group.value for group in first if getattr(group, rate) is None}
     counts = {group.value: group.n for group in first}
     words = [f"{value} (n={counts.get(value, 0):,})" + (", too few" if value in small else "") for value in values]
-    figure.update_xaxes(title="AUC", range=[0.3, 1.02])
-    figure.add_vline(x=0.5, line={"color": MUTED, "dash": "dot"})
+    figure.update_xaxes(title=METRIC_NAMES[rate], range=[0.3 if rate == "auc" else -0.02, 1.02])
+    if rate == "auc":
+        figure.add_vline(x=0.5, line={"color": MUTED, "dash": "dot"})
     figure.update_yaxes(
         tickvals=list(range(len(values))), ticktext=[f"{word}  " for word in words], range=[len(values) - 0.4, -0.6]
     )

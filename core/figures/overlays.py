@@ -1,4 +1,4 @@
-"""Heat laid over a film."""
+"""Heat and outlines laid over a film."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 
 from core.errors import ScaphoidError
+
+_OUTLINE = (79, 209, 165)  # seen on grey and on the colours of heat
 
 
 def heat_colours() -> np.ndarray:
@@ -47,6 +49,50 @@ def overlay_image(pixels: np.ndarray, heatmap: np.ndarray, opacity: float = 0.6)
     colours = heat_colours()[np.rint(heatmap * 255).astype(np.uint8)].astype(np.float32)
     share = (opacity * heatmap)[..., None]
     return np.rint(255 * pixels[..., None] * (1 - share) + colours * share).astype(np.uint8)
+
+
+def film_image(pixels: np.ndarray, heatmap: np.ndarray | None = None, mask: np.ndarray | None = None) -> np.ndarray:
+    """Return a film as a picture, with heat over it and an outline around what is marked, where they are given.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        Film, shape (height, width), range [0, 1].
+    heatmap : numpy.ndarray, optional
+        Same shape, range [0, 1].
+    mask : numpy.ndarray, optional
+        Same shape, bool.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8, shape (height, width), or (height, width, 3) in RGB where something lies over it.
+    """
+    picture = np.rint(255 * pixels).astype(np.uint8) if heatmap is None else overlay_image(pixels, heatmap)
+    return picture if mask is None or not mask.any() else outline_image(picture, mask)
+
+
+def outline_image(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Draw the border of what is marked on a picture.
+
+    Parameters
+    ----------
+    picture : numpy.ndarray
+        uint8, grey (height, width) or RGB (height, width, 3); it stays as it is.
+    mask : numpy.ndarray
+        bool, shape (height, width).
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8, shape (height, width, 3), RGB.
+    """
+    drawn = np.repeat(picture[..., None], 3, axis=2) if picture.ndim == 2 else picture.copy()
+    # Around it, not on it: a thin break would vanish below its own outline.
+    width = max(1, round(max(mask.shape) / 400))
+    around = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=2 * width)
+    borders, _ = cv2.findContours(around, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return cv2.drawContours(drawn, borders, -1, _OUTLINE, width)
 
 
 def png_bytes(image: np.ndarray) -> bytes:

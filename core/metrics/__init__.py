@@ -84,7 +84,7 @@ from core.metrics.resampling import (
     rate_interval,
     resample,
 )
-from core.metrics.subgroups import Subgroup, subgroups
+from core.metrics.subgroups import MOST_VALUES, Subgroup, banded, subgroups
 from core.metrics.tables import SCORES_COLUMNS, check_scores, read_scores, read_splits, write_scores
 
 __all__ = [
@@ -95,6 +95,7 @@ __all__ = [
     "ENSEMBLE",
     "ESTIMATES",
     "METRIC_NAMES",
+    "MOST_VALUES",
     "PROPORTIONS",
     "RATES",
     "RESAMPLES",
@@ -124,6 +125,7 @@ __all__ = [
     "auc",
     "auc_difference",
     "auc_of",
+    "banded",
     "brier_parts",
     "calibrate",
     "calibrate_both",

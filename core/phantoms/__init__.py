@@ -4,6 +4,7 @@ No patient's film is in them. A film is wholly determined by its seed and ``VERS
 stream of random numbers of its own, so nothing else about a film (size, framing, exposure, marker) tells the label.
 """
 
+from core.phantoms.dataset import film_png, study_seed
 from core.phantoms.films import (
     FRAMINGS,
     VERSION,
@@ -23,9 +24,11 @@ __all__ = [
     "VERSION",
     "VIEWS",
     "SimulatedFilm",
+    "film_png",
     "inject_fracture",
     "simulate_film",
     "simulate_study",
     "simulate_wrist",
+    "study_seed",
     "write_injected",
 ]

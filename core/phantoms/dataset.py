@@ -152,10 +152,15 @@ def _plan(settings: DatasetSettings) -> list[_Task]:
     tasks = []
     for split, members in (("valid", order[:valid]), ("train", order[valid:])):
         for place, index in enumerate(members):
-            state = np.random.SeedSequence([settings.seed, int(index)]).generate_state(1, np.uint64)[0]
-            # 53 bits: every reader of the table can hold them exactly.
-            tasks.append(_Task(int(index) + 1, split, place % 2 == 0, int(state) >> 11))
+            number = int(index) + 1
+            tasks.append(_Task(number, split, place % 2 == 0, study_seed(settings.seed, number)))
     return sorted(tasks, key=lambda task: task.number)
+
+
+def study_seed(seed: int, number: int) -> int:
+    """Return the seed of a dataset's study: `number` is its patient's, from 1; `seed` the dataset's."""
+    state = np.random.SeedSequence([seed, number - 1]).generate_state(1, np.uint64)[0]
+    return int(state) >> 11  # 53 bits: every reader of the table can hold them exactly
 
 
 def _run(tasks: list[_Task], out: Path, settings: DatasetSettings, jobs: int) -> Iterator[list[dict]]:
@@ -214,6 +219,19 @@ def encode_film(film: SimulatedFilm, bits: str = "8") -> tuple[np.ndarray, int]:
     rng = np.random.default_rng([film.seed, used])
     low, high = rng.uniform(0, 0.12) * 2**used, rng.uniform(0.6, 1.0) * (2**used - 1)
     return np.round(low + film.pixels.astype(np.float64) * (high - low)).astype(np.uint16), used
+
+
+def film_png(film: SimulatedFilm, bits: str = "8") -> bytes:
+    """Return a film's file: a PNG, byte by byte the one that :func:`write_dataset` writes."""
+    return _png(encode_film(film, bits)[0])
+
+
+def read_settings(out: Path) -> DatasetSettings | None:
+    """Return what a simulated dataset was made from; None where its folder does not tell."""
+    try:
+        return DatasetSettings(**json.loads((out / _SETTINGS).read_text("utf-8")))
+    except (OSError, ValueError, TypeError, DatasetError):
+        return None
 
 
 def _write_tables(out: Path, rows: list[dict]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from core.backbones import find_backbone, freeze
 from core.checkpoints import CHECKPOINTS, find_checkpoint, publish, read_card, round_to_float16
 from core.classifier import Classifier
 from core.datasets import find_origin, find_table
-from core.datasets.files import natural_order
+from core.datasets.splits import number_names
 from core.errors import CheckpointError
 from core.starts import START_LICENCES
 from core.train.films import TrainingData
@@ -104,8 +104,8 @@ def rename_patients(scores: Iterable[Scores], data: TrainingData) -> tuple[Score
     same names.
     """
     films = (*data.train, *data.valid, *data.test)
-    patients = _number("p", {film.patient_id for film in films})
-    studies = _number("s", {film.study_id for film in films})
+    patients = number_names("p", {film.patient_id for film in films})
+    studies = number_names("s", {film.study_id for film in films})
     return tuple(
         replace(
             each,
@@ -114,11 +114,6 @@ def rename_patients(scores: Iterable[Scores], data: TrainingData) -> tuple[Score
         )
         for each in scores
     )
-
-
-def _number(letter: str, names: Iterable[str]) -> dict[str, str]:
-    ranked = sorted(names, key=lambda name: (natural_order(name), name))
-    return {name: f"{letter}{rank:04d}" for rank, name in enumerate(ranked, 1)}
 
 
 def _provisional_card(request: Request, data: TrainingData, location: bool) -> Checkpoint:
@@ -198,9 +193,18 @@ def describe_checkpoint(
             "counts": counts,
             "results": dict(measured.results),
             "licences": _licences(request, data),
+            **_simulator(request, data),
         },
         versions=_versions(),
     )
+
+
+def _simulator(request: Request, data: TrainingData) -> dict[str, Any]:
+    """Return how simulated films were made, so that those of one study can be made again."""
+    from core.phantoms.dataset import read_settings
+
+    found = read_settings(Path(request.data)) if data.simulated else None
+    return {"simulator": asdict(found)} if found else {}
 
 
 def _is_injected(request: Request, data: TrainingData) -> bool:

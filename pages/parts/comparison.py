@@ -53,6 +53,7 @@ from core.results import comparison_rows
 from core.train.jobs import RunStatus
 from core.values import Checkpoint
 from pages.parts.curves import show_curves, show_figure
+from pages.parts.gallery import show_studies
 
 MOST_LISTED = 200
 
@@ -155,13 +156,7 @@ def show_confusion_view(chosen: Chosen) -> None:
     for model, cell in picked:
         count, studies = called_studies(model.scores, model.threshold, (cell,), MOST_LISTED)
         st.markdown(f"#### {model.name}: {CELL_WORDS[cell]} ({count:,})")
-        rows = [
-            {"study": row.study_id, "probability": row.probability, "label": "fracture" if row.label else "none"}
-            for row in studies
-        ]
-        st.dataframe(pd.DataFrame(rows), hide_index=True, key=f"studies-{model.id}-{cell}")
-        if count > len(studies):
-            st.caption(f"The {len(studies)} that are most wrong of {count:,}.")
+        show_studies(model, chosen.cards.get(model.id), studies, count, f"studies-{model.id}-{cell}")
 
 
 def show_calibration_view(chosen: Chosen) -> None:
@@ -236,17 +231,23 @@ def show_subgroups_view(chosen: Chosen) -> None:
             "The tables of scores hold nothing but the scores: a column such as view, sex or age would divide them."
         )
         return
-    column = st.selectbox("Divide by", columns, key="subgroup")
+    left, right = st.columns(2, vertical_alignment="bottom")
+    column = left.selectbox("Divide by", columns, key="subgroup")
+    rates = ("auc", "sensitivity", "specificity")
+    rate = right.segmented_control("Show", rates, default="auc", format_func=METRIC_NAMES.get, key="subgroup-rate")
     try:
         groups = {model.name: subgroups(model.scores, column, model.threshold) for model in chosen.measured}
     except ScoresError as error:
         st.info(str(error))
         return
-    show_figure(forest_figure(groups, {model.name: chosen.colours[model.id] for model in chosen.measured}), "forest")
+    colours = {model.name: chosen.colours[model.id] for model in chosen.measured}
+    show_figure(forest_figure(groups, colours, rate or "auc"), "forest")
+    if rate != "auc":
+        st.caption("Each model at its own threshold.")
     for name, parts in groups.items():
-        for part in parts:
-            if part.too_small:
-                st.caption(f"{name}, {part.value}: {part.too_small}")
+        small = [f"{part.value} ({part.too_small})" for part in parts if part.too_small]
+        if small:
+            st.caption(f"{name}: {'; '.join(small)}")
     _points({name: [subgroup_row(part) for part in parts] for name, parts in groups.items()}, "subgroup-points")
 
 

@@ -44,6 +44,11 @@ _STYLE = """
 """
 
 
+def is_private() -> bool:
+    """Tell whether the pages are served to their own computer alone."""
+    return st.get_option("server.address") in ("localhost", "127.0.0.1", "::1")
+
+
 def open_page(title: str) -> None:
     """Open a page. Must be the first call of every page, also of one reached by its own address."""
     st.set_page_config(page_title=f"Scaphoid: {title}", page_icon="🦴", layout="wide")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from core.errors import ScoresError
@@ -32,6 +31,7 @@ from core.measured import (
 from core.metrics import CELLS, METRIC_NAMES, net_benefit, roc_band, roc_curve, sweep_thresholds
 from core.values import Checkpoint, Interval
 from pages.parts.curves import show_figure
+from pages.parts.gallery import show_studies
 from pages.parts.scored import open_bench
 
 MOST_LISTED = 200
@@ -57,7 +57,7 @@ def show(model: MeasuredModel, card: Checkpoint | None, colour: str) -> None:
         event = show_figure(
             confusion_figure(seen.evaluation.confusion), "cells", on_select="rerun", selection_mode="points"
         )
-    _wrong(model, threshold, tuple(CELLS[point["point_index"]] for point in event.selection.points))
+    _wrong(model, card, threshold, tuple(CELLS[point["point_index"]] for point in event.selection.points))
     left, right = st.columns(2)
     with left:
         st.markdown(f"#### Of 1,000 patients, {prevalence:.0%} of them with a fracture")
@@ -148,23 +148,12 @@ def _range(interval: Interval, share: bool) -> str:
     return f"{interval.low:.1%} to {interval.high:.1%}" if share else f"{interval.low:.1f} to {interval.high:.1f}"
 
 
-def _wrong(model: MeasuredModel, threshold: float, cells: tuple[str, ...]) -> None:
+def _wrong(model: MeasuredModel, card: Checkpoint | None, threshold: float, cells: tuple[str, ...]) -> None:
     """List the studies of the cells that were clicked, or else those that are called wrong, most wrong first."""
     count, studies = called_studies(model.scores, threshold, cells or ("fn", "fp"), MOST_LISTED)
     title = ", ".join(CELL_WORDS[cell].capitalize() for cell in cells) if cells else "Called wrong"
     st.markdown(f"#### {title} ({count:,})")
-    rows = [
-        {
-            "study": row.study_id,
-            "called": CELL_WORDS[row.cell],
-            "probability": row.probability,
-            "wrong by": row.wrong_by,
-        }
-        for row in studies
-    ]
-    st.dataframe(pd.DataFrame(rows), hide_index=True, height=260, key="wrong-studies")
-    if count > len(studies):
-        st.caption(f"The {len(studies)} that are most wrong of {count:,}.")
+    show_studies(model, card, studies, count, "wrong-studies")
 
 
 def _kept(model: MeasuredModel, what: str) -> Any:

@@ -19,6 +19,7 @@ from core.train.jobs import RunOptions, RunStatus
 from core.train.survey import DatasetSurvey, survey_dataset
 from core.values import Checkpoint
 from pages.parts.curves import colours_of_all, show_curves
+from pages.parts.frame import is_private
 
 _PRESET_WORDS = {
     "scaphoid": ("Scaphoid's own", "Also learns where the break is, where the dataset shows it."),
@@ -42,16 +43,11 @@ _LOST = (
 _SHOWN = 12
 
 
-def _is_private() -> bool:
-    """Tell whether this page is served to its own computer alone."""
-    return st.get_option("server.address") in ("localhost", "127.0.0.1", "::1")
-
-
 # ---- a new training --------------------------------------------------------------------------------------------------
 def show_new_training() -> None:
     """Let somebody choose films, recipe and network, and start."""
     st.markdown("#### A new training")
-    if not _is_private():
+    if not is_private():
         st.warning(
             "Trainings are started only where this page is served to its own computer alone, but it is open to others."
         )
@@ -89,7 +85,7 @@ def _surveyed(place: str, again: bool) -> DatasetSurvey | None:
             "You will see what was found before anything starts."
         )
         return None
-    folder = _folder_at(place)
+    folder = folder_at(place)
     if not folder.is_absolute():
         st.error("The folder's whole path is needed, from its first letter or slash on, but a part of one was given.")
         return None
@@ -109,7 +105,7 @@ def _surveyed(place: str, again: bool) -> DatasetSurvey | None:
     return known[1]
 
 
-def _folder_at(place: str) -> Path:
+def folder_at(place: str) -> Path:
     """Return the folder that was typed, ``~`` being the home of whoever serves this page."""
     try:
         return Path(place).expanduser()
@@ -146,7 +142,7 @@ def _more_choices(place: str, preset: str, backbone: str, survey: DatasetSurvey)
             "Epochs (rounds through all films)", 1, 500, PRESETS[preset].epochs, key=f"epochs-{preset}"
         )
     return RunOptions(
-        data=_folder_at(place),
+        data=folder_at(place),
         backbone=backbone,
         preset=preset,
         id=name or None,
@@ -226,9 +222,9 @@ def _show_run(run: RunStatus, colour: str) -> None:
         st.markdown("It is offered in the reading room and stands on Compare models and About this model.")
     elif sentence:
         st.markdown(sentence)
-    if _is_private():
+    if is_private():
         _offer_changes(run)
-    if run.running or st.toggle("Curves and last lines" if _is_private() else "Curves", key=f"more-{run.id}"):
+    if run.running or st.toggle("Curves and last lines" if is_private() else "Curves", key=f"more-{run.id}"):
         _show_course(run, colour)
 
 
@@ -236,7 +232,7 @@ def _show_course(run: RunStatus, colour: str) -> None:
     if run.history:
         show_curves([LearningCurve(run.id, run.history, colour)], f"curves-{run.id}", ("loss", "auc"))
         st.caption("Dotted: on the films it learns from. Solid: on held-out films.")
-    lines = jobs.tail_log(run.id, jobs.RUNS, 6 if run.running else 12) if _is_private() else ""
+    lines = jobs.tail_log(run.id, jobs.RUNS, 6 if run.running else 12) if is_private() else ""
     if lines:
         st.code(lines, language=None, wrap_lines=True)
 

@@ -1,0 +1,201 @@
+"""The films behind a row of a table of scores: simulated ones are made again, others are read from their dataset."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from core.datasets.splits import number_names
+from core.errors import DatasetError, RadiographError
+from core.phantoms import VERSION, film_png, simulate_study, study_seed
+from core.radiographs import read_radiograph
+from core.values import Checkpoint, Radiograph, Scores
+
+if TYPE_CHECKING:
+    from core.datasets import DatasetIndex
+
+SIMULATED = "simulated film"
+"""`Radiograph.source` of a film that shows nobody."""
+_BY_SEED = re.compile(r"simulated-(\d{1,19})")  # as core.appraise calls its studies
+_BY_NUMBER = re.compile(r"(?:train|valid)/XR_WRIST/patient(\d{5,9})/study1")
+
+
+@dataclass(frozen=True, eq=False)
+class OriginalFilm:
+    """A film of a study that was scored.
+
+    Attributes
+    ----------
+    radiograph : Radiograph
+    mask : numpy.ndarray or None
+        bool, the film's shape: where the fracture is marked; None where that is not known.
+    facts : Mapping of str to str
+        What is known of a simulated film (view, age, kind of fracture, ...), in words; empty for others.
+    """
+
+    radiograph: Radiograph
+    mask: np.ndarray | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether it shows nobody."""
+        return self.radiograph.source == SIMULATED
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """How the studies of a split were simulated.
+
+    Attributes
+    ----------
+    version : int
+        Of the simulator; another one makes other films.
+    size : int
+        Longer side of a film in pixels.
+    seed : int or None
+        Of the dataset; None where each study is called by its own seed.
+    bits : str
+        As ``core.phantoms.dataset.DatasetSettings``.
+    """
+
+    version: int
+    size: int
+    seed: int | None = None
+    bits: str = "8"
+
+
+def find_simulation(card: Checkpoint, split: str) -> Simulation | None:
+    """Return how the films of a checkpoint's split were simulated; None where its card does not tell."""
+    data = card.data
+    told = (data.get("results") or {}).get("simulated_test") if split == "test" else None
+    told = told or data.get("simulator")
+    if not isinstance(told, Mapping):
+        return None
+    try:
+        seed = told.get("seed")
+        return Simulation(
+            int(told["version"]), int(told["size"]), None if seed is None else int(seed), str(told.get("bits", "8"))
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def remake_study(study_id: str, label: int, simulation: Simulation) -> tuple[OriginalFilm, ...]:
+    """Simulate the films of a study again, pixel by pixel as they were scored.
+
+    Parameters
+    ----------
+    study_id : str
+        As it stands in the table of scores.
+    label : int
+        1 where something is broken.
+    simulation : Simulation
+
+    Raises
+    ------
+    DatasetError
+        The films are of another version of the simulator, or the study is not one of its.
+    """
+    if simulation.version != VERSION:
+        raise DatasetError(
+            f"Its films were made by version {simulation.version} of the simulator and this is version {VERSION}, so "
+            "they cannot be made again."
+        )
+    named, numbered = _BY_SEED.fullmatch(study_id), _BY_NUMBER.fullmatch(study_id)
+    if named:
+        seed = int(named[1])
+    elif numbered and simulation.seed is not None:
+        seed = study_seed(simulation.seed, int(numbered[1]))
+    else:
+        raise DatasetError("A study of the simulator was expected, but this one is called otherwise.")
+    made = []
+    for film in simulate_study(seed, size=simulation.size, positive=label == 1):
+        read = read_radiograph(film_png(film, simulation.bits))
+        read = replace(read, view=film.view, laterality=film.laterality, source=SIMULATED)
+        made.append(OriginalFilm(read, film.mask, _facts(film)))
+    return tuple(made)
+
+
+def _facts(film: Any) -> dict[str, str]:
+    facts = {"view": film.view, "age": f"{film.age:.0f} years"}
+    if film.mask.any():
+        facts["fracture"] = film.kind.replace("_", " ")
+        facts["displacement"] = f"{film.displacement_mm:.1f} mm"
+    if film.hardware != "none":
+        facts["hardware"] = film.hardware
+    if film.cast:
+        facts["cast"] = "yes"
+    return facts
+
+
+class DatasetFilms:
+    """The films of a dataset's studies, found by the names that tables of scores give them.
+
+    Published tables give studies numbers instead of their names (:func:`core.datasets.splits.number_names`); both are
+    understood.
+
+    Parameters
+    ----------
+    index : core.datasets.DatasetIndex
+    """
+
+    def __init__(self, index: DatasetIndex):
+        self._index = index
+        labelled = {study.id: study for study in index.studies if study.label is not None}
+        self._studies = {
+            **{number: labelled[name] for name, number in number_names("s", labelled).items()},
+            **labelled,
+        }
+
+    def check(self, scores: Scores) -> None:
+        """Raise DatasetError unless every scored study is here, with the same label.
+
+        Raises
+        ------
+        DatasetError
+            The scores are of other films.
+        """
+        found = [self._studies.get(name) for name in scores.study_ids]
+        same = sum(
+            study is not None and study.label == label
+            for study, label in zip(found, scores.labels.tolist(), strict=True)
+        )
+        if same < len(found):
+            raise DatasetError(
+                f"The folder that these {len(found):,} scores were made from was expected, but only {same:,} of its "
+                "studies have these names and labels."
+            )
+
+    def read(self, study_id: str) -> tuple[OriginalFilm, ...]:
+        """Read a study's films.
+
+        Raises
+        ------
+        DatasetError
+            No such study, or none of its films can be read.
+        """
+        study = self._studies.get(study_id)
+        if study is None:
+            raise DatasetError("A study of this folder was expected, but it has none of that name.")
+        films = [film for film in map(self._read, study.paths) if film is not None]
+        if not films:
+            raise DatasetError(f"Films that can be read were expected, but none of its {len(study.paths)} can.")
+        return tuple(films)
+
+    def _read(self, path: Path) -> OriginalFilm | None:
+        try:
+            film = read_radiograph(path.read_bytes())
+            mask = self._index.read_mask(path, film.height, film.width)
+        except (OSError, RadiographError):
+            return None
+        except DatasetError:
+            mask = None
+        if self._index.origin == "simulated":
+            film = replace(film, source=SIMULATED)
+        return OriginalFilm(film, None if mask is None else mask > 0)

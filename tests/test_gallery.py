@@ -1,0 +1,145 @@
+"""A study chosen from a list, without a browser: its films, the truth, the model's map, the way to the reading room."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from streamlit.runtime.caching import clear_session_resource_cache
+from streamlit.testing.v1 import AppTest
+
+from core.checkpoints import CHECKPOINTS, default_id
+from core.datasets import index_dataset
+from core.measured import measure_model
+from core.originals import Simulation
+from core.phantoms import VERSION
+from core.phantoms.dataset import DatasetSettings, write_dataset
+from core.values import Scores
+from pages.parts import gallery
+from pages.parts.desk import Desk
+
+
+def page():
+    from core.measured import called_studies
+    from pages.parts import gallery
+
+    count, studies = called_studies(gallery.model.scores, 0.5)
+    gallery.show_studies(gallery.model, gallery.card, studies, count, "list")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("simulated")
+    write_dataset(folder, DatasetSettings(studies=4, seed=5, size=224, valid_fraction=0.5))
+    return folder
+
+
+def opened(monkeypatch, scores, row, card=None):
+    """Open the list with one row chosen; the table's own clicks are Chromium's."""
+    clear_session_resource_cache("test session id")
+    seen = []
+
+    def table(data, **options):
+        seen.append(data)
+        return SimpleNamespace(selection=SimpleNamespace(rows=[] if row is None else [row]))
+
+    monkeypatch.setattr(gallery.st, "dataframe", table)
+    monkeypatch.setattr(gallery, "model", measure_model("m", "M", scores, card, resamples=20), raising=False)
+    monkeypatch.setattr(gallery, "card", card, raising=False)
+    app = AppTest.from_function(page, default_timeout=120).run()
+    assert not app.exception
+    return app, seen[-1]
+
+
+def scores_of(dataset) -> Scores:
+    studies = index_dataset(dataset).studies
+    probabilities = np.linspace(0.2, 0.8, len(studies))
+    return Scores(
+        "m", "valid", tuple(study.id for study in studies), tuple(study.patient_id for study in studies),
+        [study.label for study in studies], probabilities, columns={"view": ("PA",) * len(studies)},
+    )  # fmt: skip
+
+
+def pictures(app):
+    return [image.proto.imgs[0] for image in app.get("image")]
+
+
+def test_a_list_says_most_wrong_first_and_waits_to_be_asked(monkeypatch, dataset):
+    app, table = opened(monkeypatch, scores_of(dataset), None)
+    assert (np.diff(table["wrong by"]) <= 0).all()
+    assert set(table["view"]) == {"PA"}
+    assert "Choose a row" in app.caption[0].value
+    assert not pictures(app)
+
+
+def test_the_films_of_a_dataset_are_asked_for_and_shown(monkeypatch, dataset, tmp_path):
+    app, table = opened(monkeypatch, scores_of(dataset), 0)
+    assert not pictures(app)
+    app.text_input[0].set_value(str(tmp_path))
+    app.button[0].click().run()
+    assert not app.exception
+    assert len(app.error) == 1
+    app.text_input[0].set_value(str(dataset))
+    app.button[0].click().run()
+    assert not app.exception
+    study = next(study for study in index_dataset(dataset).studies if study.id == table["study"][0])
+    assert len(pictures(app)) == len(study.paths)
+    assert f"Simulated study {study.id}" in app.markdown[0].value
+    assert app.toggle(key="heat-list").disabled, "scores alone have no model to ask"
+    before = [image.url for image in pictures(app)]
+    if study.label:
+        app.toggle(key="outline-list").set_value(True).run()
+        assert [image.url for image in pictures(app)] != before
+
+
+def test_scores_of_other_films_do_not_open_these(monkeypatch, dataset):
+    scores = scores_of(dataset)
+    strange = Scores("m", "valid", scores.study_ids, scores.patient_ids, 1 - scores.labels, scores.probabilities)
+    app, _ = opened(monkeypatch, strange, 0)
+    app.text_input[0].set_value(str(dataset))
+    app.button[0].click().run()
+    assert "only 0 of its studies" in app.error[0].value
+    assert not pictures(app)
+
+
+def test_folders_are_named_on_the_computer_itself_only(monkeypatch, dataset):
+    monkeypatch.setattr(gallery, "is_private", lambda: False)
+    app, _ = opened(monkeypatch, scores_of(dataset), 0)
+    assert not app.text_input
+    assert "on the computer itself only" in app.info[0].value
+
+
+def test_a_simulated_study_is_made_again_read_and_taken_to_the_reading_room(monkeypatch):
+    from core.checkpoints import read_card
+
+    card = read_card(CHECKPOINTS / default_id())
+    monkeypatch.setattr(gallery, "find_simulation", lambda card, split: Simulation(VERSION, 224))
+    moved = []
+    monkeypatch.setattr(gallery.st, "switch_page", moved.append)
+    desk = Desk("test")
+    monkeypatch.setattr(gallery, "open_desk", lambda: desk)
+    scores = Scores("m", "test", ("simulated-15", "simulated-16"), ("a", "b"), [1, 0], [0.1, 0.2])
+    app, table = opened(monkeypatch, scores, 0, card)
+    assert table["study"][0] == "simulated-16" or table["study"][0] == "simulated-15"
+    count = len(pictures(app))
+    assert count >= 2
+    app.toggle(key="heat-list").set_value(True).run()
+    assert not app.exception
+    captions = [image.caption for image in pictures(app)]
+    assert all("%" in caption or "not fit" in caption for caption in captions)
+    assert any("only where it is evidence" in caption.value for caption in app.caption)
+    app.button(key="read-list").click().run()
+    assert moved == [gallery.READING_ROOM]
+    assert app.session_state["checkpoint"] == card.id
+    assert len(desk.films) == count
+    assert desk.title == f"Simulated study {table['study'][0]}"
+
+
+def test_films_of_another_simulator_are_not_shown_as_these(monkeypatch):
+    from core.checkpoints import read_card
+
+    card = read_card(CHECKPOINTS / default_id())
+    monkeypatch.setattr(gallery, "find_simulation", lambda card, split: Simulation(VERSION + 1, 224))
+    scores = Scores("m", "test", ("simulated-15", "simulated-16"), ("a", "b"), [1, 0], [0.1, 0.2])
+    app, _ = opened(monkeypatch, scores, 0, card)
+    assert f"version {VERSION + 1} of the simulator" in app.info[0].value
+    assert not pictures(app)
