@@ -15,6 +15,7 @@ from core.checkpoints import CHECKPOINTS
 from core.errors import RadiographError, ScaphoidError
 from core.reading import ALL, FilmReading, Reader
 from core.results import film_result, reading_result
+from core.values import Checkpoint
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -26,6 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--study", action="store_true", help="treat the films as one study and add its result")
     parser.add_argument("--checkpoint", metavar="ID", help="checkpoint to read with, or all: the mean of all models")
     parser.add_argument("--checkpoints", metavar="DIR", type=Path, default=CHECKPOINTS, help=argparse.SUPPRESS)
+    parser.add_argument("--profile", metavar="NAME", help="limits saved under this name on the page Threshold")
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
     parser.add_argument("--explain", metavar="METHOD", help="also write heat maps: gradcam, scorecam, smoothgrad, ...")
     parser.add_argument("--target", choices=("for", "against"), default="for", help="evidence to explain")
@@ -69,6 +71,18 @@ def _stems(paths: Sequence[Path]) -> list[str]:
     return stems
 
 
+def _with_limits(card: Checkpoint, options: argparse.Namespace) -> Checkpoint:
+    from core.checkpoints.profiles import apply_profile, profiles_of
+
+    if options.profile is None:
+        return card
+    saved = profiles_of(card, options.checkpoints)
+    if options.profile not in saved:
+        names = f"has {', '.join(saved)}" if saved else "has none"
+        raise ScaphoidError(f"A profile that was saved for this model was expected, but it {names}.")
+    return apply_profile(card, saved[options.profile])
+
+
 def _table_row(row: dict[str, Any]) -> str:
     probability = "   -  " if row["probability"] is None else f"{row['probability']:6.3f}"
     name = "study" if row.get("study") else row["file"]
@@ -80,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
     """Carry out the command; return the exit status: 0, or 1 where any film was not read."""
     if (options.explain is None) != (options.out is None):
         raise ScaphoidError("--explain METHOD and --out DIR belong together, and one of them is missing.")
-    from core.reading import import_tensorflow_quietly, open_reader
+    from core.reading import import_tensorflow_quietly, judge, open_reader
 
     if options.explain:
         from core.explain import canonical_method
@@ -90,6 +104,7 @@ def run(options: argparse.Namespace) -> int:
         raise ScaphoidError("A heat map is one model's, so --explain needs one --checkpoint, but all were named.")
     import_tensorflow_quietly()
     reader = open_reader(options.checkpoint, options.checkpoints)
+    card = _with_limits(reader.checkpoint, options)
     show = (lambda row: json.dumps(row, allow_nan=False)) if options.json else _table_row
     names, films, status = [], [], 0
     for (path, film), stem in zip(_read_files(options.files), _stems(options.files), strict=True):
@@ -97,7 +112,7 @@ def run(options: argparse.Namespace) -> int:
             print(f"{path}: {film}", file=sys.stderr, flush=True)
             status = 1
             continue
-        reading = reader.read([film])
+        reading = judge(reader.read([film]), card)
         names.append(str(path))
         films.append(reading.films[0])
         print(show(film_result(str(path), reading.films[0], reading)), flush=True)
@@ -111,7 +126,7 @@ def run(options: argparse.Namespace) -> int:
         once = {film.radiograph.id: (name, film) for name, film in reversed(list(zip(names, films, strict=True)))}
         names, films = map(list, zip(*reversed(once.values()), strict=True))
         regions = {film.radiograph.id: film.region for film in films if film.region}
-        study = reader.read([film.radiograph for film in films], regions)
+        study = judge(reader.read([film.radiograph for film in films], regions), card)
         print(show(reading_result(names, study)), flush=True)
     return status
 

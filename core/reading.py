@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -175,6 +175,14 @@ class EnsembleReader:
         logit = math.log(inside / (1 - inside))
         prediction = Prediction(shown.radiograph.id, self.checkpoint.id, logit, mean)
         return FilmReading(shown.radiograph, shown.region, shown.quality, prediction)
+
+
+def judge(reading: StudyReading, card: Checkpoint) -> StudyReading:
+    """Return a reading with the words that another card of the same checkpoint (other limits) puts it into."""
+    from core.classifier import decide
+
+    decision = None if reading.probability is None else decide(reading.probability, card)
+    return replace(reading, checkpoint=card, decision=decision)
 
 
 def import_tensorflow_quietly() -> None:

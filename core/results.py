@@ -183,6 +183,7 @@ def _verdict(probability: float | None, card: Checkpoint) -> dict[str, Any]:
         "decision": decision.text if decision else "not read",
         "threshold": thresholds.get("high_specificity", next(iter(thresholds.values()), None)),
         "thresholds": thresholds,
+        "profile": (card.data.get("profile") or {}).get("name"),
         "positive_label": card.positive_label,
         "checkpoint": card.id,
     }

@@ -17,6 +17,7 @@ from streamlit.runtime.caching import clear_session_resource_cache
 from streamlit.testing.v1 import AppTest
 
 from core import checkpoints
+from core.checkpoints import profiles
 from core.evaluate import main as evaluate
 from core.train import jobs
 from tests.films import bad_files, dicom_film, png_film
@@ -117,7 +118,7 @@ def elsewhere(tmp_path, monkeypatch):
     """Return a folder of checkpoints that the pages use instead of the embedded ones, with a copy of those."""
     folder = tmp_path / "checkpoints"
     shutil.copytree(checkpoints.CHECKPOINTS, folder)
-    for part in ("study", "readers", "trainings", "scored", "comparison"):
+    for part in ("study", "readers", "trainings", "scored", "comparison", "thresholds"):
         monkeypatch.setattr(f"pages.parts.{part}.CHECKPOINTS", folder)
     monkeypatch.setattr("core.checkpoints.CHECKPOINTS", folder)
     return folder
@@ -310,6 +311,55 @@ def test_compare_measures_models_of_the_house_and_of_elsewhere_with_the_commands
     app.file_uploader(key="score-tables").set_value([]).run()
     assert not app.exception
     assert "uploaded" not in str(app.multiselect(key="models").value)
+
+
+def test_a_threshold_saved_under_a_name_is_what_the_reading_room_uses(elsewhere):
+    app = open_page("pages/threshold.py")
+    own = app.number_input(key="threshold-exact").value
+    assert app.button(key="limits-save").disabled
+    app.number_input(key="threshold-exact").set_value(0.0).run()
+    app.text_input(key="limits-name").set_value("everything").run()
+    assert app.button(key="limits-save").disabled, "not before it is confirmed"
+    app.radio(key="limits-which").set_value("both").run()
+    app.checkbox(key="limits-sure").set_value(True).run()
+    app.button(key="limits-save").click().run()
+    assert not app.exception
+    assert "offers the limits everything" in app.success[0].value
+    assert not app.checkbox(key="limits-sure").value
+    app.number_input(key="threshold-exact").set_value(own / 2).run()
+    app.radio(key="limits-which").set_value("upper").run()
+    app.text_input(key="limits-name").set_value("wrong").run()
+    app.checkbox(key="limits-sure").set_value(True).run()
+    card = checkpoints.read_card(elsewhere / checkpoints.default_id(elsewhere))
+    if own / 2 < card.operating_point("high_sensitivity").threshold:
+        app.button(key="limits-save").click().run()
+        assert "must not lie above" in app.error[0].value
+
+    app = open_page()
+    button = next(button for button in app.button if "Simulated: no fracture" in button.label)
+    button.click().run()
+    before = words(app)
+    assert app.selectbox(key="limits").options == ["As published", "everything"]
+    app.selectbox(key="limits").set_value("everything").run()
+    assert not app.exception
+    assert "Fracture suspected" in words(app), "every probability lies at or above 0"
+    assert "Limits everything, chosen by hand on" in words(app)
+    app.selectbox(key="limits").set_value("").run()
+    assert words(app) == before
+
+    app = open_page("pages/threshold.py")
+    app.button(key="remove-everything").click().run()
+    assert not app.exception
+    assert profiles.read_profiles(elsewhere) == ()
+    (elsewhere / profiles.PROFILES_NAME).write_text("{")
+    assert "saved limits must be" in open_page("pages/threshold.py").error[0].value
+
+
+def test_limits_are_saved_by_the_computers_own_user_only(monkeypatch):
+    monkeypatch.setattr("pages.parts.thresholds.is_private", lambda: False)
+    app = open_page("pages/threshold.py")
+    assert not [button for button in app.button if button.key == "limits-save"]
+    assert "served to its own computer alone" in words(app)
 
 
 def test_one_threshold_moves_everything_with_the_commands_numbers(tmp_path, capsys):

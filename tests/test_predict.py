@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.checkpoints import CHECKPOINTS, default_id
+from core.checkpoints import CHECKPOINTS, default_id, read_card
+from core.checkpoints.profiles import make_profile, move_limits, save_profile
 from core.figures import png_bytes
 from core.phantoms import simulate_film
 from core.predict import main
@@ -63,6 +64,26 @@ def test_json_gives_one_object_a_film_and_one_for_the_study(films, capsys):
     read = [row["probability"] for row in rows[:2] if row["probability"] is not None]
     assert rows[2]["probability"] == (pytest.approx(np.mean(read)) if read else None)
     assert rows[2]["films_read"] == len(read)
+
+
+def test_saved_limits_are_used_when_named(tmp_path, capsys):
+    film, folder = tmp_path / "wrist.png", tmp_path / "checkpoints"
+    film.write_bytes(wrist_png())
+    _, published, _ = run(capsys, film, "--json")
+    before = json.loads(published[0])
+    assert before["profile"] is None
+    shutil.copytree(CHECKPOINTS, folder)
+    card = read_card(CHECKPOINTS / default_id())
+    rate = card.operating_points[0].sensitivity
+    limits = move_limits(card.operating_points, "both", 0.0, rate, rate)
+    save_profile(make_profile("all", card, limits, "x"), folder)
+    _, out, _ = run(capsys, film, "--json", "--study", "--profile", "all", "--checkpoints", tmp_path / "checkpoints")
+    for row in map(json.loads, out):
+        assert (row["decision"], row["profile"], row["threshold"]) == ("Fracture suspected", "all", 0.0)
+        assert row["probability"] == pytest.approx(before["probability"])
+    status, out, err = run(capsys, film, "--profile", "none", "--checkpoints", folder)
+    assert (status, out) == (1, [])
+    assert "has all" in err[-1]
 
 
 def test_a_film_given_twice_counts_once(films, capsys):

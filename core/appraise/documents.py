@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 from core.checkpoints import CARD_NAME, SCORES_NAME, read_scores, scores_text, verify
 from core.checkpoints.cards import write_card
+from core.checkpoints.files import write_whole
 from core.errors import CheckpointError
 from core.values import Checkpoint, Scores
 
@@ -111,30 +110,6 @@ def store_ensemble_results(folder: Path, members: Mapping[str, str], results: Ma
     data["results"] = {**data.get("results", {}), **results}
     write_whole(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return True
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file all at once or not at all.
-
-    Raises
-    ------
-    CheckpointError
-        It cannot be written there.
-    """
-    try:
-        handle, aside = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".part", dir=path.parent)
-        try:
-            with open(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(aside, path.stat().st_mode & 0o777 if path.exists() else 0o644)
-            os.replace(aside, path)
-        except BaseException:
-            Path(aside).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise CheckpointError("A place where results can be written was expected, but it cannot be written.") from error
 
 
 def _scores_text(directory: Path, scores: Scores) -> str:

@@ -27,6 +27,7 @@ import numpy as np
 
 from core.backbones import find_backbone
 from core.checkpoints.cards import LARGEST_CARD_BYTES, check_id, read_card_text, write_card
+from core.checkpoints.files import write_whole
 from core.checkpoints.imports import read_model
 from core.checkpoints.weights import WEIGHTS_NAME, copy_weights, load_weights, round_to_float16, save_weights
 from core.errors import CheckpointError
@@ -228,10 +229,7 @@ def set_default(checkpoint_id: str, folder: Path = CHECKPOINTS) -> None:
     """
     if verify(find_checkpoint(check_id(checkpoint_id), folder)).task != "fracture":
         raise CheckpointError("The default checkpoint must read films for fractures, but this one finds wrists.")
-    aside = Path(folder) / f".{DEFAULT_NAME}.part"
-    _write_text(aside, f"{checkpoint_id}\n")
-    aside.replace(Path(folder) / DEFAULT_NAME)
-    _flush_folder(Path(folder))
+    write_whole(Path(folder) / DEFAULT_NAME, f"{checkpoint_id}\n")
 
 
 def read_history(directory: Path) -> list[dict[str, float]]:

@@ -7,9 +7,7 @@ chosen on the mean's own probabilities; they hold for these members with these w
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 
 from core.checkpoints import CHECKPOINTS, CheckpointEntry, default_id, list_checkpoints
 from core.checkpoints.cards import LARGEST_CARD_BYTES, check_id, parse_points
+from core.checkpoints.files import write_whole
 from core.errors import CheckpointError
 from core.values import Checkpoint, OperatingPoint
 
@@ -80,21 +79,7 @@ def write_ensemble(ensemble: Ensemble, folder: Path = CHECKPOINTS) -> None:
         "operating_points": [asdict(point) for point in ensemble.operating_points],
         "data": dict(ensemble.data),
     }
-    path = Path(folder) / ENSEMBLE_NAME
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    aside = path.with_name(f"{ENSEMBLE_NAME}.part")
-    try:
-        with open(aside, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except OSError as error:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
-        raise CheckpointError(
-            "The folder of checkpoints must be one that can be written to and has space, but it is not."
-        ) from error
+    write_whole(Path(folder) / ENSEMBLE_NAME, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def find_ensemble(folder: Path = CHECKPOINTS) -> tuple[Checkpoint, tuple[Checkpoint, ...]]:

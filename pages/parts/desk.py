@@ -18,7 +18,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from core.errors import RadiographError
 from core.explain import explain
 from core.radiographs import read_radiograph
-from core.reading import EnsembleReader, Reader, StudyReading
+from core.reading import EnsembleReader, Reader, StudyReading, judge
 from core.values import Checkpoint, Explanation, Radiograph, WristRegion
 from pages.parts.viewer import film_bytes
 
@@ -67,14 +67,16 @@ class Desk:
         self.readings.clear()
         self.explanations.clear()
 
-    def reading(self, reader: Reader | EnsembleReader) -> StudyReading:
-        """Return what `reader` says of the study; read once."""
+    def reading(self, reader: Reader | EnsembleReader, card: Checkpoint | None = None) -> StudyReading:
+        """Return what `reader` says of the study; read once. `card`: its own with other limits, where they are."""
         key = self.reading_key(reader.checkpoint)
         if key not in self.readings:
             reading = reader.read(self.films, self.regions)
             for each in (reading, *reading.members):
                 self.readings[self.reading_key(each.checkpoint)] = each
-        return self.readings[key]
+        if card is None or card.card_sha256 == reader.checkpoint.card_sha256:
+            return self.readings[key]
+        return self.readings.setdefault(self.reading_key(card), judge(self.readings[key], card))
 
     @staticmethod
     def reading_key(checkpoint: Checkpoint) -> tuple:

@@ -10,6 +10,7 @@ import streamlit as st
 
 from core.checkpoints import CHECKPOINTS, default_id, list_checkpoints
 from core.checkpoints.ensembles import find_ensemble
+from core.checkpoints.profiles import apply_profile, profiles_of
 from core.errors import ScaphoidError
 from core.explain import METHODS, available_methods
 from core.figures import (
@@ -49,6 +50,7 @@ def show_study(desk: Desk) -> None:
     with asking:
         share_place, heat_place = st.container(), st.container()
         reader = _choose_reader()
+        card = _choose_limits(reader) if reader else None
     if reader is None:
         answer_place.error("No checkpoint can be used, so the films cannot be read.")
         with viewing:  # The films stay, and with them the zoom, while another checkpoint is chosen.
@@ -58,7 +60,7 @@ def show_study(desk: Desk) -> None:
             _offer_closing(desk)
         return
     with answer_place, st.spinner("Reading the films"):
-        reading = desk.reading(reader)
+        reading = desk.reading(reader, card)
     with answer_place:
         _show_answer(desk, reading)
     with share_place:
@@ -107,6 +109,22 @@ def _choose_reader() -> Reader | EnsembleReader | None:
     except ScaphoidError as error:
         st.error(f"Checkpoint {chosen} is not used: {error}")
         return None
+
+
+def _choose_limits(reader: Reader | EnsembleReader) -> Checkpoint:
+    """Let the reader choose between the published limits and those saved under a name, where there are any."""
+    card = reader.checkpoint
+    try:
+        saved = profiles_of(card, CHECKPOINTS)
+    except ScaphoidError as error:
+        st.warning(str(error))
+        return card
+    if not saved:
+        return card
+    if st.session_state.get("limits") not in saved:
+        st.session_state.pop("limits", None)
+    name = st.selectbox("Limits", ["", *saved], format_func=lambda name: name or "As published", key="limits")
+    return apply_profile(card, saved[name]) if name else card
 
 
 def _choose_among(usable: dict[str, Checkpoint], default: str | None) -> str:
@@ -162,7 +180,13 @@ def _show_probabilities(desk: Desk, reading: StudyReading) -> None:
     ]
     st.markdown(f"**Probability of {_article(reading.checkpoint.positive_label)}**")
     st.plotly_chart(probability_figure(rows, reading.checkpoint), config={"displayModeBar": False}, key="probabilities")
-    if reading.checkpoint.operating_points:
+    profile = reading.checkpoint.data.get("profile")
+    if profile:
+        st.caption(
+            f"Green: none seen. Yellow: uncertain. Red: suspected. Limits {profile['name']}, chosen by hand on "
+            f"{profile['chosen_on']}."
+        )
+    elif reading.checkpoint.operating_points:
         st.caption("Green: none seen. Yellow: uncertain. Red: suspected. How the limits were chosen: About this model.")
     elif reading.members:
         st.caption("No limits were chosen for this mean, so it gives a number and no finding.")

@@ -7,7 +7,17 @@ from typing import Any
 
 import streamlit as st
 
-from core.errors import ScoresError
+from core.checkpoints import CHECKPOINTS
+from core.checkpoints.profiles import (
+    LIMITS,
+    LONGEST_NAME,
+    make_profile,
+    move_limits,
+    profiles_of,
+    remove_profile,
+    save_profile,
+)
+from core.errors import ScaphoidError, ScoresError
 from core.figures import (
     CELL_WORDS,
     RATE_COLOURS,
@@ -31,8 +41,9 @@ from core.measured import (
 from core.metrics import CELLS, METRIC_NAMES, net_benefit, roc_band, roc_curve, sweep_thresholds
 from core.values import Checkpoint, Interval
 from pages.parts.curves import show_figure
+from pages.parts.frame import is_private
 from pages.parts.gallery import show_studies
-from pages.parts.scored import open_bench
+from pages.parts.scored import SPLIT_NAMES, open_bench
 
 MOST_LISTED = 200
 _STEP = 0.001
@@ -43,6 +54,8 @@ def show(model: MeasuredModel, card: Checkpoint | None, colour: str) -> None:
     threshold, prevalence = _controls(model)
     seen = look_at(model, threshold, prevalence)
     _say(seen, card)
+    if card:
+        _offer_saving(model, card, seen)
     left, right = st.columns([3, 2])
     with left:
         shown = st.multiselect(
@@ -134,6 +147,61 @@ def _say(seen: AtThreshold, card: Checkpoint | None) -> None:
         place.caption(f"{_range(interval, share)}, n={interval.n:,}")
     if card and card.data.get("simulated"):
         st.caption("Measured on simulated films, not on patients: expect worse on real films.")
+
+
+def _offer_saving(model: MeasuredModel, card: Checkpoint, seen: AtThreshold) -> None:
+    """Let the user keep the threshold under a name, for the reading room to use."""
+    if saved := st.session_state.pop("limits-saved", None):
+        st.success(saved)
+    if problem := st.session_state.pop("limits-problem", None):
+        st.error(problem)
+    with st.popover("Save for the reading room"):
+        if not is_private():
+            st.info("Limits are saved only where this page is served to its own computer alone.")
+            return
+        try:
+            profiles = profiles_of(card, CHECKPOINTS)
+        except ScaphoidError as error:
+            st.error(str(error))
+            return
+        found, name = seen.evaluation, st.text_input("Name", key="limits-name", max_chars=LONGEST_NAME).strip()
+        words = f"From {found.threshold:.4f} on"
+        which = st.radio(words, list(LIMITS), format_func=LIMITS.get, key="limits-which")
+        so_far = profiles[name].operating_points if name in profiles else card.operating_points
+        low, high = move_limits(so_far, which, found.threshold, found.sensitivity, found.specificity)
+        st.markdown(
+            f"No {card.positive_label} seen below **{low.threshold:.4f}**, suspected from **{high.threshold:.4f}** on, "
+            "uncertain between the two."
+        )
+        studies = SPLIT_NAMES.get(model.scores.split, model.scores.split).lower()
+        chosen_on = f"{found.n:,} {'simulated ' if card.data.get('simulated') else ''}studies ({studies})"
+        if model.scores.split == "test":
+            st.caption("A threshold that was chosen by the test studies is better on them than on others.")
+        sure = st.checkbox("Offer these limits in the reading room of this computer", key="limits-sure")
+        st.button(
+            "Replace" if name in profiles else "Save", disabled=not (sure and name), key="limits-save",
+            on_click=_save, args=(name, card, (low, high), chosen_on),
+        )  # fmt: skip
+        for other in profiles:
+            st.button(f"Remove {other}", on_click=_remove, args=(other, card), key=f"remove-{other}")
+
+
+def _save(name: str, card: Checkpoint, points: tuple, chosen_on: str) -> None:
+    state = st.session_state
+    try:
+        save_profile(make_profile(name, card, points, chosen_on), CHECKPOINTS)
+    except ScaphoidError as error:
+        state["limits-problem"] = str(error)
+        return
+    state["limits-saved"] = f"Saved. The reading room offers the limits {name} for {card.title}."
+    state["limits-sure"] = False
+
+
+def _remove(name: str, card: Checkpoint) -> None:
+    try:
+        remove_profile(name, card.id, CHECKPOINTS)
+    except ScaphoidError as error:
+        st.session_state["limits-problem"] = str(error)
 
 
 def _short(interval: Interval, share: bool) -> str:
