@@ -302,6 +302,7 @@ def test_progress_is_a_line_at_every_tenth_or_one_line_on_a_terminal():
         (["--data", "b", "--format", "dicom"], "invalid choice"),
         (["--scores", "b", "--baselines"], "belong to --data"),
         (["--scores", "b", "--apart", "obvious"], "belong to --data"),
+        (["--scores", "b", "--films"], "belong to --data"),
         (["--scores", "b", "--region", "wrist"], "belong to --data"),
         (["--scores", "b", "--read-unfit"], "belong to --data"),
         (["--scores", "b", "--checkpoint", "a", "--checkpoint", "c"], "one --checkpoint at most"),
@@ -649,7 +650,7 @@ def test_several_checkpoints_and_their_mean(table_of_films, tmp_path, capsys):
     assert report["threshold"] == 0.5
     assert "operating_points" not in report
     rows = [line.split(",") for line in out.read_text().splitlines()]
-    assert rows[0] == ["study_id", "patient_id", "label", "probability", "bright", "dark"]
+    assert rows[0] == ["study_id", "patient_id", "label", "probability", "bright", "dark", "obvious"]
     assert [float(row[3]) for row in rows[1:]] == pytest.approx([0.5] * 6)
     assert float(rows[1][4]) == pytest.approx(204 / 255, abs=1e-6)
     assert len(read_scores(out).study_ids) == 6
@@ -671,6 +672,44 @@ def test_apart_measures_each_value_of_a_column_against_all_negatives(table_of_fi
     assert (values["0"]["sensitivity"]["value"], values["1"]["sensitivity"]["value"]) == (0, 1)
     with pytest.raises(DatasetError, match=r"it has: .*obvious"):
         run("--data", table_of_films, "--apart", "age", open_reader=open_two({}))
+
+
+def test_scores_carry_what_divides_the_studies_and_nothing_that_names_them(table_of_films, tmp_path, capsys):
+    out = tmp_path / "scores.csv"
+    table_of_films.write_text(
+        "\n".join(
+            line + (",view,surname" if not number else f",{'PA' if number % 2 else 'LATERAL'},Doe{number}")
+            for number, line in enumerate(table_of_films.read_text().splitlines())
+        )
+    )
+    arguments = ("--data", table_of_films, "--resamples", 50, "--out", out)
+    for checkpoints in (("bright",), ("bright", "dark")):
+        asked = [word for name in checkpoints for word in ("--checkpoint", name)]
+        assert run(*arguments, *asked, open_reader=open_two({})) == 0
+        scores = read_scores(out)
+        columns = {name: values for name, values in scores.columns.items() if name not in checkpoints}
+        assert columns == {"obvious": ("1", "0", "0", "0", "1", "0"), "view": ("PA", "LATERAL") * 3}
+    capsys.readouterr()
+
+
+def test_films_by_themselves_keep_their_patient(tmp_path, capsys):
+    folder = tmp_path / "set"
+    for study, brightness in (("patient1/study1_positive", (230, 51)), ("patient2/study1_negative", (77, 102))):
+        for number, value in enumerate(brightness, 1):
+            path = folder / "valid" / "XR_WRIST" / study / f"image{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_film(path, value)
+    out = tmp_path / "scores.csv"
+    arguments = ("--data", folder, "--checkpoint", "bright", "--resamples", 50, "--json", "--out", out)
+    assert run(*arguments, open_reader=open_two({})) == 0
+    assert json.loads(capsys.readouterr().out)["auc"]["value"] == 1.0, "means of 0.55 and 0.35"
+    assert run(*arguments, "--films", open_reader=open_two({})) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["n"], report["positives"]) == (4, 2)
+    assert report["auc"]["value"] == 0.5, "the darker film of the broken wrist lies below both others"
+    scores = read_scores(out)
+    assert scores.study_ids[0] == "valid/XR_WRIST/patient1/study1_positive/image1.png"
+    assert len(set(scores.patient_ids)) == 2
 
 
 def test_marked_wrists_judge_the_finder_and_can_stand_in_for_it(table_of_films, capsys):

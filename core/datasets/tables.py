@@ -21,6 +21,7 @@ LABEL_COLUMNS = (
 )  # fmt: skip
 PATIENT_COLUMNS = ("patient_id", "patientid", "patient", "group", "subject", "subject_id", "subjectid")
 STUDY_COLUMNS = ("study_id", "studyid", "study", "study_number", "exam_id", "exam", "examination")
+REGION_COLUMNS = ("x", "y", "side", "angle", "fingers")
 BODY_PART_COLUMNS = ("body_part", "bodypart", "region", "anatomy", "study_type")
 # Headings of the table that only a set of this origin has, as ``core.phantoms`` writes it.
 _ORIGINS = {"simulated": {"kind", "seed", "framing"}, "injected": {"kind", "source", "seed"}}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core.datasets import DatasetIndex, describe, index_dataset, select_split
+from core.datasets.tables import LABEL_COLUMNS, PATH_COLUMNS, PATIENT_COLUMNS, REGION_COLUMNS, STUDY_COLUMNS
 from core.errors import CheckpointError, DatasetError, ScaphoidError, ScoresError
 from core.evaluate.baselines import measure_baselines
 from core.evaluate.options import DEFAULT_THRESHOLD, make_parser
@@ -31,12 +32,15 @@ from core.evaluate.report import (
 from core.evaluate.scoring import StudiesRead, read_studies
 from core.metrics import (
     ENSEMBLE,
+    MOST_VALUES,
     SCORES_COLUMNS,
+    banded,
     compare_scores,
     evaluate_scores,
     mean_scores,
     rate_interval,
     read_scores,
+    taken,
     write_scores,
 )
 from core.values import Checkpoint, Scores, Study
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
     from core.reading import Reader
 
 PROBLEMS_NAMED = 20
+_NOT_GROUPS = {*PATH_COLUMNS, *LABEL_COLUMNS, *PATIENT_COLUMNS, *STUDY_COLUMNS, *REGION_COLUMNS, "split"}
 
 
 def threshold_of(card: Checkpoint | None) -> float:
@@ -153,6 +158,8 @@ def _findings_from_films(
     """Return what was measured, and whether every film could be opened."""
     index = index_dataset(options.data, options.format, options.region)
     studies = select_split(index, options.split)
+    if options.films:
+        studies = single_films(index, studies)
     if options.regions == "table" and not index.regions:
         raise DatasetError("A table that marks each wrist by x, y and side was expected, but the dataset has none.")
     groups = _values_apart(index, studies, options.apart) if options.apart else None
@@ -165,7 +172,9 @@ def _findings_from_films(
     place = [options.checkpoints] if options.checkpoints else []
     readers = [open_reader(checkpoint_id, *place) for checkpoint_id in ids]
     read, failures = _read_all(index, studies, readers, options)
+    columns = dividing_columns(index, studies)
     several = read.scores if len(read.scores) == 1 else (*read.scores, mean_scores(read.scores))
+    several = tuple(with_columns(scores, columns) for scores in several)
     if options.out:
         _write_all(several, options.out)
     cards = [reader.classifier.checkpoint for reader in readers]
@@ -232,6 +241,52 @@ def _read_all(
     return read, failures
 
 
+def single_films(index: DatasetIndex, studies: Sequence[Study]) -> list[Study]:
+    """Return each film as a study of its own, called by its path, with the film's own label where it is known."""
+    return [
+        replace(study, id=_film_name(index, path), paths=(path,), label=index.film_labels.get(path, study.label))
+        for study in studies
+        for path in study.paths
+    ]
+
+
+def _film_name(index: DatasetIndex, path: Path) -> str:
+    root = index.root if index.root.is_dir() else index.root.parent
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+
+
+def dividing_columns(index: DatasetIndex, studies: Sequence[Study]) -> dict[str, dict[str, str]]:
+    """Return what the dataset's table says of each study, in the columns that divide the studies into a few groups.
+
+    What names a film or a patient, and where the wrist lies, does not. Several values of a study's films are joined.
+
+    Returns
+    -------
+    dict of str to dict of str to str
+        Column -> study id -> value.
+    """
+    details = index.details()
+    # A name, or whatever else is a patient's own, has about as many values as there are patients.
+    most = min(MOST_VALUES, len({study.patient_id for study in studies}) // 2)
+    columns = {}
+    for name in dict.fromkeys(name for row in details.values() for name in row):
+        if name in _NOT_GROUPS:
+            continue
+        values = {
+            study.id: " and ".join(sorted({details.get(path, {}).get(name, "") for path in study.paths} - {""}))
+            for study in studies
+        }
+        if 2 <= len(set(banded(name, tuple(values.values())))) <= most:
+            columns[name] = values
+    return columns
+
+
+def with_columns(scores: Scores, columns: Mapping[str, Mapping[str, str]]) -> Scores:
+    """Return the scores with what else is known of their studies."""
+    known = {name: tuple(values[study] for study in scores.study_ids) for name, values in columns.items()}
+    return replace(scores, columns=known)
+
+
 def _values_apart(index: DatasetIndex, studies: Sequence[Study], column: str) -> dict[str, str]:
     """Return study id -> what the dataset's table says of it in `column`; several values of its films joined."""
     details = index.details()
@@ -261,20 +316,9 @@ def _measure(
     for value in sorted({groups[study] for study in positive}):
         ours = np.array([groups[study] == value for study in scores.study_ids])
         kept = np.flatnonzero((scores.labels == 0) | ours)
-        found = evaluate_scores(subset(scores, kept), threshold, options.resamples, options.seed)
+        found = evaluate_scores(taken(scores, kept), threshold, options.resamples, options.seed)
         apart.append(Apart(value, found.positives, found.auc, found.sensitivity))
     return Measured(scores, evaluation, tuple(at_points), tuple(apart))
-
-
-def subset(scores: Scores, places: Sequence[int]) -> Scores:
-    """Return the scores of some of the studies."""
-    return replace(
-        scores,
-        study_ids=tuple(scores.study_ids[place] for place in places),
-        patient_ids=tuple(scores.patient_ids[place] for place in places),
-        labels=scores.labels[places],
-        probabilities=scores.probabilities[places],
-    )
 
 
 def _chosen(points: Mapping[str, float]) -> float:
@@ -292,8 +336,8 @@ def _write_all(several: Sequence[Scores], path: Path) -> None:
     try:
         with open(path, "w", encoding="utf-8", newline="") as file:
             table = csv.writer(file, lineterminator="\n")
-            table.writerow([*SCORES_COLUMNS, *(scores.checkpoint_id for scores in several[:-1])])
-            table.writerows(zip(*columns, strict=True))
+            table.writerow([*SCORES_COLUMNS, *(scores.checkpoint_id for scores in several[:-1]), *mean.columns])
+            table.writerows(zip(*columns, *mean.columns.values(), strict=True))
     except OSError as error:
         raise ScoresError("A place where the table of scores can be written was expected, but it cannot be.") from error
 
@@ -318,8 +362,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--out and --format belong to --data")
     if options.scores and (options.baselines or options.apart or options.wrist_pixels or options.regions != "found"):
         parser.error("--baselines, --apart, --wrist-pixels and --regions belong to --data")
-    if options.scores and (options.region or options.read_unfit):
-        parser.error("--region and --read-unfit belong to --data")
+    if options.scores and (options.region or options.read_unfit or options.films):
+        parser.error("--region, --read-unfit and --films belong to --data")
     if options.scores and options.checkpoint and (len(options.checkpoint) > 1 or ENSEMBLE in options.checkpoint):
         parser.error("--scores takes one --checkpoint at most")
     if options.seed < 0:

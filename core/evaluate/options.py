@@ -41,6 +41,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--format", choices=FORMATS, help="layout of --data (default: told by looking)")
     parser.add_argument("--region", metavar="R", help="only films of this part of the body, such as XR_WRIST")
+    parser.add_argument(
+        "--films",
+        action="store_true",
+        help="measure each film by itself instead of the studies; intervals are over patients all the same",
+    )
     parser.add_argument("--split", metavar="NAME", help="only this split, such as valid (default: every study)")
     parser.add_argument(
         "--checkpoint",
@@ -50,7 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
         "and their mean stands beside them",
     )
     parser.add_argument("--checkpoints", metavar="DIR", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--out", metavar="FILE", type=Path, help="write the studies' scores to this CSV (with --data)")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="write the scores to this CSV (with --data)")
     parser.add_argument(
         "--regions",
         choices=("found", "table"),
