@@ -15,20 +15,24 @@ import numpy as np
 from core.errors import ScoresError
 from core.metrics import (
     CELLS,
+    METRIC_NAMES,
     MOST_VALUES,
     RESAMPLES,
     AtPrevalence,
     Confusion,
     Evaluation,
+    NetBenefit,
     PairedTest,
     PerThousand,
     Resamples,
     Subgroup,
+    ThresholdSweep,
     align_scores,
     at_prevalence,
     banded,
     cheapest_threshold,
     confusion,
+    delong_interval,
     delong_test,
     evaluate,
     holm,
@@ -40,9 +44,11 @@ from core.metrics import (
     resample,
     roc_curve,
     threshold_for,
+    triage,
+    wilson_rates,
     youden_threshold,
 )
-from core.values import Checkpoint, Scores
+from core.values import Checkpoint, Interval, Scores
 
 NO_POINT_THRESHOLD = 0.5
 """Where a model brings no operating point: uploaded scores, imported models."""
@@ -321,6 +327,82 @@ def reliability_rows(resamples: Resamples) -> list[dict[str, float]]:
         }
         for each in reliability_curve(resamples)
     ]
+
+
+def sweep_rows(sweep: ThresholdSweep) -> list[dict[str, float]]:
+    """Return every rate at every threshold with its limits, one row a threshold."""
+    rows = []
+    for place, threshold in enumerate(sweep.thresholds.tolist()):
+        row = {"threshold": threshold}
+        row |= dict(zip(("TP", "FP", "TN", "FN"), sweep.confusions[place].tolist(), strict=True))
+        for rate, values in sweep.values.items():
+            name = METRIC_NAMES[rate]
+            row |= {name: float(values[place]), f"{name}, low": float(sweep.low[rate][place])}
+            row[f"{name}, high"] = float(sweep.high[rate][place])
+        rows.append(row)
+    return rows
+
+
+def benefit_rows(benefit: NetBenefit) -> list[dict[str, float]]:
+    """Return the decision curve, one row a threshold."""
+    columns = (benefit.thresholds, benefit.model, benefit.low, benefit.high, benefit.call_all)
+    names = ("threshold", "net benefit", "low", "high", "call all")
+    return [dict(zip(names, row, strict=True)) for row in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+_ZONE_WORDS = {"no": "none seen", "doubt": "uncertain", "yes": "suspected"}
+
+
+def zone_rows(scores: Scores, card: Checkpoint) -> list[dict[str, str]]:
+    """Return what the card's two limits make of the studies, one row an answer; empty where it has not both.
+
+    Each row says what share of the studies gets the answer, and what share of these is positive.
+    """
+    limits = {point.name: point.threshold for point in card.operating_points}
+    if not {"high_sensitivity", "high_specificity"} <= set(limits):
+        return []
+    # Where they cross, nothing is uncertain and the upper one decides (core.classifier.decide).
+    high = limits["high_specificity"]
+    zones = triage(scores, min(limits["high_sensitivity"], high), high)
+    rows = []
+    for zone in zones:
+        right = zone.wrong if zone.name != "yes" else _other(zone.wrong)
+        rows.append(
+            {
+                "answer": _ZONE_WORDS[zone.name],
+                "of all studies": _share_words(zone.share),
+                f"of these with {card.positive_label}": _share_words(right),
+            }
+        )
+    return rows
+
+
+def _other(share: Interval) -> Interval:
+    return Interval(1 - share.value, 1 - share.high, 1 - share.low, share.n)
+
+
+def _share_words(share: Interval) -> str:
+    if math.isnan(share.value):
+        return "-"
+    return f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%}), n={share.n:,}"
+
+
+def cross_check_rows(models: Sequence[MeasuredModel]) -> list[dict[str, str]]:
+    """Return intervals by other methods, which take studies for independent: DeLong's for the AUC, Wilson's for rates.
+
+    Where they differ much from the bootstrap over patients, several studies are of one patient, or there are few.
+    """
+    rows: dict[str, dict[str, str]] = {}
+    for model in models:
+        delong, wilson = delong_interval(model.scores), wilson_rates(model.counts)
+        own = model.evaluation()
+        others = [("auc", "DeLong", delong), *((rate, "Wilson", each) for rate, each in wilson.items())]
+        for name, method, found in others:
+            row = rows.setdefault(name, {"": METRIC_NAMES[name], "method": method})
+            mine = getattr(own, name)
+            ours = f"ours {mine.low:.3f} to {mine.high:.3f}"
+            row[model.name] = f"{number_words(found.value, found.low, found.high)}; {ours}"
+    return list(rows.values())
 
 
 def subgroup_row(group: Subgroup) -> dict[str, str | int]:

@@ -5,10 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from core.classifier import decide
 from core.errors import ScoresError
 from core.measured import (
     RULES,
+    benefit_rows,
     called_studies,
+    cross_check_rows,
     differences,
     look_at,
     measure_model,
@@ -22,19 +25,26 @@ from core.measured import (
     shared_columns,
     subgroup_row,
     suggest_threshold,
+    sweep_rows,
+    zone_rows,
 )
 from core.metrics import (
     Subgroup,
     cheapest_threshold,
+    confusion,
+    delong_interval,
     delong_test,
     evaluate,
     evaluate_scores,
     holm,
     mcnemar_test,
+    net_benefit,
     paired_difference,
     resample,
     roc_curve,
+    sweep_thresholds,
     threshold_for,
+    wilson_interval,
     youden_threshold,
 )
 from core.values import Checkpoint, Interval, OperatingPoint
@@ -139,6 +149,52 @@ def test_the_numbers_behind_the_figures():
     assert sum(row["n"] for row in bins) == 120
     row = subgroup_row(Subgroup("PA", 12, 2, 9, None, RATE, None, "Too few"))
     assert (row["group"], row["auc"], row["sensitivity"]) == ("PA", "", "0.900 (0.800 to 0.950)")
+
+
+def test_every_threshold_of_the_sweep_is_a_row():
+    model = measured(random_scores(11))
+    sweep = sweep_thresholds(model.resamples)
+    rows = sweep_rows(sweep)
+    assert [row["threshold"] for row in rows] == sweep.thresholds.tolist()
+    for row in rows[:: len(rows) // 5]:
+        counts = confusion(model.scores, row["threshold"])
+        assert (row["TP"], row["FP"], row["TN"], row["FN"]) == (counts.tp, counts.fp, counts.tn, counts.fn)
+        assert row["Sensitivity"] == pytest.approx(counts.tp / (counts.tp + counts.fn))
+        assert row["Sensitivity, low"] <= row["Sensitivity"] <= row["Sensitivity, high"]
+    benefit = net_benefit(model.resamples)
+    table = benefit_rows(benefit)
+    assert len(table) == len(benefit.thresholds)
+    assert table[3]["net benefit"] == benefit.model[3]
+    assert table[3]["call all"] == benefit.call_all[3]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.3, 0.6), (0.6, 0.3)])
+def test_both_limits_share_out_the_studies_as_the_reading_room_does(low, high):
+    scores = random_scores(12, n=200)
+    card = card_with(("high_sensitivity", low), ("high_specificity", high))
+    said = [decide(p, card).label for p in scores.probabilities.tolist()]
+    rows = {row["answer"]: row for row in zone_rows(scores, card)}
+    for answer, label in (("none seen", "not seen"), ("uncertain", "uncertain"), ("suspected", "suspected")):
+        here = np.array([each == label for each in said])
+        assert rows[answer]["of all studies"].startswith(f"{here.mean():.1%} (")
+        if here.any():
+            assert rows[answer]["of these with fracture"].startswith(f"{scores.labels[here].mean():.1%} (")
+            assert rows[answer]["of these with fracture"].endswith(f"n={here.sum()}")
+        else:
+            assert rows[answer]["of these with fracture"] == "-"
+    assert zone_rows(scores, card_with(("high_sensitivity", low))) == []
+
+
+def test_other_methods_stand_beside_ours():
+    model = measured(random_scores(13))
+    rows = {row[""]: row for row in cross_check_rows([model])}
+    interval = delong_interval(model.scores)
+    assert rows["AUC"]["method"] == "DeLong"
+    assert f"({interval.low:.3f} to {interval.high:.3f})" in rows["AUC"]["A"]
+    found, n = rows["Sensitivity"], int(model.scores.labels.sum())
+    wilson = wilson_interval(model.counts.tp, n)
+    assert f"({wilson.low:.3f} to {wilson.high:.3f})" in found["A"]
+    assert f"ours {model.evaluation().sensitivity.low:.3f}" in found["A"]
 
 
 def test_columns_that_all_have_divide():

@@ -221,7 +221,7 @@ def test_compare_shows_curves_and_figures_of_models_and_of_what_is_in_training(t
     assert len(set(loss.values())) == 2
     show(app, "Numbers")
     assert "The second one has no scores of these studies" in words(app)
-    table = app.dataframe[1].value.set_index("")
+    table = next(each.value for each in app.dataframe if "films" in each.value).set_index("")
     card = checkpoints.read_card(elsewhere / two_models[0])
     auc = card.data["results"]["auc"]
     assert table.loc["AUC", "The second one"] == (

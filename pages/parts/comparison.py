@@ -25,6 +25,7 @@ from core.figures import (
 from core.measured import (
     MeasuredModel,
     called_studies,
+    cross_check_rows,
     differences,
     metric_table,
     number_words,
@@ -208,6 +209,12 @@ def show_numbers_view(chosen: Chosen) -> None:
         st.caption(
             "Paired, on the studies that both read. The p-values of a column are corrected for their number (Holm). "
             "DeLong and McNemar take studies for independent."
+        )
+    with st.expander("The same intervals by other methods"):
+        st.dataframe(pd.DataFrame(cross_check_rows(chosen.measured)), hide_index=True, height="content", key="checks")
+        st.caption(
+            "DeLong's and Wilson's intervals take studies for independent; ours are over patients. Where they differ "
+            "much, patients have several studies, or there are few."
         )
     stored = comparison_rows([chosen.cards[key] for key in chosen.ids if key in chosen.cards])
     if stored:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from core.checkpoints import CHECKPOINTS
@@ -33,10 +34,14 @@ from core.measured import (
     RULES,
     AtThreshold,
     MeasuredModel,
+    benefit_rows,
     called_studies,
     look_at,
     place_on_roc,
+    roc_rows,
     suggest_threshold,
+    sweep_rows,
+    zone_rows,
 )
 from core.metrics import CELLS, METRIC_NAMES, net_benefit, roc_band, roc_curve, sweep_thresholds
 from core.values import Checkpoint, Interval
@@ -78,8 +83,22 @@ def show(model: MeasuredModel, card: Checkpoint | None, colour: str) -> None:
             show_figure(thousand_figure(seen.thousand), "thousand")
     with right:
         st.markdown("#### Is it worth it?")
-        benefit = Shown(model.name, colour, net_benefit(model.resamples, prevalence=prevalence))
-        show_figure(benefit_figure([benefit], threshold), "benefit")
+        benefit = net_benefit(model.resamples, prevalence=prevalence)
+        show_figure(benefit_figure([Shown(model.name, colour, benefit)], threshold), "benefit")
+    zones = _kept(model, "zones", card) if card else []
+    if zones:
+        st.markdown("#### With both limits of the model")
+        st.dataframe(pd.DataFrame(zones), hide_index=True, height="content", key="zones")
+    with st.expander("The numbers behind the figures"):
+        tables = {
+            "Rates at every threshold": lambda: sweep_rows(_kept(model, "sweep")),
+            "ROC": lambda: roc_rows(model.scores),
+            "Net benefit": lambda: benefit_rows(benefit),
+        }
+        which = st.segmented_control("Table", list(tables), key="numbers", label_visibility="collapsed")
+        if which:
+            st.dataframe(pd.DataFrame(tables[which]()), hide_index=True, key="numbers-table")
+            st.caption("The table's own button saves it as CSV.")
 
 
 def _controls(model: MeasuredModel) -> tuple[float, float]:
@@ -224,7 +243,7 @@ def _wrong(model: MeasuredModel, card: Checkpoint | None, threshold: float, cell
     show_studies(model, card, studies, count, "wrong-studies")
 
 
-def _kept(model: MeasuredModel, what: str) -> Any:
+def _kept(model: MeasuredModel, what: str, card: Checkpoint | None = None) -> Any:
     """Return what does not move with the threshold; made once a session."""
     made = open_bench().made.setdefault(model, {})
     if what not in made:
@@ -232,6 +251,7 @@ def _kept(model: MeasuredModel, what: str) -> Any:
             "sweep": lambda: sweep_thresholds(model.resamples),
             "roc": lambda: roc_curve(model.scores),
             "band": lambda: roc_band(model.resamples),
+            "zones": lambda: zone_rows(model.scores, card),
         }
         made[what] = make[what]()
     return made[what]
