@@ -22,6 +22,7 @@ from core.datasets import (
     split_dataset,
 )
 from core.datasets.__main__ import main
+from core.datasets.overlap import find_copies
 from core.errors import DatasetError
 from core.values import Study
 
@@ -612,9 +613,9 @@ def test_duplicates(seven):
     same = [wrist / "patient00001/study1_negative/image1.png", wrist / "patient00002/study1_positive/image2.png"]
     for path in same:
         path.write_bytes(b"film twice")
-    assert index_dataset(seven).duplicates() == (tuple(same),)
+    assert find_copies(index_dataset(seven)).groups == (tuple(same),)
     same[0].write_bytes(b"film twicE")
-    assert index_dataset(seven).duplicates() == ()
+    assert find_copies(index_dataset(seven)).groups == ()
 
 
 def test_the_command(seven, capsys):

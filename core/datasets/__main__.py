@@ -114,9 +114,11 @@ def _print_sizes(index) -> None:
 
 
 def _print_duplicates(index, parts) -> None:
+    from core.datasets.overlap import find_copies
+
     part_of = {path: name for name, studies in parts.items() for study in studies for path in study.paths}
     patient_of = {path: study.patient_id for study in index.studies for path in study.paths}
-    groups = index.duplicates()
+    groups = find_copies(index).groups
     if groups:
         torn = sum(len({part_of.get(path) for path in group}) > 1 for group in groups)
         people = sum(len({patient_of[path] for path in group}) > 1 for group in groups)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -137,21 +135,6 @@ class DatasetIndex:
         """Return every file that `boxes` and `read_mask` may read: what is kept of masks is old when one changes."""
         masks = (self.mask_path(path) for path in self.paths) if (self.root / "masks").is_dir() else ()
         return [*(mask for mask in masks if mask is not None), *self._annotations.list_files()]
-
-    def duplicates(self) -> tuple[tuple[Path, ...], ...]:
-        """Return the groups of films whose files are byte for byte the same, in the order of the studies.
-
-        Only files of one size are read. A film that is in two parts of a dataset makes results flatter.
-        """
-        by_size: dict[int, list[Path]] = defaultdict(list)
-        for path in self.paths:
-            by_size[os.stat(path).st_size].append(path)
-        groups: dict[bytes, list[Path]] = defaultdict(list)
-        for same in by_size.values():
-            for path in same if len(same) > 1 else ():
-                with open(path, "rb") as file:
-                    groups[hashlib.file_digest(file, "sha256").digest()].append(path)
-        return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
 
 def index_dataset(

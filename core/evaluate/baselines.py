@@ -163,8 +163,42 @@ def measure_baselines(
     return results
 
 
+Folds = Sequence[tuple[np.ndarray, np.ndarray]]
+
+
+def share_out(labels: Sequence[int], patients: Sequence[str], seed: int = 0) -> Folds | None:
+    """Return the folds of a cross-validation, stratified by label, no patient in two of them.
+
+    Parameters
+    ----------
+    labels : sequence of int
+    patients : sequence of str
+    seed : int
+
+    Returns
+    -------
+    list of (numpy.ndarray, numpy.ndarray) or None
+        Places of the studies to fit on and of those held out, `FOLDS` times or as often as there are patients of the
+        rarer class; None where a class has fewer than two patients, or there is none of it to fit on.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    labels, patients = np.asarray(labels), np.asarray(patients, dtype=object).astype(str)
+    count = min(FOLDS, *(len(set(patients[labels == label])) for label in (0, 1)))
+    if count < 2:
+        return None
+    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    folds = list(splitter.split(labels, labels, patients))
+    return folds if all(set(labels[fitted]) == {0, 1} for fitted, _ in folds) else None
+
+
 def out_of_fold(
-    features: np.ndarray, labels: Sequence[int], patients: Sequence[str], seed: int = 0
+    features: np.ndarray,
+    labels: Sequence[int],
+    patients: Sequence[str],
+    seed: int = 0,
+    freedom: float = 0.01,
+    folds: Folds | None = None,
 ) -> np.ndarray | None:
     """Return each study's answer by a logistic regression that was fitted without its patient.
 
@@ -174,29 +208,27 @@ def out_of_fold(
         (studies, features); standardised within each fold.
     labels : sequence of int
     patients : sequence of str
-        Up to `FOLDS` folds, stratified by label, no patient in two of them.
     seed : int
+    freedom : float
+        Inverse of the penalty on the weights (scikit-learn's C); small where there are many features.
+    folds : sequence, optional
+        As from `share_out`, where the same studies are answered more than once; else they are made here.
 
     Returns
     -------
     numpy.ndarray or None
-        float64 (studies,), [0, 1]; None where a class has fewer than two patients, or a fold lacks one.
+        float64 (studies,), [0, 1]; None where there are no folds.
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedGroupKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    labels, patients = np.asarray(labels), np.asarray(patients, dtype=object).astype(str)
-    folds = min(FOLDS, *(len(set(patients[labels == label])) for label in (0, 1)))
-    if folds < 2:
+    labels = np.asarray(labels)
+    folds = share_out(labels, patients, seed) if folds is None else folds
+    if folds is None:
         return None
     answers = np.empty(labels.size)
-    for fitted, held_out in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(
-        features, labels, patients
-    ):
-        if set(labels[fitted]) != {0, 1}:
-            return None
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
+    for fitted, held_out in folds:
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=freedom, max_iter=1000))
         answers[held_out] = model.fit(features[fitted], labels[fitted]).predict_proba(features[held_out])[:, 1]
     return answers

@@ -1,5 +1,6 @@
 """Values -> pictures: heat laid over a film, and Plotly figures. Nothing is computed here that a number depends on."""
 
+from core.figures.datasets import AucRow, CountRow, aucs_figure, counts_figure, sizes_figure, thumbnail_bytes
 from core.figures.learning import LEARNING_PANELS, LearningCurve, LearningPanel, learning_figure, without_points
 from core.figures.measures import (
     CELL_WORDS,
@@ -46,13 +47,17 @@ __all__ = [
     "RATE_COLOURS",
     "SUSPECTED",
     "UNCERTAIN",
+    "AucRow",
+    "CountRow",
     "LearningCurve",
     "LearningPanel",
     "ProbabilityRow",
     "Shown",
     "agreement_figure",
+    "aucs_figure",
     "benefit_figure",
     "confusion_figure",
+    "counts_figure",
     "empty_figure",
     "film_image",
     "forest_figure",
@@ -70,7 +75,9 @@ __all__ = [
     "reliability_figure",
     "roc_figure",
     "scores_figure",
+    "sizes_figure",
     "thousand_figure",
+    "thumbnail_bytes",
     "without_points",
     "zone_limits",
 ]

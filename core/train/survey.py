@@ -8,16 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.datasets.composition import FORMAT_WORDS
 from core.train.films import open_dataset
 from core.values import Study
 
-_FORMATS = {
-    "mura": "the layout of MURA",
-    "folders": "one folder for each class",
-    "graz": "the layout of GRAZPEDWRI-DX",
-    "fracatlas": "the layout of FracAtlas",
-    "csv": "a table that lists the films",
-}
 _PARTS = {"train": "for training", "valid": "for validation", "test": "for testing", "all": "all"}
 
 
@@ -65,7 +59,7 @@ def survey_dataset(folder: Path | str) -> DatasetSurvey:
     simulated = index.origin == "simulated"
     kind = "simulated films" if simulated else "films"
     return DatasetSurvey(
-        sentence=f"{films:,} {kind} of {len(index.studies):,} studies, in {_FORMATS.get(index.format, index.format)}.",
+        sentence=f"{films:,} {kind} of {len(index.studies):,} studies, in {FORMAT_WORDS[index.format]}.",
         rows=tuple(_row(name, studies) for name, studies in index.splits.items()),
         left_out=tuple(f"{n:,} × {reason}" for reason, n in Counter(p.reason for p in index.problems).most_common()),
         notes=tuple(index.notes),

@@ -9,6 +9,7 @@ _PAGES = {
     "Reading room": "streamlit_app.py",
     "Compare models": "pages/compare.py",
     "Threshold": "pages/threshold.py",
+    "Dataset": "pages/dataset.py",
     "Train": "pages/train.py",
     "About this model": "pages/about.py",
 }

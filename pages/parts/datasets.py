@@ -1,0 +1,135 @@
+"""The page of one dataset: the answer, what it is made of, what its splits share, and what solves it trivially.
+
+Films and ids may be of patients, so all of it belongs to one browser session and goes with it.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+
+import streamlit as st
+
+from core.datasets import DatasetIndex
+from core.datasets.composition import FORMAT_WORDS, Counts, count_studies, label_words
+from core.datasets.overlap import copies_sentence, find_overlap, overlap_sentence
+from core.errors import DatasetError
+from core.evaluate.shortcuts import Shortcut, judge
+from core.figures import NOT_SEEN, SUSPECTED, UNCERTAIN
+from core.train.films import open_dataset
+from pages.parts.composition import (
+    show_counts,
+    show_divisions,
+    show_left_out,
+    show_overlap,
+    show_sizes,
+    show_thumbnails,
+)
+from pages.parts.frame import is_private
+from pages.parts.lighttable import Table, first_up, open_table
+from pages.parts.shortcuts import show_shortcuts
+from pages.parts.trainings import folder_at
+
+_TONES = {"warning": SUSPECTED, "open": UNCERTAIN, "sound": NOT_SEEN}
+
+
+def show() -> None:
+    """Let somebody choose a folder of films, and show what is in it."""
+    if not is_private():
+        st.warning(
+            "Folders are opened only where this page is served to its own computer alone, but it is open to others."
+        )
+        return
+    place, table = _choose_place(), open_table()
+    if place is None:
+        return
+    if isinstance(table.found, str):
+        st.error(table.found)
+        return
+    index = table.found
+    answer = st.container()
+    words = label_words(index)
+    left, right = st.columns(2, gap="large")
+    with left:
+        show_counts(index, words)
+        show_divisions(table, index, words)
+    with right:
+        show_sizes(table, index, words)
+        show_overlap(table, index)
+    shortcuts = show_shortcuts(table, index, place)
+    show_thumbnails(table, index, words)
+    show_left_out(index)
+    with answer:
+        _show_answer(table, index, shortcuts)
+
+
+def _choose_place() -> str | None:
+    """Show where the dataset is chosen; return the folder as typed once it was looked through."""
+    field_place, layout_place, button_place = st.columns([0.6, 0.26, 0.14], vertical_alignment="bottom")
+    table = open_table()
+    if "dataset-folder" not in st.session_state:
+        surveyed = st.session_state.get("surveyed", ("",))  # of the page Train
+        st.session_state["dataset-folder"] = table.place[0] if table.place else surveyed[0]
+    place = field_place.text_input(
+        "Folder of films, or table (CSV) that lists them, on this computer",
+        key="dataset-folder",
+        placeholder="/data/MURA-v1.1",
+    ).strip()
+    layouts = {"": "Found by looking", **{name: first_up(words) for name, words in FORMAT_WORDS.items()}}
+    layout = layout_place.selectbox("Layout", list(layouts), format_func=layouts.get, key="dataset-layout")
+    again = button_place.button("Look", key="dataset-look", width="stretch")
+    if not place:
+        st.caption(
+            "MURA, GRAZPEDWRI-DX, FracAtlas, one folder for each class, or a table (CSV) that lists the films. You "
+            "will see what it is made of, whether its splits share patients or films, and whether it can be solved "
+            "without looking for a fracture. Nothing leaves this computer, and nothing is kept when you close the page."
+        )
+        return None
+    folder = folder_at(place)
+    if not folder.is_absolute():
+        st.error("The folder's whole path is needed, from its first letter or slash on, but a part of one was given.")
+        return None
+    region = "all" if st.session_state.get("dataset-all-parts") else None
+    if again or table.place != (place, layout, region):
+        with st.spinner("Looking through the folder"):
+            table.clear()
+            table.found = _open(folder, layout or None, region)
+            table.place = (place, layout, region)
+    return place
+
+
+def _open(folder: Path, layout: str | None, region: str | None) -> DatasetIndex | str:
+    try:
+        return open_dataset(folder, layout, region)
+    except DatasetError as error:
+        return str(error)
+    except OSError:
+        return "A folder that may be read was expected, but this one may not."
+
+
+def _show_answer(table: Table, index: DatasetIndex, shortcuts: Sequence[Shortcut]) -> None:
+    overlap = table.once("overlap", lambda: find_overlap(index))
+    copies = table.made.get("copies")
+    counts = count_studies(index.studies, index.film_labels)
+    verdict = judge(counts, overlap, copies, shortcuts, index.origin)
+    lines = []
+    if overlap.shared or (overlap.patients_known and len(overlap.splits) > 1):
+        lines.append(overlap_sentence(overlap))
+    if copies and copies.groups:
+        lines.append(copies_sentence(copies, index.patients_known))
+    told = "".join(f"<p>{html.escape(line)}</p>" for line in (*lines, *verdict.sentences))
+    st.html(
+        f'<div class="answer" style="--tone:{_TONES[verdict.level]}"><h2>{html.escape(verdict.headline)}</h2>{told}'
+        f'<p class="small">{html.escape(_summary(index, counts))}</p></div>'
+    )
+
+
+def _summary(index: DatasetIndex, counts: Counts) -> str:
+    kind = {"simulated": "simulated films", "injected": "films with simulated breaks"}.get(index.origin, "films")
+    share = f"{counts.positive_studies / counts.studies:.0%} of the studies {label_words(index)[1]}"
+    patients = f"{counts.patients:,} patients" if index.patients_known else "unknown patients"
+    return (
+        f"{counts.films:,} {kind} of {counts.studies:,} studies and {patients}, {share}; in "
+        f"{FORMAT_WORDS[index.format]}."
+    )

@@ -1,0 +1,78 @@
+"""The light table of one browser session: the dataset that is looked at, and what its page shows in several places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from core.datasets import DatasetIndex
+
+MOST_LISTED = 500
+
+
+@dataclass(eq=False)
+class Table:
+    """One session's light table: the dataset that is looked at, and what was made of it.
+
+    Attributes
+    ----------
+    place : tuple
+        Folder, format and part of the body; empty: none.
+    found : DatasetIndex or str or None
+        The dataset, or the sentence that says why it is none.
+    made : dict
+        What was read and measured of it, each once.
+    """
+
+    place: tuple = ()
+    found: DatasetIndex | str | None = None
+    made: dict[Any, Any] = field(default_factory=dict)
+
+    def clear(self) -> None:
+        """Forget the dataset."""
+        self.place, self.found = (), None
+        self.made.clear()
+
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """Return what `make` made the first time."""
+        if key not in self.made:
+            self.made[key] = make()
+        return self.made[key]
+
+
+@st.cache_resource(scope="session", on_release=Table.clear, show_spinner=False)
+def open_table() -> Table:
+    """Return this session's light table."""
+    return Table()
+
+
+def show_numbers(rows: Sequence[Mapping[str, Any]], key: str) -> None:
+    """Offer the numbers behind a figure; the table's own button saves them as CSV."""
+    with st.expander("The numbers behind it"):
+        st.dataframe(pd.DataFrame(rows), hide_index=True, height="content" if len(rows) < 12 else 300, key=f"{key}-n")
+
+
+def show_progress(place: Any, total: int, words: str) -> Callable[[int], None]:
+    """Return what shows progress in `place`, a hundred times at most."""
+    step = max(1, total // 100)
+
+    def tell(done: int) -> None:
+        if done % step == 0:
+            place.progress(min(done / max(total, 1), 1.0), text=f"{words}: {done:,} of {total:,}")
+
+    return tell
+
+
+def place_of(index: DatasetIndex, path: Path) -> str:
+    """Return where in its dataset a file lies."""
+    return str(path.relative_to(index.root)) if path.is_relative_to(index.root) else path.name
+
+
+def first_up(words: str) -> str:
+    """Return words as the beginning of a sentence."""
+    return words[:1].upper() + words[1:]
