@@ -387,6 +387,24 @@ def _share_words(share: Interval) -> str:
     return f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%}), n={share.n:,}"
 
 
+def agreement_rows(
+    first: Scores, second: Scores, names: tuple[str, str], thresholds: tuple[float, float]
+) -> list[dict[str, str | float]]:
+    """Return two models' answers to the same studies (see `align_scores`), a row a study, the furthest apart first."""
+    apart = np.argsort(-np.abs(first.probabilities - second.probabilities), kind="stable")
+    calls = [scores.probabilities >= at for scores, at in zip((first, second), thresholds, strict=True)]
+    return [
+        {
+            "study": first.study_ids[place],
+            "label": int(first.labels[place]),
+            names[0]: float(first.probabilities[place]),
+            names[1]: float(second.probabilities[place]),
+            "called": "alike" if calls[0][place] == calls[1][place] else "differently",
+        }
+        for place in apart.tolist()
+    ]
+
+
 def cross_check_rows(models: Sequence[MeasuredModel]) -> list[dict[str, str]]:
     """Return intervals by other methods, which take studies for independent: DeLong's for the AUC, Wilson's for rates.
 

@@ -9,6 +9,7 @@ from core.classifier import decide
 from core.errors import ScoresError
 from core.measured import (
     RULES,
+    agreement_rows,
     benefit_rows,
     called_studies,
     cross_check_rows,
@@ -30,6 +31,7 @@ from core.measured import (
 )
 from core.metrics import (
     Subgroup,
+    align_scores,
     cheapest_threshold,
     confusion,
     delong_interval,
@@ -183,6 +185,20 @@ def test_both_limits_share_out_the_studies_as_the_reading_room_does(low, high):
         else:
             assert rows[answer]["of these with fracture"] == "-"
     assert zone_rows(scores, card_with(("high_sensitivity", low))) == []
+
+
+def test_where_two_models_part_ways_is_listed_first():
+    first, second = align_scores(*two_readers(14))
+    rows = agreement_rows(first, second, ("A", "B"), (0.4, 0.6))
+    assert len(rows) == len(first.study_ids)
+    gaps = [abs(row["A"] - row["B"]) for row in rows]
+    assert gaps == sorted(gaps, reverse=True)
+    answers = {study: (p, q, y) for study, p, q, y in zip(
+        first.study_ids, first.probabilities, second.probabilities, first.labels, strict=True)}  # fmt: skip
+    for row in rows:
+        p, q, y = answers[row["study"]]
+        assert (row["A"], row["B"], row["label"]) == (p, q, y)
+        assert row["called"] == ("alike" if (p >= 0.4) == (q >= 0.6) else "differently")
 
 
 def test_other_methods_stand_beside_ours():

@@ -24,6 +24,7 @@ from core.figures import (
 )
 from core.measured import (
     MeasuredModel,
+    agreement_rows,
     called_studies,
     cross_check_rows,
     differences,
@@ -281,6 +282,8 @@ def show_agreement_view(chosen: Chosen) -> None:
         f"Agreement of the calls: Cohen's kappa {number_words(kappa.value, kappa.low, kappa.high)}, n={kappa.n:,}."
     )
     st.caption("In the shaded corners one calls a study positive and the other does not.")
+    names = (one.name, other.name)
+    _points({"Furthest apart first": agreement_rows(first, second, names, thresholds)}, "agreement-points")
 
 
 def show_training_view(chosen: Chosen) -> None:
@@ -295,6 +298,7 @@ def show_training_view(chosen: Chosen) -> None:
         except ScaphoidError as error:
             st.warning(f"{chosen.names[key]}: {error}")
     show_curves(curves, "curves")
+    _points({curve.name: curve.history for curve in curves if curve.history}, "history-points")
     st.caption(
         "Dotted: the loss on the films a model learns from, which holds all it is asked for and differs between "
         "recipes. Solid: on films held out from learning, of other patients wherever it is known which films are of "
