@@ -353,6 +353,15 @@ def benefit_rows(benefit: NetBenefit) -> list[dict[str, float]]:
 _ZONE_WORDS = {"no": "none seen", "doubt": "uncertain", "yes": "suspected"}
 
 
+def choice_words(model: MeasuredModel, card: Checkpoint, which: str) -> str:
+    """Say which limits (``"both"``, ``"upper"`` or ``"lower"``) somebody chose by looking at a model's studies."""
+    chosen = {"both": "both", "upper": "the upper one", "lower": "the lower one"}[which]
+    splits = {"test": "test", "valid": "validation"}
+    words = ["simulated"] * bool(card.data.get("simulated")) + [splits.get(model.scores.split, model.scores.split)]
+    told = f"{chosen} chosen by hand on {len(model.scores.study_ids):,} {' '.join(filter(None, words))} studies"
+    return f"{told}, which are no longer held out for it" if model.scores.split == "test" else told
+
+
 def zone_rows(scores: Scores, card: Checkpoint) -> list[dict[str, str]]:
     """Return what the card's two limits make of the studies, one row an answer; empty where it has not both.
 

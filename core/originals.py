@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.datasets.splits import number_names
+from core.datasets.splits import PublishedNames
 from core.errors import DatasetError, RadiographError
 from core.phantoms import VERSION, film_png, simulate_study, study_seed
 from core.radiographs import read_radiograph
@@ -137,8 +137,8 @@ def _facts(film: Any) -> dict[str, str]:
 class DatasetFilms:
     """The films of a dataset's studies, found by the names that tables of scores give them.
 
-    Published tables give studies numbers instead of their names (:func:`core.datasets.splits.number_names`); both are
-    understood.
+    Published tables give studies numbers instead of their names (:class:`core.datasets.splits.PublishedNames`),
+    and tables of single films their places; all are understood.
 
     Parameters
     ----------
@@ -147,11 +147,11 @@ class DatasetFilms:
 
     def __init__(self, index: DatasetIndex):
         self._index = index
-        labelled = {study.id: study for study in index.studies if study.label is not None}
-        self._studies = {
-            **{number: labelled[name] for name, number in number_names("s", labelled).items()},
-            **labelled,
-        }
+        self._studies = dict(PublishedNames(index.studies).by_name)
+        for study in index.studies:  # tables of `core.evaluate --films` call each film by its place
+            for path in study.paths:
+                label = index.film_labels.get(path, study.label)
+                self._studies.setdefault(index.name_of(path), replace(study, paths=(path,), label=label))
 
     def check(self, scores: Scores) -> None:
         """Raise DatasetError unless every scored study is here, with the same label.

@@ -404,17 +404,17 @@ def test_a_study_of_the_list_shows_its_films_and_goes_to_the_reading_room(page, 
     page.get_by_role("option", name="mine").click()
     page.get_by_role("heading", name="Called wrong (1)").wait_for()
     settled(page)
-    grid = page.locator(".st-key-wrong-studies canvas").first
+    grid = page.locator("[class*='st-key-wrong-studies'] canvas").first
     grid.scroll_into_view_if_needed()
     grid.click(position={"x": 16, "y": 52}, force=True)
     folder = page.get_by_role("textbox", name="Folder of their dataset")
     folder.fill(str(tmp_path / "films"))
     page.get_by_role("button", name="Look there").click()
-    page.get_by_text(f"Simulated study {missed.id}: fracture, missed, 40%").wait_for()
+    page.get_by_text(f"Simulated study {missed.id}: positive, missed, 40%").wait_for()
     pictures = page.locator("[data-testid=stImage] img")
     pictures.nth(len(missed.paths) - 1).wait_for()
     before = pictures.first.get_attribute("src")
-    page.get_by_text("Outline the fracture").click()
+    page.get_by_text("Outline what is marked").click()
     page.wait_for_function(
         "before => document.querySelector('[data-testid=stImage] img').getAttribute('src') !== before", arg=before
     )

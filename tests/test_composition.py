@@ -1,9 +1,11 @@
 """What a dataset is made of and what its splits share, checked against folders made by hand with known counts."""
 
+import io
 import shutil
 
 import cv2
 import numpy as np
+import pydicom
 import pytest
 
 from core.datasets import index_dataset
@@ -185,6 +187,9 @@ def test_films_whose_header_cannot_be_read_are_counted(tmp_path):
     write_film(tmp_path / "a.png")
     (tmp_path / "text.png").write_text("no film")
     (tmp_path / "d.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"nothing of use")
+    empty = pydicom.dcmread(io.BytesIO(dicom_film()))
+    empty.Rows = 0
+    empty.save_as(tmp_path / "e.dcm")
     sizes = read_sizes([tmp_path / name for name in ("a.png", "text.png", "d.dcm", "gone.png")])
     assert sizes.unread == 3
     assert [path.name for path in sizes.paths] == ["a.png"]

@@ -678,7 +678,12 @@ def test_scores_carry_what_divides_the_studies_and_nothing_that_names_them(table
     out = tmp_path / "scores.csv"
     table_of_films.write_text(
         "\n".join(
-            line + (",view,surname" if not number else f",{'PA' if number % 2 else 'LATERAL'},Doe{number}")
+            line
+            + (
+                ",view,probability,surname"
+                if not number
+                else f",{'PA' if number % 2 else 'LATERAL'},{number % 2},Doe{number}"
+            )
             for number, line in enumerate(table_of_films.read_text().splitlines())
         )
     )
@@ -710,6 +715,8 @@ def test_films_by_themselves_keep_their_patient(tmp_path, capsys):
     scores = read_scores(out)
     assert scores.study_ids[0] == "valid/XR_WRIST/patient1/study1_positive/image1.png"
     assert len(set(scores.patient_ids)) == 2
+    assert run(*arguments[:-3], "--films", open_reader=open_two({})) == 0
+    assert "4 films of 2 patients" in capsys.readouterr().out
 
 
 def test_marked_wrists_judge_the_finder_and_can_stand_in_for_it(table_of_films, capsys):

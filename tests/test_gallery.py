@@ -1,5 +1,7 @@
 """A study chosen from a list, without a browser: its films, the truth, the model's map, the way to the reading room."""
 
+import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,13 +11,13 @@ from streamlit.testing.v1 import AppTest
 
 from core.checkpoints import CHECKPOINTS, default_id
 from core.datasets import index_dataset
-from core.measured import measure_model
-from core.originals import Simulation
+from core.measured import called_studies, measure_model
+from core.originals import Simulation, remake_study
 from core.phantoms import VERSION
 from core.phantoms.dataset import DatasetSettings, write_dataset
-from core.values import Scores
+from core.values import Checkpoint, Scores
 from pages.parts import gallery
-from pages.parts.desk import Desk
+from pages.parts.desk import UPLOADED, Desk
 
 
 def page():
@@ -33,16 +35,33 @@ def dataset(tmp_path_factory):
     return folder
 
 
-def opened(monkeypatch, scores, row, card=None):
-    """Open the list with one row chosen; the table's own clicks are Chromium's."""
-    clear_session_resource_cache("test session id")
+NOTHING = SimpleNamespace(selection=SimpleNamespace(rows=[]))
+CARD = Checkpoint("m", "M", "fracture", "efficientnetb0", "top_activation", 224)
+
+
+def choose(monkeypatch, row):
+    """Let every list have this row chosen; return what they are given."""
     seen = []
 
     def table(data, **options):
         seen.append(data)
-        return SimpleNamespace(selection=SimpleNamespace(rows=[] if row is None else [row]))
+        return NOTHING if row is None else SimpleNamespace(selection=SimpleNamespace(rows=[row]))
 
     monkeypatch.setattr(gallery.st, "dataframe", table)
+    return seen
+
+
+def look_in(app, folder):
+    """Name the folder that the films lie in."""
+    app.text_input[0].set_value(str(folder))
+    app.button[0].click().run()
+    assert not app.exception
+
+
+def opened(monkeypatch, scores, row, card=None):
+    """Open the list with one row chosen; the table's own clicks are Chromium's."""
+    clear_session_resource_cache("test session id")
+    seen = choose(monkeypatch, row)
     monkeypatch.setattr(gallery, "model", measure_model("m", "M", scores, card, resamples=20), raising=False)
     monkeypatch.setattr(gallery, "card", card, raising=False)
     app = AppTest.from_function(page, default_timeout=120).run()
@@ -52,7 +71,7 @@ def opened(monkeypatch, scores, row, card=None):
 
 def scores_of(dataset) -> Scores:
     studies = index_dataset(dataset).studies
-    probabilities = np.linspace(0.2, 0.8, len(studies))
+    probabilities = [0.1 if study.label else 0.3 for study in studies]
     return Scores(
         "m", "valid", tuple(study.id for study in studies), tuple(study.patient_id for study in studies),
         [study.label for study in studies], probabilities, columns={"view": ("PA",) * len(studies)},
@@ -74,29 +93,109 @@ def test_a_list_says_most_wrong_first_and_waits_to_be_asked(monkeypatch, dataset
 def test_the_films_of_a_dataset_are_asked_for_and_shown(monkeypatch, dataset, tmp_path):
     app, table = opened(monkeypatch, scores_of(dataset), 0)
     assert not pictures(app)
-    app.text_input[0].set_value(str(tmp_path))
-    app.button[0].click().run()
-    assert not app.exception
+    look_in(app, tmp_path)
     assert len(app.error) == 1
-    app.text_input[0].set_value(str(dataset))
-    app.button[0].click().run()
-    assert not app.exception
+    look_in(app, dataset)
     study = next(study for study in index_dataset(dataset).studies if study.id == table["study"][0])
     assert len(pictures(app)) == len(study.paths)
     assert f"Simulated study {study.id}" in app.markdown[0].value
     assert app.toggle(key="heat-list").disabled, "scores alone have no model to ask"
     before = [image.url for image in pictures(app)]
-    if study.label:
-        app.toggle(key="outline-list").set_value(True).run()
-        assert [image.url for image in pictures(app)] != before
+    assert study.label, "the missed one is the most wrong"
+    app.toggle(key="outline-list").set_value(True).run()
+    assert [image.url for image in pictures(app)] != before
+
+
+def test_another_table_of_the_same_name_does_not_show_these_films(monkeypatch, dataset):
+    """Simulated datasets call their studies alike, and two uploads may be called alike, too."""
+    app, _ = opened(monkeypatch, scores_of(dataset), 0)
+    look_in(app, dataset)
+    assert pictures(app)
+    again = scores_of(dataset)
+    monkeypatch.setattr(gallery, "model", measure_model("m", "M", again, None, resamples=20))
+    app.run()
+    assert not app.exception
+    assert not pictures(app)
+    assert app.text_input, "the films of this table are asked for anew"
+
+
+def test_a_folder_that_is_gone_can_be_named_again(monkeypatch, dataset, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(dataset, copy)
+    app, _ = opened(monkeypatch, scores_of(dataset), 0)
+    look_in(app, copy)
+    assert pictures(app)
+    shutil.rmtree(copy)
+    choose(monkeypatch, 1)
+    app.run()
+    assert "not where they were" in app.error[0].value
+    assert app.text_input
+
+
+@pytest.mark.parametrize("place", ["x" * 400, "/" + "x" * 400, "some/folder", "/a\0b"])
+def test_what_is_no_folder_is_one_sentence(monkeypatch, dataset, place):
+    app, _ = opened(monkeypatch, scores_of(dataset), 0)
+    look_in(app, place)
+    assert len(app.error) == 1
+    assert "xxx" not in app.error[0].value
+
+
+def test_another_list_does_not_open_its_row_by_itself(monkeypatch, dataset):
+    keys = []
+    monkeypatch.setattr(gallery.st, "dataframe", lambda data, key, **options: keys.append(key) or NOTHING)
+    monkeypatch.setattr(gallery, "_open_shelf", gallery.Shelf)
+    model = measure_model("m", "M", scores_of(dataset), None, resamples=20)
+    for cells in (("fn",), ("fp",), ("fn",)):
+        count, studies = called_studies(model.scores, 0.2, cells)
+        gallery.show_studies(model, None, studies, count, "list")
+    assert keys[0] == keys[2] != keys[1]
+
+
+def test_two_lists_keep_their_studies(monkeypatch):
+    made = []
+
+    def counted(study_id, *rest):
+        made.append(study_id)
+        return remake_study(study_id, *rest)
+
+    monkeypatch.setattr(gallery, "remake_study", counted)
+    monkeypatch.setattr(gallery, "find_simulation", lambda card, split: Simulation(VERSION, 160))
+    shelf = gallery.Shelf()
+    monkeypatch.setattr(gallery, "_open_shelf", lambda: shelf)
+    scores = Scores("m", "test", ("simulated-15", "simulated-16"), ("a", "b"), [1, 0], [0.1, 0.2])
+    model = measure_model("m", "M", scores, None, resamples=20)
+    _, studies = called_studies(scores, 0.15)
+    for _ in range(3):
+        for study, key in zip(studies, ("one", "other"), strict=True):
+            gallery._open(model, CARD, study, key)
+    assert len(made) == 2
+    for number in range(gallery.MOST_OPEN + 2):
+        gallery._open(model, CARD, studies[0], f"list {number}")
+    assert len(shelf.studies) == gallery.MOST_OPEN
+
+
+def test_an_uploaded_study_on_the_desk_is_not_lost(monkeypatch, dataset):
+    desk = Desk("test", films=(None,), title=UPLOADED)
+    monkeypatch.setattr(gallery, "open_desk", lambda: desk)
+    app, _ = opened(monkeypatch, scores_of(dataset), 0)
+    look_in(app, dataset)
+    assert app.button(key="read-list").disabled
+    assert any("close that one first" in caption.value for caption in app.caption)
+
+
+def test_an_abnormal_study_is_not_called_a_fracture(monkeypatch, dataset):
+    card = replace(CARD, positive_label="abnormal")
+    app, table = opened(monkeypatch, scores_of(dataset), 0, card)
+    assert set(table["label"]) == {"abnormal", "none"}
+    look_in(app, dataset)
+    assert "abnormal, missed" in app.markdown[0].value
 
 
 def test_scores_of_other_films_do_not_open_these(monkeypatch, dataset):
     scores = scores_of(dataset)
     strange = Scores("m", "valid", scores.study_ids, scores.patient_ids, 1 - scores.labels, scores.probabilities)
     app, _ = opened(monkeypatch, strange, 0)
-    app.text_input[0].set_value(str(dataset))
-    app.button[0].click().run()
+    look_in(app, dataset)
     assert "only 0 of its studies" in app.error[0].value
     assert not pictures(app)
 
@@ -126,7 +225,7 @@ def test_a_simulated_study_is_made_again_read_and_taken_to_the_reading_room(monk
     assert not app.exception
     captions = [image.caption for image in pictures(app)]
     assert all("%" in caption or "not fit" in caption for caption in captions)
-    assert any("only where it is evidence" in caption.value for caption in app.caption)
+    assert any("only where it is evidence for: fracture" in caption.value for caption in app.caption)
     app.button(key="read-list").click().run()
     assert moved == [gallery.READING_ROOM]
     assert app.session_state["checkpoint"] == card.id

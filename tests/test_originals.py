@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from core.datasets import index_dataset
 from core.errors import DatasetError
+from core.evaluate.command import single_films
 from core.originals import DatasetFilms, Simulation, find_simulation, remake_study
 from core.phantoms import VERSION, simulate_study
 from core.phantoms.dataset import DatasetSettings, write_dataset
@@ -118,6 +120,16 @@ def test_films_of_a_folder_by_name_and_by_published_number(dataset):
             ]
             assert all(film.mask.any() == bool(study.label) for film in read)
             assert all(not film.facts for film in read)
+
+
+def test_tables_of_single_films_are_of_the_folder_too(dataset):
+    index = index_dataset(dataset)
+    single = single_films(index, index.studies)
+    films = DatasetFilms(index)
+    films.check(scores_of(SimpleNamespace(studies=single)))
+    for study in single[:3]:
+        (film,) = films.read(study.id)
+        assert film.radiograph.id == read_radiograph(study.paths[0].read_bytes()).id
 
 
 def test_scores_of_other_films_are_refused(dataset):

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from core.checkpoints import CHECKPOINTS, default_id, read_card
-from core.checkpoints.profiles import make_profile, move_limits, save_profile
+from core.checkpoints.profiles import PROFILES_NAME, make_profile, move_limits, save_profile
 from core.figures import png_bytes
 from core.phantoms import simulate_film
 from core.predict import main
@@ -72,7 +72,7 @@ def test_saved_limits_are_used_when_named(tmp_path, capsys):
     _, published, _ = run(capsys, film, "--json")
     before = json.loads(published[0])
     assert before["profile"] is None
-    shutil.copytree(CHECKPOINTS, folder)
+    shutil.copytree(CHECKPOINTS, folder, ignore=shutil.ignore_patterns(PROFILES_NAME))
     card = read_card(CHECKPOINTS / default_id())
     rate = card.operating_points[0].sensitivity
     limits = move_limits(card.operating_points, "both", 0.0, rate, rate)

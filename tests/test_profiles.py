@@ -1,6 +1,7 @@
 """Limits saved under a name: kept whole, offered for the very model they were chosen for, and used."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -96,6 +97,20 @@ def test_the_card_tells_whose_limits_it_has():
         CARD, make_profile("clinic", CARD, move_limits(POINTS, "upper", 0.9, OTHER, RATE), "3 studies")
     )
     assert again.card_sha256 != card.card_sha256, "nothing read with other limits is shown for these"
+
+
+def test_limits_of_one_kind_of_studies_and_reserved_names_are_refused():
+    nothing = Interval(float("nan"), float("nan"), float("nan"), 0)
+    with pytest.raises(CheckpointError, match="one kind is missing"):
+        make_profile("clinic", CARD, move_limits(POINTS, "upper", 0.9, OTHER, nothing), "x")
+    with pytest.raises(CheckpointError, match="Another name"):
+        make_profile("as Published", CARD, POINTS, "x")
+
+
+def test_two_that_save_at_once_lose_nothing(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: save_profile(make_profile(f"p{n}", CARD, POINTS, "x"), tmp_path), range(16)))
+    assert len(read_profiles(tmp_path)) == 16
 
 
 @pytest.mark.parametrize("name", ["", "   ", "x" * 41, "a\nb", None])

@@ -15,8 +15,10 @@ from sklearn.preprocessing import StandardScaler
 from core.datasets.composition import Counts, FilmSizes
 from core.datasets.overlap import CopiedFilms, Overlap, SharedBySplits
 from core.evaluate.shortcuts import (
+    ALIKE,
     BRIGHTNESS,
     FEWEST_MATCHED,
+    FEWEST_PATIENTS,
     FILE,
     FILMS,
     FROM_FILES,
@@ -154,9 +156,9 @@ def test_brightness_is_the_mean_of_a_studys_films_and_unread_films_are_left_out(
 @pytest.mark.parametrize(
     ("labels", "per_patient", "reason"),
     [
-        ([0, 1] * 5, 1, "fewer than 10 studies of a label"),
-        ([1] * 40, 1, "fewer than 10 studies of a label"),
-        ([0] * 20 + [1] * 20, 20, "too few patients"),
+        ([0, 1] * 5, 1, "fewer than 10 patients of a label"),
+        ([1] * 40, 1, "fewer than 10 patients of a label"),
+        ([0] * 20 + [1] * 20, 20, "fewer than 10 patients of a label"),
         ([], 1, "no film could be read"),
     ],
 )
@@ -275,7 +277,45 @@ def test_overlap_copies_and_one_class_are_warnings_whatever_the_baselines():
     one = judge(replace(COUNTS, positive_studies=100), APART, NO_COPIES, fine)
     assert (one.level, one.headline) == ("warning", "This dataset proves nothing: all of its studies are positive")
     few = judge(COUNTS, APART, NO_COPIES, reached(size=(math.nan, math.nan, math.nan)))
-    assert (few.level, "too few studies" in few.headline) == ("open", True)
+    assert (few.level, "too few patients" in few.headline) == ("open", True)
+
+
+def test_a_baseline_that_failed_is_not_one_that_solves_nothing():
+    measured = reached(**dict.fromkeys(FROM_FILES, (0.5, 0.45, 0.55)))
+    nothing = Interval(math.nan, math.nan, math.nan, 100)
+    failed = [Shortcut(name, nothing, reason="fewer than 10 patients of a label") for name in FROM_PIXELS]
+    open_still = judge(COUNTS, APART, NO_COPIES, [*measured, *failed])
+    assert open_still.level == "open"
+    assert "Not measured (fewer than 10 patients of a label)" in open_still.sentences[0]
+    alike = [Shortcut(name, nothing, reason=ALIKE) for name in FROM_PIXELS]
+    assert judge(COUNTS, APART, NO_COPIES, [*measured, *alike]).level == "sound", "it tells nothing, and that is known"
+    uniform = judge(COUNTS, APART, NO_COPIES, [Shortcut(name, nothing, reason=ALIKE) for name in FROM_FILES])
+    assert (uniform.level, "too few" in uniform.headline) == ("open", False)
+
+
+def test_few_patients_prove_nothing_however_many_their_studies():
+    labels = np.repeat([0, 1], 45)
+    studies = studies_of(labels, per_patient=5)
+    widths = np.where(labels == 1, 400, 300)
+    found = by_name(measure_from_files(studies, sizes_of(studies, widths), resamples=RESAMPLES))
+    assert math.isnan(found[SIZE].auc.value)
+    assert found[SIZE].reason == f"fewer than {FEWEST_PATIENTS} patients of a label"
+
+
+def test_numbers_of_published_tables_are_of_the_dataset_too():
+    studies = studies_of(LABELS)
+    ranked = sorted(studies, key=lambda study: int(study.id[1:]))
+    people = sorted({study.patient_id for study in studies}, key=lambda name: int(name[1:]))
+    numbers = {study.id: f"s{place:04d}" for place, study in enumerate(ranked, 1)}
+    patients = {name: f"p{place:04d}" for place, name in enumerate(people, 1)}
+    own = scores_of(studies[10:50], np.linspace(0, 1, 40))
+    published = replace(
+        own,
+        study_ids=tuple(numbers[name] for name in own.study_ids),
+        patient_ids=tuple(patients[name] for name in own.patient_ids),
+    )
+    matched = matching_scores(published, studies)
+    assert (matched.study_ids, matched.patient_ids) == (own.study_ids, own.patient_ids)
 
 
 @pytest.mark.parametrize("shortcuts", [[], all_of((0.5, 0.45, 0.55)), all_of((0.9, 0.8, 0.95))])

@@ -7,6 +7,8 @@ room, for the weights and the calibration that it was chosen for and for no othe
 from __future__ import annotations
 
 import json
+import math
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
@@ -22,6 +24,9 @@ from core.values import Checkpoint, Interval, OperatingPoint
 PROFILES_NAME = "profiles.json"
 MOST_PROFILES = 100
 LONGEST_NAME = 40
+PUBLISHED = "As published"
+"""What a checkpoint's own limits are called."""
+_writing = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +42,7 @@ class Profile:
     operating_points : tuple of OperatingPoint
         ``high_sensitivity`` (below: none seen) and ``high_specificity`` (from there on: suspected), in this order.
     chosen_on : str
-        The studies that somebody looked at when choosing, in words.
+        Which limits were chosen, and by which studies, in words that can follow "Limits ward:".
     """
 
     name: str
@@ -105,13 +110,15 @@ def check_name(name: Any) -> str:
     text = name.strip() if isinstance(name, str) else ""
     if not (0 < len(text) <= LONGEST_NAME and text.isprintable()):
         raise CheckpointError(f"A name of 1 to {LONGEST_NAME} characters was expected, but this is none.")
+    if text.lower() == PUBLISHED.lower():
+        raise CheckpointError(f"Another name than {PUBLISHED!r} was expected: the model's own limits are called so.")
     return text
 
 
 LIMITS = {
-    "both": "a fracture is suspected; below it none is seen",
-    "upper": "a fracture is suspected",
-    "lower": "the answer is uncertain; below it no fracture is seen",
+    "both": "suspected; below it none seen",
+    "upper": "suspected",
+    "lower": "uncertain; below it none seen",
 }
 """Which limits a threshold becomes -> what happens from the threshold on, in words."""
 
@@ -155,6 +162,11 @@ def make_profile(name: str, card: Checkpoint, points: tuple[OperatingPoint, ...]
             f"The lower limit must not lie above the upper one, but {low.threshold:.4f} lies above "
             f"{high.threshold:.4f}."
         )
+    rates = [rate for point in points for rate in (point.sensitivity, point.specificity)]
+    if any(math.isnan(number) for rate in rates for number in (rate.value, rate.low, rate.high)):
+        raise CheckpointError(
+            "Studies with and without a finding are needed to choose limits by, but one kind is missing."
+        )
     return Profile(
         check_name(name), card.id, card.weights_sha256, tuple(points), dict(card.calibration or {}), chosen_on
     )
@@ -168,10 +180,11 @@ def save_profile(profile: Profile, folder: Path = CHECKPOINTS) -> None:
     CheckpointError
         There are too many, or the folder cannot be written to.
     """
-    others = _others(profile.name, profile.checkpoint_id, folder)
-    if len(others) >= MOST_PROFILES:
-        raise CheckpointError(f"Up to {MOST_PROFILES} profiles can be kept, but there are as many already.")
-    _write([*others, profile], folder)
+    with _writing:
+        others = _others(profile.name, profile.checkpoint_id, folder)
+        if len(others) >= MOST_PROFILES:
+            raise CheckpointError(f"Up to {MOST_PROFILES} profiles can be kept, but there are as many already.")
+        _write([*others, profile], folder)
 
 
 def remove_profile(name: str, checkpoint_id: str, folder: Path = CHECKPOINTS) -> None:
@@ -182,7 +195,8 @@ def remove_profile(name: str, checkpoint_id: str, folder: Path = CHECKPOINTS) ->
     CheckpointError
         The folder cannot be written to.
     """
-    _write(_others(name, checkpoint_id, folder), folder)
+    with _writing:
+        _write(_others(name, checkpoint_id, folder), folder)
 
 
 def _others(name: str, checkpoint_id: str, folder: Path) -> list[Profile]:

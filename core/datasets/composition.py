@@ -12,7 +12,7 @@ import numpy as np
 
 from core.datasets.annotations import read_film_size
 from core.datasets.index import DatasetIndex
-from core.datasets.tables import LABEL_COLUMNS, PATH_COLUMNS, PATIENT_COLUMNS, STUDY_COLUMNS
+from core.datasets.tables import NOT_GROUPS
 from core.errors import DatasetError
 from core.values import Study
 
@@ -31,7 +31,7 @@ MOST_VALUES = 12
 _VIEW_COLUMNS = ("view", "projection", "view_position", "viewposition", "viewpoint")
 _GRAZ_VIEWS = {"1": "frontal", "2": "lateral", "3": "oblique"}
 _FRACATLAS_VIEWS = ("frontal", "lateral", "oblique")
-_NOT_COUNTED = {*PATH_COLUMNS, *LABEL_COLUMNS, *PATIENT_COLUMNS, *STUDY_COLUMNS, *_VIEW_COLUMNS, "split", "md5", "seed"}
+_NOT_COUNTED = {*NOT_GROUPS, *_VIEW_COLUMNS}
 
 
 @dataclass(frozen=True)
@@ -280,7 +280,10 @@ def _read_size(path: Path) -> tuple[int, int]:
     try:
         with quiet():
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
-        return int(header.Rows), int(header.Columns)
+        height, width = int(header.Rows), int(header.Columns)
+        if min(height, width) < 1:
+            raise ValueError("no rows or no columns")
+        return height, width
     except Exception as error:  # whatever a damaged header makes pydicom raise, which may quote the file
         raise DatasetError("The header of a DICOM file with rows and columns was expected, but it has none.") from error
 

@@ -78,6 +78,11 @@ class DatasetIndex:
         stems = {path.stem: path for path in self.paths} if self.format in _BY_STEM else None
         return read_details(self.table, stems) if self.table else {}
 
+    def name_of(self, path: Path) -> str:
+        """Return where in the dataset a file lies, with slashes; its name alone where it lies elsewhere."""
+        root = self.root if self.root.is_dir() else self.root.parent
+        return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
     @cached_property
     def _annotations(self) -> Annotations:
         return Annotations(self.root, self.format, self.paths)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import InitVar, dataclass, field
 
 import numpy as np
 
@@ -63,6 +64,32 @@ def number_names(letter: str, names: Iterable[str]) -> dict[str, str]:
     """Return a number for each name, in natural order: ``s0001`` is the first. Published tables hold these instead."""
     ranked = sorted(names, key=lambda name: (natural_order(name), name))
     return {name: f"{letter}{rank:04d}" for rank, name in enumerate(ranked, 1)}
+
+
+@dataclass(frozen=True, eq=False)
+class PublishedNames:
+    """Studies and patients under their own names and under the numbers that published tables give them.
+
+    Parameters
+    ----------
+    studies : iterable of Study
+        All of a dataset; those without a label are in no table.
+    """
+
+    studies: InitVar[Iterable[Study]]
+    by_name: Mapping[str, Study] = field(init=False)
+    _patients: Mapping[str, str] = field(init=False)
+
+    def __post_init__(self, studies: Iterable[Study]) -> None:
+        own = {study.id: study for study in studies if study.label is not None}
+        numbered = {number: own[name] for name, number in number_names("s", own).items()}
+        object.__setattr__(self, "by_name", {**numbered, **own})
+        people = {study.patient_id for study in own.values()}
+        object.__setattr__(self, "_patients", number_names("p", people))
+
+    def is_patient(self, study: Study, patient_id: str) -> bool:
+        """Tell whether a table's patient is the study's."""
+        return patient_id in (study.patient_id, self._patients[study.patient_id])
 
 
 def split_by_patient(studies: Sequence[Study], fractions: Mapping[str, float], seed: int) -> dict[str, list[Study]]:

@@ -23,6 +23,10 @@ PATIENT_COLUMNS = ("patient_id", "patientid", "patient", "group", "subject", "su
 STUDY_COLUMNS = ("study_id", "studyid", "study", "study_number", "exam_id", "exam", "examination")
 REGION_COLUMNS = ("x", "y", "side", "angle", "fingers")
 BODY_PART_COLUMNS = ("body_part", "bodypart", "region", "anatomy", "study_type")
+NOT_GROUPS = frozenset(
+    {*PATH_COLUMNS, *LABEL_COLUMNS, *PATIENT_COLUMNS, *STUDY_COLUMNS, *REGION_COLUMNS, "split", "md5", "seed"}
+)
+"""Columns that name a film, a study or a patient, or say where the wrist is: they divide nothing into groups."""
 # Headings of the table that only a set of this origin has, as ``core.phantoms`` writes it.
 _ORIGINS = {"simulated": {"kind", "seed", "framing"}, "injected": {"kind", "source", "seed"}}
 _TABLES = ("dataset.csv", "metadata.csv", "labels.csv")

@@ -6,7 +6,7 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core.datasets import DatasetIndex, describe, index_dataset, select_split
-from core.datasets.tables import LABEL_COLUMNS, PATH_COLUMNS, PATIENT_COLUMNS, REGION_COLUMNS, STUDY_COLUMNS
+from core.datasets.tables import NOT_GROUPS
 from core.errors import CheckpointError, DatasetError, ScaphoidError, ScoresError
 from core.evaluate.baselines import measure_baselines
 from core.evaluate.options import DEFAULT_THRESHOLD, make_parser
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from core.reading import Reader
 
 PROBLEMS_NAMED = 20
-_NOT_GROUPS = {*PATH_COLUMNS, *LABEL_COLUMNS, *PATIENT_COLUMNS, *STUDY_COLUMNS, *REGION_COLUMNS, "split"}
 
 
 def threshold_of(card: Checkpoint | None) -> float:
@@ -172,7 +171,7 @@ def _findings_from_films(
     place = [options.checkpoints] if options.checkpoints else []
     readers = [open_reader(checkpoint_id, *place) for checkpoint_id in ids]
     read, failures = _read_all(index, studies, readers, options)
-    columns = dividing_columns(index, studies)
+    columns = dividing_columns(index, studies, {"probability", *(scores.checkpoint_id for scores in read.scores)})
     several = read.scores if len(read.scores) == 1 else (*read.scores, mean_scores(read.scores))
     several = tuple(with_columns(scores, columns) for scores in several)
     if options.out:
@@ -201,7 +200,8 @@ def _findings_from_films(
         patients = [wrist.patient_id for wrist in read.wrists]
         within = [wrist.error <= WITHIN for wrist in read.wrists]
         found = rate_interval(within, patients, options.resamples, options.seed)
-    findings = Findings(measured, differences, tuple(baselines), options.apart, found)
+    unit = "films" if options.films else "studies"
+    findings = Findings(measured, differences, tuple(baselines), options.apart, found, unit)
     return findings, not (failures or index.problems)
 
 
@@ -244,21 +244,19 @@ def _read_all(
 def single_films(index: DatasetIndex, studies: Sequence[Study]) -> list[Study]:
     """Return each film as a study of its own, called by its path, with the film's own label where it is known."""
     return [
-        replace(study, id=_film_name(index, path), paths=(path,), label=index.film_labels.get(path, study.label))
+        replace(study, id=index.name_of(path), paths=(path,), label=index.film_labels.get(path, study.label))
         for study in studies
         for path in study.paths
     ]
 
 
-def _film_name(index: DatasetIndex, path: Path) -> str:
-    root = index.root if index.root.is_dir() else index.root.parent
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
-
-
-def dividing_columns(index: DatasetIndex, studies: Sequence[Study]) -> dict[str, dict[str, str]]:
+def dividing_columns(
+    index: DatasetIndex, studies: Sequence[Study], taken_names: Set[str] = frozenset()
+) -> dict[str, dict[str, str]]:
     """Return what the dataset's table says of each study, in the columns that divide the studies into a few groups.
 
-    What names a film or a patient, and where the wrist lies, does not. Several values of a study's films are joined.
+    What names a film or a patient, and where the wrist lies, does not, nor does a column with one of `taken_names`.
+    Several values of a study's films are joined.
 
     Returns
     -------
@@ -270,7 +268,7 @@ def dividing_columns(index: DatasetIndex, studies: Sequence[Study]) -> dict[str,
     most = min(MOST_VALUES, len({study.patient_id for study in studies}) // 2)
     columns = {}
     for name in dict.fromkeys(name for row in details.values() for name in row):
-        if name in _NOT_GROUPS:
+        if name in NOT_GROUPS or name in taken_names:
             continue
         values = {
             study.id: " and ".join(sorted({details.get(path, {}).get(name, "") for path in study.paths} - {""}))

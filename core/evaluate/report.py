@@ -69,6 +69,8 @@ class Findings:
         Column of `Measured.apart`.
     wrist_found : Interval or None
         Share of the films with a marked wrist on which the found centre lies within 15% of the side of the marked one.
+    unit : str
+        What was measured one by one: ``"studies"`` or ``"films"``.
     """
 
     measured: tuple[Measured, ...]
@@ -76,6 +78,7 @@ class Findings:
     baselines: tuple[BaselineResult, ...] = ()
     apart_by: str | None = None
     wrist_found: Interval | None = None
+    unit: str = "studies"
 
 
 def to_dict(findings: Findings) -> dict[str, Any]:
@@ -145,7 +148,7 @@ def to_text(findings: Findings, resamples: int, seed: int) -> str:
     """Return the findings as tables for people."""
     lines: list[str] = []
     for each in findings.measured:
-        lines += [*_measured_lines(each, findings.apart_by, len(findings.measured) - 1), ""]
+        lines += [*_measured_lines(each, findings.apart_by, len(findings.measured) - 1, findings.unit), ""]
     if findings.differences:
         lines += [_heading("difference of AUC, paired", "")]
         lines += [_row(f"{first} - {second}", gap) for (first, second), gap in findings.differences.items()] + [""]
@@ -162,11 +165,11 @@ def to_text(findings: Findings, resamples: int, seed: int) -> str:
     )
 
 
-def report(evaluation: Evaluation, checkpoint_id: str) -> str:
+def report(evaluation: Evaluation, checkpoint_id: str, unit: str = "studies") -> str:
     """Return one evaluation as a table for people."""
     counts, share = evaluation.confusion, evaluation.positives / evaluation.n
     lines = [
-        f"{evaluation.n} studies of {evaluation.patients} patients, {evaluation.positives} positive ({share:.1%})"
+        f"{evaluation.n} {unit} of {evaluation.patients} patients, {evaluation.positives} positive ({share:.1%})"
         + (f", scored by {checkpoint_id}" if checkpoint_id else ""),
         "",
         _heading("", "n"),
@@ -195,10 +198,10 @@ def number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.3f}"
 
 
-def _measured_lines(measured: Measured, apart_by: str | None, members: int) -> list[str]:
+def _measured_lines(measured: Measured, apart_by: str | None, members: int, unit: str) -> list[str]:
     name = measured.scores.checkpoint_id
     is_mean = members and name == "all"
-    lines = [report(measured.evaluation, f"the mean of {members} checkpoints" if is_mean else name)]
+    lines = [report(measured.evaluation, f"the mean of {members} checkpoints" if is_mean else name, unit)]
     if measured.refused and measured.refused.films:
         lines += ["", refused_line(measured.refused)]
     for point in measured.points:

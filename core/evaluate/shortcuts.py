@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from core.datasets.composition import Counts, FilmSizes
 from core.datasets.overlap import CopiedFilms, Overlap
+from core.datasets.splits import PublishedNames
 from core.errors import ScoresError
 from core.evaluate.baselines import THUMBNAIL_SHAPE, out_of_fold, share_out
 from core.measured import number_words
@@ -36,10 +37,12 @@ FROM_FILES = (FILMS, SIZE, FILE)
 FROM_PIXELS = (BRIGHTNESS, THUMBNAIL)
 WARNING_AUC = 0.6
 """An interval above this is a warning, and one below it is none."""
-FEWEST_STUDIES = 10
+FEWEST_PATIENTS = 10
 """Of each label; with fewer, chance alone solves a dataset now and then, and resampling cannot show it."""
 SOLVED_AUC = 0.9
 """A baseline whose interval lies above this leaves a model next to nothing to show."""
+ALIKE = "the same in every study"
+"""Why a baseline cannot be measured where it can tell nothing."""
 FEWEST_MATCHED = 10
 """Scores are taken to be of a dataset only if at least so many of its studies are in them."""
 
@@ -185,15 +188,16 @@ def _measure(
     nothing = Interval(math.nan, math.nan, math.nan, len(studies))
     if not studies:
         return tuple(Shortcut(name, nothing, reason="no film could be read") for name in features)
-    few = np.bincount(labels, minlength=2).min() < FEWEST_STUDIES
+    few = min(len({who for who, its in zip(patients, labels, strict=True) if its == label}) for label in (0, 1))
+    few = few < FEWEST_PATIENTS
     folds = None if few else share_out(labels, patients, seed)
     measured = []
     for name, features_of in features.items():
         given = np.stack([features_of(study) for study in studies])
         alike = not np.ptp(given, axis=0).any()
         if alike or folds is None:
-            reason = f"fewer than {FEWEST_STUDIES} studies of a label" if few else "too few patients"
-            reason = "the same in every study" if alike and not few else reason
+            reason = f"fewer than {FEWEST_PATIENTS} patients of a label" if few else "too few patients"
+            reason = ALIKE if alike and not few else reason
             measured.append(Shortcut(name, nothing, reason=reason))
             continue
         found = out_of_fold(given, labels, patients, seed, _FREEDOM.get(name, 1.0), folds)
@@ -206,24 +210,25 @@ def _measure(
 
 
 def matching_scores(scores: Scores, studies: Sequence[Study]) -> Scores | None:
-    """Return the scores of those studies that are in a dataset, if they are scores of that dataset.
+    """Return the scores of those studies that are in a dataset, under its own names, if they are of that dataset.
 
-    Ids alone do not tell: simulated datasets all call their studies alike.
+    Ids alone do not tell: simulated datasets all call their studies alike, and published tables number them.
 
     Returns
     -------
     Scores or None
         None where a label or a patient differs, or where fewer than `FEWEST_MATCHED` studies or only one class match.
     """
-    known = {study.id: study for study in studies}
-    places = [place for place, study_id in enumerate(scores.study_ids) if study_id in known]
-    for place in places:
-        study = known[scores.study_ids[place]]
-        if study.label != scores.labels[place] or study.patient_id != scores.patient_ids[place]:
+    names = PublishedNames(studies)
+    places = [place for place, study_id in enumerate(scores.study_ids) if study_id in names.by_name]
+    found = [names.by_name[scores.study_ids[place]] for place in places]
+    for place, study in zip(places, found, strict=True):
+        if study.label != scores.labels[place] or not names.is_patient(study, scores.patient_ids[place]):
             return None
     if len(places) < FEWEST_MATCHED or len({int(scores.labels[place]) for place in places}) < 2:
         return None
-    return taken(scores, np.array(places))
+    patients = tuple(study.patient_id for study in found)
+    return replace(taken(scores, np.array(places)), study_ids=tuple(study.id for study in found), patient_ids=patients)
 
 
 def best_of(shortcuts: Sequence[Shortcut]) -> Shortcut | None:
@@ -326,12 +331,17 @@ def _without_warning(
     shortcuts: Sequence[Shortcut], copies: CopiedFilms | None, overlap: Overlap, closing: tuple[str, ...]
 ) -> Verdict:
     known = {each.name: each for each in shortcuts if not math.isnan(each.auc.low)}
-    missing = [SHORTCUTS[name] for name in SHORTCUTS if name not in {each.name for each in shortcuts}]
+    reasons = {each.name: each.reason for each in shortcuts}
+    # What is the same in every study tells nothing, so that much is known of it.
+    missing = [SHORTCUTS[name] for name in SHORTCUTS if name not in known and reasons.get(name) != ALIKE]
     unsure = [each for each in known.values() if each.auc.high > WARNING_AUC]
     best = best_of(tuple(known.values()))
     if best is None:
-        few = f"At least {FEWEST_STUDIES} studies of each label are needed to measure a trivial baseline."
-        return Verdict("open", "This dataset has too few studies to tell whether it proves anything", (few, *closing))
+        if set(reasons.values()) <= {ALIKE}:
+            still = f"Not measured yet: {' and '.join(missing)}." if missing else ""
+            return Verdict("open", "Nothing speaks against this dataset so far", (*filter(None, [still]), *closing))
+        few = f"At least {FEWEST_PATIENTS} patients of each label are needed to measure a trivial baseline."
+        return Verdict("open", "This dataset has too few patients to tell whether it proves anything", (few, *closing))
     found = f"The best trivial baseline so far, the {best.words}, reaches an AUC of {auc_words(best.auc)}."
     if unsure:
         widest = max(unsure, key=lambda each: each.auc.high)
@@ -339,7 +349,8 @@ def _without_warning(
         doubt = f"{found} {what} reaches above {WARNING_AUC}: more studies would tell."
         return Verdict("open", "It is not certain that this dataset proves anything", (doubt, *closing))
     if missing:
-        still = f"Not measured yet: {' and '.join(missing)}."
+        failed = next((reasons[name] for name in SHORTCUTS if reasons.get(name) not in (None, "", ALIKE)), "")
+        still = f"Not measured{f' ({failed})' if failed else ' yet'}: {' and '.join(missing)}."
         return Verdict("open", "Nothing speaks against this dataset so far", (f"{found} {still}", *closing))
     doubts = []
     if copies is None:

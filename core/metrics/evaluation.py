@@ -72,6 +72,7 @@ class Evaluation:
 
 
 ESTIMATES = tuple(field.name for field in fields(Evaluation) if field.type == "Interval")
+"""The evaluation's estimates in the order in which they are told."""
 METRIC_NAMES: Mapping[str, str] = MappingProxyType(
     {
         "auc": "AUC",
@@ -93,7 +94,6 @@ METRIC_NAMES: Mapping[str, str] = MappingProxyType(
     }
 )
 """Estimates -> what they are called, in the order in which people look at them."""
-"""The evaluation's estimates in the order in which they are told."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -54,7 +54,7 @@ from core.metrics import (
 from core.results import comparison_rows
 from core.train.jobs import RunStatus
 from core.values import Checkpoint
-from pages.parts.curves import show_curves, show_figure
+from pages.parts.curves import show_curves, show_figure, show_numbers
 from pages.parts.gallery import show_studies
 
 MOST_LISTED = 200
@@ -77,10 +77,8 @@ class Chosen:
 
 
 def _points(tables: Mapping[str, Sequence[Mapping[str, Any]]], key: str) -> None:
-    """Offer the numbers behind a figure; the table's own button saves them as CSV."""
-    with st.expander("The numbers behind it"):
-        rows = [{"model": name, **row} for name, table in tables.items() for row in table]
-        st.dataframe(pd.DataFrame(rows), hide_index=True, key=key, height=240)
+    """Offer the numbers behind a figure, model by model."""
+    show_numbers([{"model": name, **row} for name, table in tables.items() for row in table], key)
 
 
 def _needs_scores(chosen: Chosen) -> bool:

@@ -29,8 +29,8 @@ from core.errors import DatasetError, RadiographError
 from core.evaluate import read_film
 from core.figures import CountRow, counts_figure, sizes_figure, thumbnail_bytes
 from core.train.films import WRISTS_ALONE
-from pages.parts.curves import show_figure
-from pages.parts.lighttable import MOST_LISTED, Table, first_up, place_of, show_numbers, show_progress
+from pages.parts.curves import show_figure, show_numbers
+from pages.parts.lighttable import MOST_LISTED, Table, first_up, show_progress
 
 SIZES_AT_ONCE = 5000
 """Films whose headers are read without being asked."""
@@ -205,7 +205,7 @@ def _show_copies(table: Table, index: DatasetIndex) -> None:
     if copies.groups:
         with st.expander("Which files"):
             rows = [
-                {"copy": number, "film": place_of(index, path)}
+                {"copy": number, "film": index.name_of(path)}
                 for number, group in enumerate(copies.groups[:MOST_LISTED], 1)
                 for path in group
             ]
@@ -237,7 +237,7 @@ def show_thumbnails(table: Table, index: DatasetIndex, words: tuple[str, str]) -
 
 def _thumbnail(index: DatasetIndex, study: Any, path: Path) -> str:
     """Return a film as a piece of HTML; its study stands in the tip that the mouse brings up."""
-    tip = html.escape(f"{study.id}: {place_of(index, path)}", quote=True)
+    tip = html.escape(f"{study.id}: {index.name_of(path)}", quote=True)
     try:
         film = read_film(path)
     except RadiographError as error:
@@ -264,6 +264,6 @@ def show_left_out(index: DatasetIndex) -> None:
     )
     with st.expander("Which files"):
         rows = [
-            {"file": place_of(index, problem.path), "why": problem.reason} for problem in index.problems[:MOST_LISTED]
+            {"file": index.name_of(problem.path), "why": problem.reason} for problem in index.problems[:MOST_LISTED]
         ]
         st.dataframe(pd.DataFrame(rows), hide_index=True, key="left-out")

@@ -6,6 +6,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from core.checkpoints import CheckpointEntry
@@ -44,3 +45,9 @@ def show_legend(names: Mapping[str, str], colours: Mapping[str, str]) -> None:
         f'<span><i style="background:{colours[key]}"></i>{html.escape(name)}</span>' for key, name in names.items()
     )
     st.html(f'<p class="legend">{marks}</p>')
+
+
+def show_numbers(rows: Sequence[Mapping[str, Any]], key: str) -> None:
+    """Offer the numbers behind a figure; the table's own button saves them as CSV."""
+    with st.expander("The numbers behind it"):
+        st.dataframe(pd.DataFrame(rows), hide_index=True, height="content" if len(rows) < 12 else 300, key=f"{key}-n")

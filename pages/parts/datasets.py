@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from pathlib import Path
 
 import streamlit as st
 
@@ -17,7 +16,6 @@ from core.datasets.overlap import copies_sentence, find_overlap, overlap_sentenc
 from core.errors import DatasetError
 from core.evaluate.shortcuts import Shortcut, judge
 from core.figures import NOT_SEEN, SUSPECTED, UNCERTAIN
-from core.train.films import open_dataset
 from pages.parts.composition import (
     show_counts,
     show_divisions,
@@ -26,10 +24,10 @@ from pages.parts.composition import (
     show_sizes,
     show_thumbnails,
 )
+from pages.parts.folders import open_folder
 from pages.parts.frame import is_private
 from pages.parts.lighttable import Table, first_up, open_table
 from pages.parts.shortcuts import show_shortcuts
-from pages.parts.trainings import folder_at
 
 _TONES = {"warning": SUSPECTED, "open": UNCERTAIN, "sound": NOT_SEEN}
 
@@ -68,9 +66,11 @@ def _choose_place() -> str | None:
     """Show where the dataset is chosen; return the folder as typed once it was looked through."""
     field_place, layout_place, button_place = st.columns([0.6, 0.26, 0.14], vertical_alignment="bottom")
     table = open_table()
-    if "dataset-folder" not in st.session_state:
+    if "dataset-folder" not in st.session_state:  # Nobody was here yet, or somebody comes back from another page.
         surveyed = st.session_state.get("surveyed", ("",))  # of the page Train
-        st.session_state["dataset-folder"] = table.place[0] if table.place else surveyed[0]
+        place, layout, region = table.place or (surveyed[0], "", None)
+        st.session_state["dataset-folder"], st.session_state["dataset-layout"] = place, layout
+        st.session_state["dataset-all-parts"] = region == "all"
     place = field_place.text_input(
         "Folder of films, or table (CSV) that lists them, on this computer",
         key="dataset-folder",
@@ -86,26 +86,16 @@ def _choose_place() -> str | None:
             "without looking for a fracture. Nothing leaves this computer, and nothing is kept when you close the page."
         )
         return None
-    folder = folder_at(place)
-    if not folder.is_absolute():
-        st.error("The folder's whole path is needed, from its first letter or slash on, but a part of one was given.")
-        return None
     region = "all" if st.session_state.get("dataset-all-parts") else None
     if again or table.place != (place, layout, region):
         with st.spinner("Looking through the folder"):
             table.clear()
-            table.found = _open(folder, layout or None, region)
+            try:
+                table.found = open_folder(place, layout or None, region)
+            except DatasetError as error:
+                table.found = str(error)
             table.place = (place, layout, region)
     return place
-
-
-def _open(folder: Path, layout: str | None, region: str | None) -> DatasetIndex | str:
-    try:
-        return open_dataset(folder, layout, region)
-    except DatasetError as error:
-        return str(error)
-    except OSError:
-        return "A folder that may be read was expected, but this one may not."
 
 
 def _show_answer(table: Table, index: DatasetIndex, shortcuts: Sequence[Shortcut]) -> None:
@@ -127,7 +117,7 @@ def _show_answer(table: Table, index: DatasetIndex, shortcuts: Sequence[Shortcut
 
 def _summary(index: DatasetIndex, counts: Counts) -> str:
     kind = {"simulated": "simulated films", "injected": "films with simulated breaks"}.get(index.origin, "films")
-    share = f"{counts.positive_studies / counts.studies:.0%} of the studies {label_words(index)[1]}"
+    share = f"{counts.positive_studies / counts.studies:.0%} of the studies labelled {label_words(index)[1]}"
     patients = f"{counts.patients:,} patients" if index.patients_known else "unknown patients"
     return (
         f"{counts.films:,} {kind} of {counts.studies:,} studies and {patients}, {share}; in "

@@ -25,6 +25,9 @@ from pages.parts.viewer import film_bytes
 SWEEPS_S = (4.0, 8.0, 12.0)
 """When downloads are swept away after a session has ended; each takes two sweeps."""
 
+UPLOADED = "Uploaded study"
+"""Title of a study that a reader brought."""
+
 _STUDY_NUMBERS = itertools.count(1)
 
 
@@ -41,11 +44,17 @@ class Desk:
     readings: dict[tuple, StudyReading] = field(default_factory=dict)
     explanations: dict[tuple, Explanation] = field(default_factory=dict)
     packed: dict[str, bytes] = field(default_factory=dict)
+    limits: str = ""
 
     @property
     def study(self) -> str:
         """A name for the study on the desk that says nothing of the patient."""
         return f"study-{self.number}"
+
+    @property
+    def holds_upload(self) -> bool:
+        """Whether the study on the desk was uploaded, so that it must not go without being asked for."""
+        return bool(self.films) and self.title == UPLOADED
 
     def clear(self) -> None:
         """Forget the study."""

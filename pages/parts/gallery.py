@@ -2,103 +2,121 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
-from core.errors import ScaphoidError
+from core.errors import DatasetError, ScaphoidError
 from core.explain import METHODS, available_methods, explain
 from core.figures import CELL_WORDS, film_image, percent
 from core.measured import CalledStudy, MeasuredModel
 from core.originals import DatasetFilms, OriginalFilm, find_simulation, remake_study
 from core.reading import StudyReading
 from core.results import evidence_sentence
-from core.train.films import open_dataset
-from core.values import Checkpoint, Explanation
-from pages.parts.desk import open_desk, session_id
+from core.values import Checkpoint, Explanation, Scores
+from pages.parts.desk import open_desk
+from pages.parts.folders import open_folder
 from pages.parts.frame import is_private
 from pages.parts.readers import reader_of
 
 READING_ROOM = "streamlit_app.py"
+MOST_OPEN = 4
 
 
 @dataclass(eq=False)
 class Opened:
-    """The study that one session looks at, and the folders that it has named; nothing of anybody else's."""
+    """A study that is looked at, and what was made of it."""
 
-    session: str
-    key: tuple = ()
-    films: tuple[OriginalFilm, ...] = ()
+    key: tuple
+    films: tuple[OriginalFilm, ...]
     reading: StudyReading | None = None
     maps: dict[str, Explanation] = field(default_factory=dict)
-    folders: dict[str, DatasetFilms] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Shelf:
+    """What one session has opened: a study for each list, and the folders that it has named for tables of scores."""
+
+    studies: dict[str, Opened] = field(default_factory=dict)
+    folders: WeakKeyDictionary[Scores, DatasetFilms] = field(default_factory=WeakKeyDictionary)
 
     def clear(self) -> None:
         """Forget everything."""
-        self.close()
+        self.studies.clear()
         self.folders.clear()
 
-    def close(self) -> None:
-        """Forget the study."""
-        self.key, self.films, self.reading = (), (), None
-        self.maps.clear()
+
+@st.cache_resource(scope="session", on_release=Shelf.clear, show_spinner=False)
+def _open_shelf() -> Shelf:
+    return Shelf()
 
 
-@st.cache_resource(scope="session", on_release=Opened.clear, show_spinner=False)
-def _opened() -> Opened:
-    return Opened(session_id())
-
-
-def show_studies(model: MeasuredModel, card: Checkpoint | None, studies: Sequence[CalledStudy], count: int, key: str):
+def show_studies(
+    model: MeasuredModel, card: Checkpoint | None, studies: Sequence[CalledStudy], count: int, key: str
+) -> None:
     """List studies, most wrong first, and show the films of the one whose row is chosen."""
     rows = []
     for study in studies:
         row = {
             "study": study.study_id,
-            "label": "fracture" if study.label else "none",
+            "label": _truth(study, card),
             "called": CELL_WORDS[study.cell],
             "probability": study.probability,
             "wrong by": study.wrong_by,
         }
         rows.append(row | dict(study.columns))
+    # A chosen row is kept as its place: another list must be another table, or another study would open by itself.
+    listed = "\n".join([model.id, model.scores.split, *(study.study_id for study in studies)])
     event = st.dataframe(
-        pd.DataFrame(rows), hide_index=True, height=min(60 + 35 * len(rows), 300), key=key, on_select="rerun",
-        selection_mode="single-row",
+        pd.DataFrame(rows), hide_index=True, height=min(60 + 35 * len(rows), 300), on_select="rerun",
+        selection_mode="single-row", key=f"{key}-{zlib.crc32(listed.encode('utf-8', 'surrogatepass')):08x}",
     )  # fmt: skip
     more = f"The {len(studies):,} that are most wrong of {count:,}. " if count > len(studies) else ""
     chosen = [studies[place] for place in event.selection.rows if place < len(studies)]
     if not chosen:
-        st.caption(f"{more}Choose a row to see its films.")
+        _open_shelf().studies.pop(key, None)
+        if rows:
+            st.caption(f"{more}Choose a row to see its films.")
         return
     _show_study(model, card, chosen[0], key)
 
 
+def _truth(study: CalledStudy, card: Checkpoint | None) -> str:
+    if card is None:
+        return "positive" if study.label else "negative"
+    return card.positive_label if study.label else "none"
+
+
 def _show_study(model: MeasuredModel, card: Checkpoint | None, study: CalledStudy, key: str) -> None:
-    opened = _opened()
     try:
         with st.spinner("Fetching the films"):
-            found = _open(opened, model, card, study)
+            opened = _open(model, card, study, key)
     except ScaphoidError as error:
         st.info(f"The films of this study cannot be shown: {error}")
         return
-    if not found:
-        _ask_folder(opened, model, key)
+    if opened is None:
+        _ask_folder(model, card, key)
         return
     simulated = opened.films[0].simulated
-    truth = "fracture" if study.label else "no fracture"
+    truth = _truth(study, card) if study.label or card is None else f"no {card.positive_label}"
     st.markdown(
         f"##### {'Simulated study' if simulated else 'Study'} {study.study_id}: {truth}, {CELL_WORDS[study.cell]}, "
         f"{percent(study.probability)}"
     )
     marked = any(film.mask is not None and film.mask.any() for film in opened.films)
+    desk = open_desk()
     with st.container(horizontal=True, vertical_alignment="center"):
-        outlined = st.toggle("Outline the fracture", key=f"outline-{key}", disabled=not marked)
+        outlined = st.toggle("Outline what is marked", key=f"outline-{key}", disabled=not marked)
         heated = st.toggle("Heat map", key=f"heat-{key}", disabled=card is None)
-        if st.button("Open in the reading room", key=f"read-{key}"):
+        if st.button("Open in the reading room", key=f"read-{key}", disabled=desk.holds_upload):
             _move(opened, card, study)
+    if desk.holds_upload:
+        st.caption("The reading room holds an uploaded study: close that one first.")
     if heated and card:
         _explain(opened, card)
     for column, (number, film) in zip(st.columns(max(3, len(opened.films))), enumerate(opened.films, 1), strict=False):
@@ -107,43 +125,60 @@ def _show_study(model: MeasuredModel, card: Checkpoint | None, study: CalledStud
         with column:
             st.image(picture, width="stretch", output_format="PNG", caption=_caption(opened, number, film, heated))
     if heated and card and opened.maps:
-        st.caption(f"{METHODS[_method(card)].title}, only where it is evidence for a {card.positive_label}.")
+        st.caption(f"{METHODS[_method(card)].title}, only where it is evidence for: {card.positive_label}.")
 
 
-def _open(opened: Opened, model: MeasuredModel, card: Checkpoint | None, study: CalledStudy) -> bool:
-    """Fetch the study's films, unless they are here; False where nobody knows where they lie."""
-    key = (model.id, card.card_sha256 if card else None, model.scores.split, study.study_id)
-    if opened.key == key:
-        return True
-    opened.close()
-    simulation = find_simulation(card, model.scores.split) if card else None
-    if model.id in opened.folders:
-        opened.films = opened.folders[model.id].read(study.study_id)
+def _open(model: MeasuredModel, card: Checkpoint | None, study: CalledStudy, key: str) -> Opened | None:
+    """Fetch the study's films, unless they are here; None where nobody knows where they lie.
+
+    Raises
+    ------
+    ScaphoidError
+        They were simulated by another version.
+    """
+    shelf, scores = _open_shelf(), model.scores
+    place = (scores, card.card_sha256 if card else None, study.study_id)
+    if key in shelf.studies and shelf.studies[key].key == place:
+        return shelf.studies[key]
+    shelf.studies.pop(key, None)
+    simulation = find_simulation(card, scores.split) if card else None
+    if scores in shelf.folders:
+        try:
+            films = shelf.folders[scores].read(study.study_id)
+        except DatasetError as error:
+            del shelf.folders[scores]
+            st.error(f"The films are not where they were: {error}")
+            return None
     elif simulation:
-        opened.films = remake_study(study.study_id, study.label, simulation)
+        films = remake_study(study.study_id, study.label, simulation)
     else:
-        return False
-    opened.key = key
-    return True
+        return None
+    while len(shelf.studies) >= MOST_OPEN:
+        shelf.studies.pop(next(iter(shelf.studies)))
+    shelf.studies[key] = Opened(place, films)
+    return shelf.studies[key]
 
 
-def _ask_folder(opened: Opened, model: MeasuredModel, key: str) -> None:
+def _ask_folder(model: MeasuredModel, card: Checkpoint | None, key: str) -> None:
     """Let the user say where the films lie, on the computer that this runs on."""
     if not is_private():
         st.info("The films of this study are not here, and folders can be named on the computer itself only.")
         return
+    why = "Where the films of these studies lie is not known here."
+    if card and card.data.get("simulated"):
+        why = "The model's card does not tell how these films were simulated, so they cannot be made again."
     with st.form(f"folder-{key}"):
-        folder = st.text_input("Where the films of these studies lie is not known here. Folder of their dataset:")
+        folder = st.text_input(f"{why} Folder of their dataset:")
         if not st.form_submit_button("Look there") or not folder.strip():
             return
     try:
         with st.spinner("Looking through the folder"):
-            films = DatasetFilms(open_dataset(folder.strip()))
+            films = DatasetFilms(open_folder(folder))
             films.check(model.scores)
     except ScaphoidError as error:
         st.error(str(error))
         return
-    opened.folders[model.id] = films
+    _open_shelf().folders[model.scores] = films
     st.rerun()
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from core.datasets import DatasetIndex
@@ -51,12 +49,6 @@ def open_table() -> Table:
     return Table()
 
 
-def show_numbers(rows: Sequence[Mapping[str, Any]], key: str) -> None:
-    """Offer the numbers behind a figure; the table's own button saves them as CSV."""
-    with st.expander("The numbers behind it"):
-        st.dataframe(pd.DataFrame(rows), hide_index=True, height="content" if len(rows) < 12 else 300, key=f"{key}-n")
-
-
 def show_progress(place: Any, total: int, words: str) -> Callable[[int], None]:
     """Return what shows progress in `place`, a hundred times at most."""
     step = max(1, total // 100)
@@ -66,11 +58,6 @@ def show_progress(place: Any, total: int, words: str) -> Callable[[int], None]:
             place.progress(min(done / max(total, 1), 1.0), text=f"{words}: {done:,} of {total:,}")
 
     return tell
-
-
-def place_of(index: DatasetIndex, path: Path) -> str:
-    """Return where in its dataset a file lies."""
-    return str(path.relative_to(index.root)) if path.is_relative_to(index.root) else path.name
 
 
 def first_up(words: str) -> str:

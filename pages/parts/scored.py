@@ -6,7 +6,7 @@ Uploaded tables name patients, so all of it belongs to one browser session and g
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
@@ -54,6 +54,13 @@ class Bench:
         for kept in (self.read, self.uploads, self.measured, self.made):
             kept.clear()
 
+    def keep_only(self, file_ids: Set[str]) -> None:
+        """Forget the uploaded tables that are no longer there, and what was measured of them."""
+        gone = [key for key in self.read if isinstance(key, str) and key not in file_ids]
+        scores = [each for key in gone for each in self.read.pop(key).values()]
+        for place in [place for place in self.measured if any(each is place[2] for each in scores)]:
+            self.made.pop(self.measured.pop(place), None)
+
     def measure(self, key: str, name: str, scores: Scores, card: Checkpoint | None) -> MeasuredModel:
         """Measure a model's scores; once."""
         place = (key, name, scores, card.card_sha256 if card else None)
@@ -91,6 +98,7 @@ def take_uploads() -> tuple[str, ...]:
             bench.uploads[name] = file.file_id
         except ScaphoidError as error:
             st.error(f"{name}: {error}")
+    bench.keep_only({file.file_id for file in files or ()})
     return tuple(bench.uploads)
 
 

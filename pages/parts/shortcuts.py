@@ -33,10 +33,10 @@ from core.measured import number_words
 from core.results import model_names
 from core.train import jobs
 from core.train.films import WRIST, WRISTS_ALONE
-from pages.parts.curves import colours_of_all, show_figure
-from pages.parts.lighttable import Table, open_table, show_numbers, show_progress
+from pages.parts.curves import colours_of_all, show_figure, show_numbers
+from pages.parts.folders import folder_at
+from pages.parts.lighttable import Table, open_table, show_progress
 from pages.parts.scored import SPLIT_NAMES, load_scores, take_uploads, upload_key
-from pages.parts.trainings import folder_at
 
 FILMS_READ = (500, 1500, 4000)
 """How many films may be read for the baselines."""

@@ -10,7 +10,7 @@ import streamlit as st
 
 from core.checkpoints import CHECKPOINTS, default_id, list_checkpoints
 from core.checkpoints.ensembles import find_ensemble
-from core.checkpoints.profiles import apply_profile, profiles_of
+from core.checkpoints.profiles import PUBLISHED, apply_profile, profiles_of
 from core.errors import ScaphoidError
 from core.explain import METHODS, available_methods
 from core.figures import (
@@ -50,7 +50,7 @@ def show_study(desk: Desk) -> None:
     with asking:
         share_place, heat_place = st.container(), st.container()
         reader = _choose_reader()
-        card = _choose_limits(reader) if reader else None
+        card = _choose_limits(desk, reader) if reader else None
     if reader is None:
         answer_place.error("No checkpoint can be used, so the films cannot be read.")
         with viewing:  # The films stay, and with them the zoom, while another checkpoint is chosen.
@@ -111,19 +111,27 @@ def _choose_reader() -> Reader | EnsembleReader | None:
         return None
 
 
-def _choose_limits(reader: Reader | EnsembleReader) -> Checkpoint:
-    """Let the reader choose between the published limits and those saved under a name, where there are any."""
+def _choose_limits(desk: Desk, reader: Reader | EnsembleReader) -> Checkpoint:
+    """Let the reader choose between the published limits and those saved under a name, where there are any.
+
+    The desk keeps the choice: what a control holds is gone when another page was looked at.
+    """
     card = reader.checkpoint
     try:
         saved = profiles_of(card, CHECKPOINTS)
     except ScaphoidError as error:
         st.warning(str(error))
         return card
+    if desk.limits and desk.limits not in saved:
+        st.warning(f"The limits {desk.limits} are not there for this model; it is read by its published ones.")
     if not saved:
         return card
-    if st.session_state.get("limits") not in saved:
+    if st.session_state.get("limits", desk.limits) not in ("", *saved):
         st.session_state.pop("limits", None)
-    name = st.selectbox("Limits", ["", *saved], format_func=lambda name: name or "As published", key="limits")
+        desk.limits = ""
+    st.session_state["limits"] = st.session_state.get("limits", desk.limits)
+    name = st.selectbox("Limits", ["", *saved], format_func=lambda name: name or PUBLISHED, key="limits")
+    desk.limits = name
     return apply_profile(card, saved[name]) if name else card
 
 
@@ -183,8 +191,7 @@ def _show_probabilities(desk: Desk, reading: StudyReading) -> None:
     profile = reading.checkpoint.data.get("profile")
     if profile:
         st.caption(
-            f"Green: none seen. Yellow: uncertain. Red: suspected. Limits {profile['name']}, chosen by hand on "
-            f"{profile['chosen_on']}."
+            f"Green: none seen. Yellow: uncertain. Red: suspected. Limits {profile['name']}: {profile['chosen_on']}."
         )
     elif reading.checkpoint.operating_points:
         st.caption("Green: none seen. Yellow: uncertain. Red: suspected. How the limits were chosen: About this model.")

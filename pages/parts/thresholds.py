@@ -36,6 +36,7 @@ from core.measured import (
     MeasuredModel,
     benefit_rows,
     called_studies,
+    choice_words,
     look_at,
     place_on_roc,
     roc_rows,
@@ -48,7 +49,7 @@ from core.values import Checkpoint, Interval
 from pages.parts.curves import show_figure
 from pages.parts.frame import is_private
 from pages.parts.gallery import show_studies
-from pages.parts.scored import SPLIT_NAMES, open_bench
+from pages.parts.scored import open_bench
 
 MOST_LISTED = 200
 _STEP = 0.001
@@ -189,11 +190,10 @@ def _offer_saving(model: MeasuredModel, card: Checkpoint, seen: AtThreshold) -> 
         so_far = profiles[name].operating_points if name in profiles else card.operating_points
         low, high = move_limits(so_far, which, found.threshold, found.sensitivity, found.specificity)
         st.markdown(
-            f"No {card.positive_label} seen below **{low.threshold:.4f}**, suspected from **{high.threshold:.4f}** on, "
+            f"None seen below **{low.threshold:.4f}**, suspected from **{high.threshold:.4f}** on, "
             "uncertain between the two."
         )
-        studies = SPLIT_NAMES.get(model.scores.split, model.scores.split).lower()
-        chosen_on = f"{found.n:,} {'simulated ' if card.data.get('simulated') else ''}studies ({studies})"
+        chosen_on = choice_words(model, card, which)
         if model.scores.split == "test":
             st.caption("A threshold that was chosen by the test studies is better on them than on others.")
         sure = st.checkbox("Offer these limits in the reading room of this computer", key="limits-sure")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 import streamlit as st
@@ -19,6 +18,7 @@ from core.train.jobs import RunOptions, RunStatus
 from core.train.survey import DatasetSurvey, survey_dataset
 from core.values import Checkpoint
 from pages.parts.curves import colours_of_all, show_curves
+from pages.parts.folders import folder_at
 from pages.parts.frame import is_private
 
 _PRESET_WORDS = {
@@ -103,14 +103,6 @@ def _surveyed(place: str, again: bool) -> DatasetSurvey | None:
         st.error(known[1])
         return None
     return known[1]
-
-
-def folder_at(place: str) -> Path:
-    """Return the folder that was typed, ``~`` being the home of whoever serves this page."""
-    try:
-        return Path(place).expanduser()
-    except RuntimeError:  # the home of somebody who is not known here
-        return Path(place)
 
 
 def _show_survey(survey: DatasetSurvey) -> None:

@@ -8,10 +8,11 @@ import numpy as np
 import streamlit as st
 
 from core.figures import png_bytes
+from core.originals import SIMULATED
 from core.phantoms import simulate_study
 from core.radiographs import read_radiograph
 from core.values import Radiograph
-from pages.parts.desk import Desk, forget_uploads, read_files
+from pages.parts.desk import UPLOADED, Desk, forget_uploads, read_files
 
 _EXAMPLE_SIZE = 900
 _THUMBNAIL_SIDE = 300
@@ -41,7 +42,7 @@ def example_films(seed: int, kind: str | None, framing: str, size: int) -> tuple
     wishes = {"positive": kind is not None, "kind": kind, "framing": framing, "child": False}
     for film in simulate_study(seed, size=size, **wishes):
         read = read_radiograph(png_bytes(np.rint(255 * film.pixels).astype(np.uint8)))
-        films.append(replace(read, view=film.view, laterality=film.laterality, source="simulated film"))
+        films.append(replace(read, view=film.view, laterality=film.laterality, source=SIMULATED))
     return tuple(films)
 
 
@@ -88,6 +89,6 @@ def _take(desk: Desk, files: list) -> None:
     """Read the uploads, then let go of the uploaded bytes: the desk is the only place films are kept."""
     with st.spinner("Reading the films"):
         films, problems = read_files([file.getvalue() for file in files])
-    desk.lay(films, "Uploaded study", problems)
+    desk.lay(films, UPLOADED, problems)
     forget_uploads(desk.session)
     st.rerun()
