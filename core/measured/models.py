@@ -15,40 +15,30 @@ import numpy as np
 from core.errors import ScoresError
 from core.metrics import (
     CELLS,
-    METRIC_NAMES,
     MOST_VALUES,
     RESAMPLES,
     AtPrevalence,
     Confusion,
     Evaluation,
-    NetBenefit,
     PairedTest,
     PerThousand,
     Resamples,
-    Subgroup,
-    ThresholdSweep,
     align_scores,
     at_prevalence,
     banded,
     cheapest_threshold,
     confusion,
-    delong_interval,
     delong_test,
     evaluate,
     holm,
     mcnemar_test,
     paired_difference,
     per_thousand,
-    precision_recall_curve,
-    reliability_curve,
     resample,
-    roc_curve,
     threshold_for,
-    triage,
-    wilson_rates,
     youden_threshold,
 )
-from core.values import Checkpoint, Interval, Scores
+from core.values import Checkpoint, Scores
 
 NO_POINT_THRESHOLD = 0.5
 """Where a model brings no operating point: uploaded scores, imported models."""
@@ -301,170 +291,3 @@ def shared_columns(models: Sequence[MeasuredModel]) -> tuple[str, ...]:
         for name in columns[0]
         if all(name in each and 2 <= len(set(banded(name, each[name]))) <= MOST_VALUES for each in columns)
     )
-
-
-def roc_rows(scores: Scores) -> list[dict[str, float]]:
-    """Return every point of the ROC and precision-recall curves, one row a threshold."""
-    curve, recall = roc_curve(scores), precision_recall_curve(scores)
-    columns = (curve.thresholds[1:], curve.sensitivities[1:], curve.false_positive_rates[1:], recall.precisions)
-    return [
-        {"threshold": float(at), "sensitivity": float(found), "specificity": 1 - float(alarms), "PPV": float(right)}
-        for at, found, alarms, right in zip(*columns, strict=True)
-    ]
-
-
-def reliability_rows(resamples: Resamples) -> list[dict[str, float]]:
-    """Return the bins of the reliability curve, empty ones among them."""
-    return [
-        {
-            "from": each.low,
-            "to": each.high,
-            "mean probability": each.mean_probability,
-            "share positive": each.positive.value,
-            "low": each.positive.low,
-            "high": each.positive.high,
-            "n": each.positive.n,
-        }
-        for each in reliability_curve(resamples)
-    ]
-
-
-def sweep_rows(sweep: ThresholdSweep) -> list[dict[str, float]]:
-    """Return every rate at every threshold with its limits, one row a threshold."""
-    rows = []
-    for place, threshold in enumerate(sweep.thresholds.tolist()):
-        row = {"threshold": threshold}
-        row |= dict(zip(("TP", "FP", "TN", "FN"), sweep.confusions[place].tolist(), strict=True))
-        for rate, values in sweep.values.items():
-            name = METRIC_NAMES[rate]
-            row |= {name: float(values[place]), f"{name}, low": float(sweep.low[rate][place])}
-            row[f"{name}, high"] = float(sweep.high[rate][place])
-        rows.append(row)
-    return rows
-
-
-def benefit_rows(benefit: NetBenefit) -> list[dict[str, float]]:
-    """Return the decision curve, one row a threshold."""
-    columns = (benefit.thresholds, benefit.model, benefit.low, benefit.high, benefit.call_all)
-    names = ("threshold", "net benefit", "low", "high", "call all")
-    return [dict(zip(names, row, strict=True)) for row in zip(*(column.tolist() for column in columns), strict=True)]
-
-
-_ZONE_WORDS = {"no": "none seen", "doubt": "uncertain", "yes": "suspected"}
-
-
-def choice_words(model: MeasuredModel, card: Checkpoint, which: str) -> str:
-    """Say which limits (``"both"``, ``"upper"`` or ``"lower"``) somebody chose by looking at a model's studies."""
-    chosen = {"both": "both", "upper": "the upper one", "lower": "the lower one"}[which]
-    splits = {"test": "test", "valid": "validation"}
-    words = ["simulated"] * bool(card.data.get("simulated")) + [splits.get(model.scores.split, model.scores.split)]
-    told = f"{chosen} chosen by hand on {len(model.scores.study_ids):,} {' '.join(filter(None, words))} studies"
-    return f"{told}, which are no longer held out for it" if model.scores.split == "test" else told
-
-
-def zone_rows(scores: Scores, card: Checkpoint) -> list[dict[str, str]]:
-    """Return what the card's two limits make of the studies, one row an answer; empty where it has not both.
-
-    Each row says what share of the studies gets the answer, and what share of these is positive.
-    """
-    limits = {point.name: point.threshold for point in card.operating_points}
-    if not {"high_sensitivity", "high_specificity"} <= set(limits):
-        return []
-    # Where they cross, nothing is uncertain and the upper one decides (core.classifier.decide).
-    high = limits["high_specificity"]
-    zones = triage(scores, min(limits["high_sensitivity"], high), high)
-    rows = []
-    for zone in zones:
-        right = zone.wrong if zone.name != "yes" else _other(zone.wrong)
-        rows.append(
-            {
-                "answer": _ZONE_WORDS[zone.name],
-                "of all studies": _share_words(zone.share),
-                f"of these with {card.positive_label}": _share_words(right),
-            }
-        )
-    return rows
-
-
-def _other(share: Interval) -> Interval:
-    return Interval(1 - share.value, 1 - share.high, 1 - share.low, share.n)
-
-
-def _share_words(share: Interval) -> str:
-    if math.isnan(share.value):
-        return "-"
-    return f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%}), n={share.n:,}"
-
-
-def agreement_rows(
-    first: Scores, second: Scores, names: tuple[str, str], thresholds: tuple[float, float]
-) -> list[dict[str, str | float]]:
-    """Return two models' answers to the same studies (see `align_scores`), a row a study, the furthest apart first."""
-    apart = np.argsort(-np.abs(first.probabilities - second.probabilities), kind="stable")
-    calls = [scores.probabilities >= at for scores, at in zip((first, second), thresholds, strict=True)]
-    return [
-        {
-            "study": first.study_ids[place],
-            "label": int(first.labels[place]),
-            names[0]: float(first.probabilities[place]),
-            names[1]: float(second.probabilities[place]),
-            "called": "alike" if calls[0][place] == calls[1][place] else "differently",
-        }
-        for place in apart.tolist()
-    ]
-
-
-def cross_check_rows(models: Sequence[MeasuredModel]) -> list[dict[str, str]]:
-    """Return intervals by other methods, which take studies for independent: DeLong's for the AUC, Wilson's for rates.
-
-    Where they differ much from the bootstrap over patients, several studies are of one patient, or there are few.
-    """
-    rows: dict[str, dict[str, str]] = {}
-    for model in models:
-        delong, wilson = delong_interval(model.scores), wilson_rates(model.counts)
-        own = model.evaluation()
-        others = [("auc", "DeLong", delong), *((rate, "Wilson", each) for rate, each in wilson.items())]
-        for name, method, found in others:
-            row = rows.setdefault(name, {"": METRIC_NAMES[name], "method": method})
-            mine = getattr(own, name)
-            ours = f"ours {mine.low:.3f} to {mine.high:.3f}"
-            row[model.name] = f"{number_words(found.value, found.low, found.high)}; {ours}"
-    return list(rows.values())
-
-
-def subgroup_row(group: Subgroup) -> dict[str, str | int]:
-    """Return a subgroup as words; what too few studies say is left empty."""
-    row: dict[str, str | int] = {"group": group.value, "n": group.n, "positive": group.positives}
-    for name in ("auc", "sensitivity", "specificity"):
-        interval = getattr(group, name)
-        row[name] = number_words(interval.value, interval.low, interval.high) if interval else ""
-    return row
-
-
-def number_words(value: float, low: float = math.nan, high: float = math.nan, digits: int = 3) -> str:
-    """Return an estimate with its interval for people; a dash where there is none."""
-    if math.isnan(value):
-        return "-"
-    if math.isnan(low) or math.isnan(high):
-        return f"{value:.{digits}f}"
-    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-
-
-def metric_table(models: Sequence[MeasuredModel], names: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return one row an estimate and one column a model: value, 95% interval and n, as text.
-
-    Parameters
-    ----------
-    models : sequence of MeasuredModel
-    names : Mapping
-        Estimate -> its name for people, in the order of the rows.
-    """
-    found = {model.name: model.evaluation() for model in models}
-    rows = []
-    for estimate, words in names.items():
-        row = {"": words}
-        for name, evaluation in found.items():
-            interval = getattr(evaluation, estimate)
-            row[name] = f"{number_words(interval.value, interval.low, interval.high)}, n={interval.n:,}"
-        rows.append(row)
-    return rows
