@@ -224,6 +224,8 @@ def _sentences(
         trained += f" and on {int(option(request.settings, 'decoys')):,} simulated films without a wrist"
     if request.teachers:
         trained += f", with {', '.join(request.teachers)} as teacher{'s' if len(request.teachers) > 1 else ''}"
+    if len(request.average_of) > 1:
+        trained += f"; its weights are the mean of those of {', '.join(request.average_of)}"
     trained += "; no film of a real patient was used." if data.simulated else "."
     chosen = "the confidence was" if request.task == "wrist" else "calibration and operating points were"
     read = {split: _films_read(counts, split, data) for split in ("valid", "test")}
@@ -273,7 +275,7 @@ def _licences(request: Request, data: TrainingData) -> list[str]:
         lines.append(f"Started from {START_LICENCES[request.settings.weights]}.")
     elif request.settings.weights is not None:
         lines.append(f"Started from {backbone.weights_licence}.")
-    for teacher in request.teachers:
+    for teacher in (*request.teachers, *request.average_of):
         lines += _inherited(teacher, Path(request.out))
     if data.simulated:
         lines.append("The simulated films were made by Scaphoid's own simulator (MIT).")

@@ -61,6 +61,8 @@ class Request:
         What patients are dealt out by.
     split : str or None
         Which studies are in which part, see :func:`core.datasets.splits.fingerprint`; None before they were looked for.
+    average_of : tuple of str
+        Checkpoints whose weights were averaged (:mod:`core.train.merge`); nothing was trained then.
     """
 
     id: str
@@ -81,6 +83,7 @@ class Request:
     region: str | None = None
     split_seed: int = SPLIT_SEED
     split: str | None = None
+    average_of: tuple[str, ...] = ()
 
 
 def new_id(backbone: str, preset: str) -> str:

@@ -1,0 +1,142 @@
+"""``python -m core.train.merge --data DIR --of ID --of ID --id NEW``: the mean of the weights of several trainings.
+
+Trainings that began alike and differ in what they saw lie in one valley of the loss, and the middle of the valley often
+reads films better than each of them, most of all films unlike those of the training (Wortsman et al., ICML 2022,
+arXiv:2203.05482). It costs nothing when films are read: it is one network. Trainings that began with other random
+numbers lie in other valleys, and their mean reads nothing; what came out is therefore measured and calibrated anew, as
+a training is at its end. With one ``--of`` a checkpoint is measured anew, for example with more looks at each film.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.checkpoints import CHECKPOINTS, find_checkpoint, read_card, read_history
+from core.checkpoints.cards import check_id
+from core.classifier import load_classifier
+from core.datasets.splits import SPLIT_SEED
+from core.errors import CheckpointError, ScaphoidError
+from core.train.films import collect_films
+from core.train.presets import check_settings
+from core.train.publish import finish
+from core.train.runs import Request
+from core.values import Checkpoint
+
+_SHARED = ("backbone", "input_size", "feature_layer", "scaling", "location_head", "positive_label")
+# Not the finder: it cuts the films when they are read, and the first one's does so for the mean.
+
+
+def check_alike(cards: Sequence[Checkpoint]) -> None:
+    """Raise CheckpointError unless the checkpoints are of one network that reads films in one way.
+
+    Raises
+    ------
+    CheckpointError
+        There is none, one finds wrists, or two differ.
+    """
+    if not cards or any(card.task != "fracture" for card in cards):
+        raise CheckpointError("Checkpoints that read films for fractures were expected, but there is none or another.")
+    for name in _SHARED:
+        found = list(dict.fromkeys(str(getattr(card, name)) for card in cards))
+        if len(found) > 1:
+            raise CheckpointError(
+                f"Only networks that are alike have a mean, but their {name.replace('_', ' ')} differs: "
+                f"{' and '.join(found)}."
+            )
+
+
+def mean_model(ids: Sequence[str], folder: Path) -> Any:
+    """Return a network with the mean of several checkpoints' weights, float32.
+
+    Raises
+    ------
+    CheckpointError
+        One is not here or broken, or their networks differ.
+    """
+    model, total = None, None
+    for checkpoint_id in ids:
+        model = load_classifier(checkpoint_id, folder).model
+        weights = [np.asarray(value, np.float64) for value in model.get_weights()]
+        total = weights if total is None else [mean + value for mean, value in zip(total, weights, strict=True)]
+    model.set_weights([value / len(ids) for value in total])
+    return model
+
+
+def measure_merged(
+    ids: Sequence[str], new_id: str, data: Path, folder: Path = CHECKPOINTS, looks: int | None = None
+) -> Checkpoint:
+    """Average checkpoints' weights, calibrate and measure on a dataset's held-out patients, and publish.
+
+    Parameters
+    ----------
+    ids : sequence of str
+        One or more.
+    new_id : str
+    data : pathlib.Path
+        The dataset that they were trained on: only its patients that no training saw may measure them.
+    folder : pathlib.Path
+        Of checkpoints.
+    looks : int or None
+        How often a film is looked at; None: as the first does.
+
+    Raises
+    ------
+    CheckpointError, DatasetError, TrainingError
+        The checkpoints are not alike; the dataset was split otherwise when one was trained; a number of looks that is
+        none.
+    """
+    ids = list(dict.fromkeys(ids))
+    cards = [read_card(find_checkpoint(checkpoint_id, folder)) for checkpoint_id in ids]
+    check_alike(cards)
+    first = cards[0]
+    if first.settings is None:
+        raise CheckpointError("Checkpoints that were trained here were expected, but one tells no settings.")
+    settings = replace(first.settings, extra={**first.settings.extra, "looks": looks or first.looks})
+    check_settings(settings, "fracture")
+    request = Request(
+        new_id, "fracture", str(data), None, str(Path(folder).resolve()), first.region, None, None, settings,
+        average_of=tuple(ids), split_seed=SPLIT_SEED,
+    )  # fmt: skip
+    films = collect_films(request)
+    if any(card.data.get("split") != films.split for card in cards):
+        raise CheckpointError(
+            "The dataset that the checkpoints were trained on was expected, but its parts are others than theirs: they "
+            "may have seen patients that are to measure them."
+        )
+    return finish(request, films, mean_model(ids, folder), read_history(folder / first.id))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m core.train.merge",
+        description="Average the weights of trainings that began alike; calibrate, measure and publish the mean.",
+    )
+    parser.add_argument("--data", metavar="DIR", type=Path, required=True, help="the dataset they were trained on")
+    parser.add_argument("--of", metavar="ID", action="append", required=True, help="checkpoint; may be given again")
+    parser.add_argument("--id", required=True, help="of the new checkpoint")
+    parser.add_argument("--looks", metavar="N", type=int, help="looks at each film (default: as the first has)")
+    parser.add_argument("--out", metavar="DIR", type=Path, default=CHECKPOINTS, help="folder of checkpoints")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        card = measure_merged(options.of, check_id(options.id), options.data, options.out, options.looks)
+    except ScaphoidError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"Published {card.id}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""The mean of several trainings' weights: what it is of, what it refuses, and what its card says."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from core.backbones import build_classifier
+from core.checkpoints import publish
+from core.errors import CheckpointError, TrainingError
+from core.train import PRESETS, merge
+from core.train.publish import describe_checkpoint
+from core.values import Checkpoint
+from tests.test_publish import make_data, make_request, measure
+
+SETTINGS = replace(PRESETS["scaphoid"], backbone="efficientnetlite0", input_size=32)
+CARD = Checkpoint(
+    "a", "A", "fracture", "efficientnetlite0", "top_activation", 32, scaling="local", location_head=True,
+    settings=SETTINGS, data={"split": "e" * 64, "licences": ["Theirs."]}, looks=1,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two networks that differ in every number."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    model = build_classifier("efficientnetlite0", input_size=32, location_head=True, scaling="local")
+    for place, name in enumerate("ab"):
+        rng = np.random.default_rng(place)
+        model.set_weights([rng.uniform(0.5, 1, value.shape).astype(value.dtype) for value in model.get_weights()])
+        publish(folder, replace(CARD, id=name), model, [{"epoch": 1, "loss": place}])
+    return folder
+
+
+def weights_of(name, folder):
+    return merge.load_classifier(name, folder).model.get_weights()
+
+
+def test_every_number_is_the_mean(folder):
+    first, second = weights_of("a", folder), weights_of("b", folder)
+    found = merge.mean_model(["a", "b"], folder).get_weights()
+    assert len(found) == len(first) > 100
+    for mean, one, other in zip(found, first, second, strict=True):
+        assert not np.array_equal(one, other)
+        np.testing.assert_allclose(mean, (one.astype(np.float64) + other) / 2, rtol=1e-6)
+    for mean, one in zip(merge.mean_model(["a"], folder).get_weights(), first, strict=True):
+        np.testing.assert_array_equal(mean, one)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("backbone", "resnet50"), ("input_size", 64), ("scaling", "keras"), ("location_head", False)],
+)
+def test_networks_that_are_not_alike_have_no_mean(name, value):
+    merge.check_alike([CARD, CARD])
+    with pytest.raises(CheckpointError, match=f"{name.replace('_', ' ')} differs"):
+        merge.check_alike([CARD, replace(CARD, **{name: value})])
+
+
+@pytest.mark.parametrize("cards", [[], [replace(CARD, task="wrist")]])
+def test_a_mean_is_of_what_reads_films(cards):
+    with pytest.raises(CheckpointError, match="read films for fractures"):
+        merge.check_alike(cards)
+
+
+@pytest.fixture
+def asked(folder, monkeypatch):
+    """Return what would be measured, without any film."""
+    told = SimpleNamespace(split="e" * 64, asked=[])
+
+    def finish(request, data, model, history):
+        told.asked.append((request, data, model, history))
+        return CARD
+
+    monkeypatch.setattr(merge, "collect_films", lambda request: make_data(simulated=True, split=told.split))
+    monkeypatch.setattr(merge, "finish", finish)
+    return told
+
+
+def test_the_mean_is_measured_as_a_training_is(asked, folder, tmp_path):
+    merge.measure_merged(["a", "b", "a"], "c", tmp_path, folder, looks=6)
+    ((request, _, model, history),) = asked.asked
+    assert (request.id, request.average_of, request.settings.extra["looks"]) == ("c", ("a", "b"), 6)
+    assert history == [{"epoch": 1.0, "loss": 0.0}]
+    np.testing.assert_allclose(
+        model.get_weights()[0], (weights_of("a", folder)[0] + weights_of("b", folder)[0]) / 2, rtol=1e-6
+    )
+
+
+def test_patients_that_a_training_may_have_seen_do_not_measure_it(asked, folder, tmp_path):
+    asked.split = "f" * 64
+    with pytest.raises(CheckpointError, match="may have seen patients"):
+        merge.measure_merged(["a"], "c", tmp_path, folder)
+    assert not asked.asked
+
+
+def test_looks_that_are_none_are_refused(asked, folder, tmp_path):
+    with pytest.raises(TrainingError, match="looks"):
+        merge.measure_merged(["a"], "c", tmp_path, folder, looks=99)
+
+
+def test_the_card_names_what_it_is_the_mean_of(tmp_path, folder):
+    request = replace(make_request(tmp_path, out=str(folder)), average_of=("a", "b"))
+    data = describe_checkpoint(request, make_data(simulated=True), measure(), False).data
+    assert "its weights are the mean of those of a, b; no film of a real patient" in data["trained_on"]
+    assert "Theirs." in data["licences"]
+    one = replace(make_request(tmp_path, out=str(folder)), average_of=("a",))
+    assert "mean" not in describe_checkpoint(one, make_data(simulated=True), measure(), False).data["trained_on"]
+
+
+def test_the_command_says_what_is_wrong_in_one_line(capsys, tmp_path):
+    assert merge.main(["--data", str(tmp_path), "--of", "gone", "--id", "c", "--out", str(tmp_path)]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
