@@ -381,7 +381,10 @@ def _freeze_by_copy(model: keras.Model) -> Callable[[np.ndarray], list[np.ndarra
 
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
-    return lambda batch: [keras.ops.convert_to_numpy(answer) for answer in copy(batch, training=False)]
+    # Flattened: a copy with one output answers without a list around it.
+    return lambda batch: [
+        keras.ops.convert_to_numpy(answer) for answer in keras.tree.flatten(copy(batch, training=False))
+    ]
 
 
 def _build_backbone(name: str, prepared: Any) -> keras.Model:
