@@ -168,6 +168,19 @@ def load_classifier(checkpoint_id: str | None = None, folder: Path = CHECKPOINTS
     CheckpointError
         It is not here, broken, altered, made for something else, or its weights do not fit its network.
     """
+    checkpoint, model = load_network(checkpoint_id, folder)
+    outputs = ("logit", "probability", "location") if checkpoint.location_head else ("logit", "probability")
+    return Classifier(checkpoint, model, freeze(model, outputs))
+
+
+def load_network(checkpoint_id: str | None = None, folder: Path = CHECKPOINTS) -> tuple[Checkpoint, keras.Model]:
+    """Verify a checkpoint, build its network in code and load its weights; parameters as of :func:`load_classifier`.
+
+    Raises
+    ------
+    CheckpointError
+        As :func:`load_classifier`.
+    """
     directory = find_checkpoint(checkpoint_id, folder)
     checkpoint = verify(directory)
     if checkpoint.task != "fracture":
@@ -182,8 +195,7 @@ def load_classifier(checkpoint_id: str | None = None, folder: Path = CHECKPOINTS
     if checkpoint.feature_layer not in {layer.name for layer in model.layers}:
         raise CheckpointError("The card's feature layer must be a layer of its network, but it is not.")
     load_weights(model, directory / WEIGHTS_NAME)
-    outputs = ("logit", "probability", "location") if checkpoint.location_head else ("logit", "probability")
-    return Classifier(checkpoint, model, freeze(model, outputs))
+    return checkpoint, model
 
 
 def study_probability(predictions: Sequence[Prediction]) -> float:

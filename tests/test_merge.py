@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
 
 
 def weights_of(name, folder):
-    return merge.load_classifier(name, folder).model.get_weights()
+    return merge.load_network(name, folder)[1].get_weights()
 
 
 def test_every_number_is_the_mean(folder):

@@ -317,18 +317,17 @@ def test_compare_measures_models_of_the_house_and_of_elsewhere_with_the_commands
 
 def test_a_threshold_saved_under_a_name_is_what_the_reading_room_uses(elsewhere):
     app = open_page("pages/threshold.py")
-    assert app.button(key="limits-save").disabled
-    app.number_input(key="threshold-exact").set_value(0.0).run()
-    app.text_input(key="limits-name").set_value("everything").run()
-    assert app.button(key="limits-save").disabled, "not before it is confirmed"
+    app.number_input(key="threshold-exact").set_value(0.0)
+    app.text_input(key="limits-name").set_value("everything")
     app.radio(key="limits-which").set_value("both").run()
+    assert app.button(key="limits-save").disabled, "not before it is confirmed"
     app.checkbox(key="limits-sure").set_value(True).run()
     app.button(key="limits-save").click().run()
     assert not app.exception
     assert "offers the limits everything" in app.success[0].value
     assert not app.checkbox(key="limits-sure").value
-    app.radio(key="limits-which").set_value("upper").run()
-    app.text_input(key="limits-name").set_value("wrong").run()
+    app.radio(key="limits-which").set_value("upper")
+    app.text_input(key="limits-name").set_value("wrong")
     app.checkbox(key="limits-sure").set_value(True).run()
     app.button(key="limits-save").click().run()
     assert "must not lie above" in app.error[0].value, "0 lies below the published lower limit"
@@ -355,7 +354,7 @@ def test_a_threshold_saved_under_a_name_is_what_the_reading_room_uses(elsewhere)
     assert not app.exception
     assert profiles.read_profiles(elsewhere) == ()
     (elsewhere / profiles.PROFILES_NAME).write_text("{")
-    assert "saved limits must be" in open_page("pages/threshold.py").error[0].value
+    assert "saved limits must be" in app.run().error[0].value
 
 
 def test_an_upload_that_is_taken_away_leaves_nothing():

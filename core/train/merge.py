@@ -20,7 +20,7 @@ import numpy as np
 
 from core.checkpoints import CHECKPOINTS, find_checkpoint, read_card, read_history
 from core.checkpoints.cards import check_id
-from core.classifier import load_classifier
+from core.classifier import load_network
 from core.datasets.splits import SPLIT_SEED
 from core.errors import CheckpointError, ScaphoidError
 from core.train.films import collect_films
@@ -62,7 +62,7 @@ def mean_model(ids: Sequence[str], folder: Path) -> Any:
     """
     model, total = None, None
     for checkpoint_id in ids:
-        model = load_classifier(checkpoint_id, folder).model
+        _, model = load_network(checkpoint_id, folder)
         weights = [np.asarray(value, np.float64) for value in model.get_weights()]
         total = weights if total is None else [mean + value for mean, value in zip(total, weights, strict=True)]
     model.set_weights([value / len(ids) for value in total])
