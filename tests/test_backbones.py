@@ -483,17 +483,17 @@ def test_imagenet_lite0_knows_a_palace(keras):
     assert scores.argmax() == 698  # palace
 
 
-@pytest.mark.parametrize("names", [("logit",), ("logit", "location")])
-def test_a_copy_answers_as_what_was_frozen(names):
-    """On backends without frozen graphs a copy of the network takes their place."""
+def test_a_copy_answers_as_what_was_frozen():
+    """On backends without frozen graphs a copy of the network takes their place, also of one with one output."""
     import keras
 
     from core.backbones import _find_output, _freeze_by_copy
 
     model = build_classifier("efficientnetlite0", input_size=32, location_head=True)
     films = np.random.default_rng(0).random((3, 32, 32, 1), np.float32)
-    copied = _freeze_by_copy(keras.Model(model.input, [_find_output(model, name) for name in names]))(films)
-    frozen = freeze(model, names)(films)
-    assert len(copied) == len(names)
-    for name, answer in zip(names, copied, strict=True):
-        np.testing.assert_allclose(answer, frozen[name], atol=1e-4)
+    answers = model(films, training=False)
+    for names in (("logit",), ("logit", "location")):
+        copied = _freeze_by_copy(keras.Model(model.input, [_find_output(model, name) for name in names]))(films)
+        assert len(copied) == len(names)
+        for name, answer in zip(names, copied, strict=True):
+            np.testing.assert_allclose(answer, keras.ops.convert_to_numpy(answers[name]), atol=1e-5)
