@@ -14,6 +14,10 @@ SLOW = (
     "test_imports",
     "test_pages",
     "test_backbones",
+    "test_page_dataset",
+    "test_gallery",
+    "test_predict",
+    "test_benchmark",
 )
 
 
