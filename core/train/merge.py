@@ -1,10 +1,10 @@
 """``python -m core.train.merge --data DIR --of ID --of ID --id NEW``: the mean of the weights of several trainings.
 
-Trainings that began alike and differ in what they saw lie in one valley of the loss, and the middle of the valley often
-reads films better than each of them, most of all films unlike those of the training (Wortsman et al., ICML 2022,
-arXiv:2203.05482). It costs nothing when films are read: it is one network. Trainings that began with other random
-numbers lie in other valleys, and their mean reads nothing; what came out is therefore measured and calibrated anew, as
-a training is at its end. With one ``--of`` a checkpoint is measured anew, for example with more looks at each film.
+Trainings that began alike and differ in what they saw may lie in one valley of the loss, whose middle can be better
+than each of them (Wortsman et al., ICML 2022, arXiv:2203.05482). It costs nothing when films are read: it is one
+network. Trainings that began with other random numbers need not lie in one valley, and their mean was worse than
+each of them where it was tried (checkpoints/README.md); what came out is therefore measured and calibrated anew, as a
+training is at its end. With one ``--of`` a checkpoint is measured anew, for example with more looks at each film.
 """
 
 from __future__ import annotations

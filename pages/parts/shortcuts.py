@@ -109,7 +109,7 @@ def _measure_pixels(table: Table, index: DatasetIndex) -> tuple[Shortcut, ...]:
         st.caption(f"Brightness and thumbnail were measured on {which}{more}.")
     else:
         names = " and ".join(SHORTCUTS[name] for name in FROM_PIXELS)
-        st.caption(f"Not measured yet: {names}. They take decoding films, some tens of them a second.")
+        st.caption(f"Not measured yet: {names}. They take decoding films.")
     return slow
 
 
