@@ -19,6 +19,7 @@ from core.metrics import (
     resample,
     subgroups,
     taken,
+    wilson_interval,
 )
 from tests.test_metrics import make_scores, random_scores
 
@@ -32,6 +33,19 @@ def test_predictive_values_at_the_studies_own_prevalence_are_those_measured():
     assert found.needed_to_review.value == pytest.approx(1 / whole.precision.value)
     assert found.called.value == pytest.approx(np.mean(scores.probabilities >= 0.4))
     assert found.ppv.low < found.ppv.value < found.ppv.high
+
+
+def test_no_false_alarm_among_few_is_no_certainty():
+    # 5 of 10 found, none of 10 called in vain: of one-study patients Wilson's lower limit of 10 of 10 is 0.722.
+    scores = make_scores([1] * 10 + [0] * 10, [0.9] * 5 + [0.1] * 15)
+    found = at_prevalence(resample(scores, 200), 0.5, 0.1)
+    assert found.ppv.value == 1
+    assert found.ppv.high == 1
+    lower = wilson_interval(10, 10).low
+    assert found.ppv.low == pytest.approx(0.1 * 0.5 / (0.1 * 0.5 + 0.9 * (1 - lower)))
+    assert found.needed_to_review.low == 1
+    assert found.needed_to_review.high == pytest.approx(1 / found.ppv.low)
+    assert found.npv.low < found.npv.value < found.npv.high
 
 
 def test_predictive_values_by_bayes_rule():

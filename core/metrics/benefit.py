@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from core.errors import ScoresError
-from core.metrics.evaluation import evaluate
+from core.metrics.evaluation import Evaluation, evaluate
 from core.metrics.resampling import Resamples, percentile_interval
 from core.values import Interval
 
@@ -90,10 +90,27 @@ def at_prevalence(resamples: Resamples, threshold: float, prevalence: float) -> 
     values = _predictive(np.array([whole.sensitivity.value]), np.array([whole.specificity.value]), prevalence)
     if resamples.patients < 2:
         samples = {name: each[:0] for name, each in samples.items()}
-    return AtPrevalence(
-        prevalence=prevalence,
-        **{name: percentile_interval(float(values[name][0]), samples[name], n) for name in values},
-    )
+    found = {name: percentile_interval(float(values[name][0]), samples[name], n) for name in values}
+    return AtPrevalence(prevalence=prevalence, **_hold_never_seen(found, whole, prevalence))
+
+
+def _hold_never_seen(found: Mapping[str, Interval], whole: Evaluation, prevalence: float) -> dict[str, Interval]:
+    """Widen intervals that follow from a rate of exactly 0 or 1: no resample can show what no study did."""
+    sure, known = (whole.sensitivity, whole.specificity), dict(found)
+    for place, rate in enumerate(sure):
+        if rate.value not in (0.0, 1.0) or math.isnan(rate.low):
+            continue
+        for limit in (rate.low, rate.high):
+            pair = [np.array([limit if place == other else each.value]) for other, each in enumerate(sure)]
+            for name, values in _predictive(*pair, prevalence).items():
+                if math.isnan(known[name].value):
+                    continue
+                low, high = (
+                    float(pick(end, values[0]))
+                    for pick, end in ((np.fmin, known[name].low), (np.fmax, known[name].high))
+                )
+                known[name] = replace(known[name], low=low, high=high)
+    return known
 
 
 def per_thousand(sensitivity: float, specificity: float, prevalence: float) -> PerThousand:
