@@ -471,7 +471,7 @@ def test_two_sessions_see_their_own_films_and_leave_nothing_behind(chromium, ser
     assert server.held()["films"] >= 2
     for context in contexts:
         context.close()
-    for _ in range(40):
+    for _ in range(120):
         held = server.held()
         del held["tensorflow"]
         if not any(held.values()):

@@ -22,8 +22,9 @@ from core.reading import EnsembleReader, Reader, StudyReading, judge
 from core.values import Checkpoint, Explanation, Radiograph, WristRegion
 from pages.parts.viewer import film_bytes
 
-SWEEPS_S = (4.0, 8.0, 12.0)
-"""When downloads are swept away after a session has ended; each takes two sweeps."""
+SWEEPS_S = 5 * (4.0,) + 8 * (20.0,)
+"""Pauses between the sweeps after a session has ended: a download takes two of them to go, and a heat map that was
+under way when the browser went may end, and hand out its downloads, a minute or two later."""
 
 UPLOADED = "Uploaded study"
 """Title of a study that a reader brought."""
@@ -134,28 +135,39 @@ def session_id() -> str:
 
 def forget_uploads(session: str) -> None:
     """Drop a session's uploaded files from the server's memory, and mark its downloads for the next sweep."""
-    if not runtime.exists():
-        return
-    server = runtime.get_instance()
-    server.uploaded_file_mgr.remove_session_files(session)
-    server.media_file_mgr.clear_session_refs(session)
-    _sweep_downloads()
-
-
-def _sweep_downloads() -> None:
-    """Remove the downloads that were marked before, and mark those that nobody asks for any more."""
     if runtime.exists():
-        runtime.get_instance().media_file_mgr.remove_orphaned_files()
+        runtime.get_instance().uploaded_file_mgr.remove_session_files(session)
+        _sweep_downloads(session)
+
+
+def forget_session(session: str) -> None:
+    """Drop what the server holds of a session that has ended: its uploaded files, and in time its downloads.
+
+    Not at once: another session's download may just be on its way, and this one's last may still be in the making.
+    """
+    forget_uploads(session)
+    _sweep_later(session, SWEEPS_S)
+
+
+def _sweep_downloads(session: str, pauses: tuple[float, ...] = ()) -> None:
+    """Remove the downloads that were marked before, and mark the session's; again after each of `pauses` seconds."""
+    if runtime.exists():
+        media = runtime.get_instance().media_file_mgr
+        media.clear_session_refs(session)
+        media.remove_orphaned_files()
+        _sweep_later(session, pauses)
+
+
+def _sweep_later(session: str, pauses: tuple[float, ...]) -> None:
+    if pauses:
+        timer = threading.Timer(pauses[0], _sweep_downloads, (session, pauses[1:]))
+        timer.daemon = True
+        timer.start()
 
 
 def _release(desk: Desk) -> None:
     desk.clear()
-    forget_uploads(desk.session)
-    # Not at once: another session's download may just be on its way, and this one's last may still be in the making.
-    for seconds in SWEEPS_S:
-        timer = threading.Timer(seconds, _sweep_downloads)
-        timer.daemon = True
-        timer.start()
+    forget_session(desk.session)
 
 
 @st.cache_resource(scope="session", on_release=_release, show_spinner=False)

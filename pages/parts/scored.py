@@ -19,7 +19,7 @@ from core.measured import MeasuredModel, measure_model
 from core.metrics import read_scores as read_table
 from core.metrics import read_splits
 from core.values import Checkpoint, Scores
-from pages.parts.desk import forget_uploads, session_id
+from pages.parts.desk import forget_session, session_id
 
 SPLIT_NAMES = {
     "test": "test (held out)",
@@ -71,7 +71,7 @@ class Bench:
 
 def _release(bench: Bench) -> None:
     bench.clear()
-    forget_uploads(bench.session)
+    forget_session(bench.session)
 
 
 @st.cache_resource(scope="session", on_release=_release, show_spinner=False)
