@@ -365,14 +365,23 @@ def _find_output(model: keras.Model, name: str) -> Any:
 
 
 def _freeze_tensorflow(model: keras.Model) -> Callable[[np.ndarray], list[np.ndarray]]:
-    """Return the model as a TensorFlow function whose variables have become constants."""
+    """Return the model as a TensorFlow function in which every variable was read as a constant.
+
+    To trace with constants takes less than half as long as to trace with variables and to convert the graph
+    (``convert_variables_to_constants_v2``), and ends in the same graph.
+    """
+    import keras
     import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    values = [(variable, variable.numpy()) for variable in model.variables]
+
+    def answer(batch: tf.Tensor) -> list[tf.Tensor]:
+        with keras.StatelessScope(state_mapping=[(variable, tf.constant(value)) for variable, value in values]):
+            return model(batch, training=False)
 
     signature = tf.TensorSpec(model.input.shape, tf.float32)
-    traced = tf.function(lambda batch: model(batch, training=False)).get_concrete_function(signature)
-    frozen = convert_variables_to_constants_v2(traced)
-    return lambda batch: [answer.numpy() for answer in frozen(tf.constant(batch))]
+    frozen = tf.function(answer, autograph=False).get_concrete_function(signature)
+    return lambda batch: [each.numpy() for each in frozen(tf.constant(batch))]
 
 
 def _freeze_by_copy(model: keras.Model) -> Callable[[np.ndarray], list[np.ndarray]]:
