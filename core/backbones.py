@@ -377,7 +377,7 @@ def _freeze_tensorflow(model: keras.Model) -> Callable[[np.ndarray], list[np.nda
 
     def answer(batch: tf.Tensor) -> list[tf.Tensor]:
         with keras.StatelessScope(state_mapping=[(variable, tf.constant(value)) for variable, value in values]):
-            return model(batch, training=False)
+            return tf.nest.flatten(model(batch, training=False))  # one output comes without a list around it
 
     signature = tf.TensorSpec(model.input.shape, tf.float32)
     frozen = tf.function(answer, autograph=False).get_concrete_function(signature)

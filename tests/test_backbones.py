@@ -163,6 +163,7 @@ def test_frozen_graph_answers_as_the_model_and_leaves_it_alone(models, films):
     model.get_layer("logit").set_weights([np.zeros((64, 1)), np.array([5.0])])
     assert answer(model, films)["logit"] == pytest.approx(5.0)
     np.testing.assert_array_equal(run(films)["logit"], answers["logit"])
+    np.testing.assert_array_equal(freeze(model, ("location",))(films)["location"], answers["location"])
     with pytest.raises(CheckpointError, match="output named verdict"):
         freeze(model, ("verdict",))
 
