@@ -1,6 +1,7 @@
 """What a dataset is made of and what its splits share, checked against folders made by hand with known counts."""
 
 import io
+import math
 import shutil
 
 import cv2
@@ -8,7 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from core.datasets import index_dataset
+from core.datasets import index_dataset, overlap
 from core.datasets.composition import (
     FILMS_PER_STUDY,
     count_splits,
@@ -21,12 +22,16 @@ from core.datasets.composition import (
     size_rows,
 )
 from core.datasets.overlap import (
+    ALIKE,
     copies_sentence,
+    find_alike,
     find_copies,
     find_overlap,
     list_same_size,
     overlap_sentence,
+    sketch_film,
 )
+from core.phantoms import simulate_study
 from core.values import Study
 from tests.films import dicom_film, jpeg_film, stored_limb
 
@@ -210,20 +215,20 @@ def test_sizes_are_counted_by_label(tmp_path):
 
 
 def test_no_patient_in_two_splits_is_said_first(folder):
-    overlap = find_overlap(index_dataset(folder))
-    assert overlap.shared == ()
-    assert overlap_sentence(overlap) == "No patient is in two splits."
+    found = find_overlap(index_dataset(folder))
+    assert found.shared == ()
+    assert overlap_sentence(found) == "No patient is in two splits."
 
 
 def test_patients_in_two_splits_are_named_with_what_follows(folder):
     mura(folder, ("valid", 1, 2, "negative", 1), ("valid", 2, 9, "negative", 1), ("test", 4, 1, "negative", 1))
-    overlap = find_overlap(index_dataset(folder))
-    first, second = overlap.shared
+    found = find_overlap(index_dataset(folder))
+    first, second = found.shared
     assert (first.first, first.second, first.patients) == ("train", "valid", ("patient00001", "patient00002"))
     assert first.studies == 1, "study 2 of patient 1; study 9 is in valid alone"
     assert (second.first, second.second, second.patients) == ("valid", "test", ("patient00004",))
-    assert overlap.patients == ("patient00001", "patient00002", "patient00004")
-    assert overlap_sentence(overlap) == (
+    assert found.patients == ("patient00001", "patient00002", "patient00004")
+    assert overlap_sentence(found) == (
         "2 patients are in both train and valid and 1 patient is in both valid and test: figures measured on valid and "
         "test are too good."
     )
@@ -276,3 +281,59 @@ def test_files_of_one_size_that_differ_late_are_not_the_same(tmp_path):
     (group,) = find_copies(index).groups
     assert {path.name for path in group} == {"a.png", "c.png"}
     assert "none of them in two splits" in copies_sentence(find_copies(index))
+
+
+# --- the same picture in another file ---------------------------------------------------------------------------------
+
+
+def in_other_forms(pixels):
+    """The same picture as other people would have stored it."""
+    grey = np.rint(255 * pixels).astype(np.uint8)
+    jpeg = cv2.imdecode(cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], cv2.IMREAD_GRAYSCALE)
+    yield "jpeg", jpeg / np.float32(255)
+    yield "half the size", cv2.resize(pixels, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    yield "twice as high", cv2.resize(pixels, None, fx=1, fy=2)
+    yield "brighter", (0.3 + 0.7 * pixels).astype(np.float32)
+    yield "gamma", pixels**1.4
+
+
+def test_a_sketch_knows_a_picture_in_any_form_and_no_other():
+    films = [film.pixels for seed in range(6) for film in simulate_study(seed, size=200)]
+    sketches = np.stack([sketch_film(pixels) for pixels in films])
+    alike = sketches @ sketches.T
+    np.testing.assert_allclose(np.diag(alike), 1, atol=1e-5)
+    assert alike[~np.eye(len(films), dtype=bool)].max() < ALIKE - 0.05
+    for pixels, own in zip(films, sketches, strict=True):
+        for form, other in in_other_forms(pixels):
+            assert own @ sketch_film(other) > ALIKE, form
+        assert own @ sketch_film(np.ascontiguousarray(pixels[:, ::-1])) < ALIKE
+    assert not sketch_film(np.full((50, 60), 0.7, np.float32)).any()
+
+
+def test_the_same_pictures_are_found_in_whatever_file(folder, monkeypatch):
+    monkeypatch.setattr(overlap, "_ROWS_AT_ONCE", 3)
+    index = index_dataset(folder)
+    train = [path for study in index.splits["train"] for path in study.paths]
+    valid = [path for study in index.splits["valid"] for path in study.paths]
+    unread = valid[-1]
+    rng = np.random.default_rng(0)
+    sketches = {path: sketch_film(rng.random((40, 40)).astype(np.float32)) for path in index.paths if path != unread}
+    none = find_alike(index, sketches)
+    assert (none.films, none.groups) == (len(index.paths) - 1, ())
+    assert copies_sentence(none) == f"No two of the {none.films} films that were read show the same picture."
+    # b is nearly a, and c nearly b, but a and c alone are not alike enough: still one picture.
+    a = sketches[train[0]]
+    aside = sketches[train[1]] - (sketches[train[1]] @ a) * a
+    aside /= np.linalg.norm(aside)
+    for path, turn in ((train[2], 0.3), (valid[0], 0.6)):
+        sketches[path] = (math.cos(turn) * a + math.sin(turn) * aside).astype(np.float32)
+    sketches[train[1]] = sketch_film(np.zeros((40, 40), np.float32))
+    sketches[train[3]] = sketches[train[1]]
+    found = find_alike(index, sketches)
+    assert [set(group) for group in found.groups] == [{train[0], train[2], valid[0]}]
+    assert found.between == (("train", "valid", 1),)
+    assert copies_sentence(found).startswith(
+        "1 film is in both train and valid, whatever their file, size and brightness: figures measured on valid are"
+    )
+    assert copies_sentence(found).endswith(f" {none.films} films were read and compared.")
+    assert find_alike(index, {}).groups == ()

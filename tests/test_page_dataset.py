@@ -138,6 +138,21 @@ def test_what_two_splits_share_is_said_first(app, sized):
     assert table(app, "patient", "splits")["patient"].tolist() == [source.parent.parent.name]
 
 
+def test_a_picture_in_two_splits_is_found_whatever_its_file(app, tmp_path):
+    root = write_films(tmp_path / "again", ((64, 64), (64, 64)))
+    source = next((root / "train").rglob("image1.png"))
+    other = next((root / "valid").rglob("image1.png"))
+    grey = cv2.imread(str(source), cv2.IMREAD_GRAYSCALE)
+    cv2.imwrite(str(other), cv2.resize(grey, None, fx=3, fy=2, interpolation=cv2.INTER_LINEAR) // 2 + 90)
+    look(app, root)
+    assert "its splits overlap" not in answer(app)
+    app.button(key="measure-pixels").click().run()
+    told = answer(app)
+    assert "its splits overlap" in told
+    assert "1 film is in both train and valid, whatever their file, size and brightness" in told
+    assert set(table(app, "copy", "film")["film"]) == {str(path.relative_to(root)) for path in (source, other)}
+
+
 def test_large_files_are_compared_only_on_a_button(app, sized, monkeypatch):
     monkeypatch.setattr(composition, "COPIES_AT_ONCE_BYTES", -1)
     look(app, sized)

@@ -39,6 +39,7 @@ from core.evaluate.shortcuts import (
 from core.values import Interval, Radiograph, Scores, Study
 
 RESAMPLES = 100
+SKETCH = np.zeros(1024, np.float32)
 
 
 def studies_of(labels, films=1, per_patient=2):
@@ -103,7 +104,7 @@ def test_the_thumbnail_baseline_is_scikit_learns_cross_validation_by_patient():
     studies = studies_of(LABELS)
     pixels = rng.normal(size=(120, 448)).astype(np.float32)
     pixels[:, :6] += 0.5 * LABELS[:, None]
-    looks = {study.paths[0]: FilmLook(0.5, row) for study, row in zip(studies, pixels, strict=True)}
+    looks = {study.paths[0]: FilmLook(0.5, row, SKETCH) for study, row in zip(studies, pixels, strict=True)}
     found = by_name(measure_from_pixels(studies, looks, seed=4, resamples=RESAMPLES))[THUMBNAIL]
     expected = cross_val_predict(
         make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000)),
@@ -123,7 +124,7 @@ def test_what_tells_patients_apart_does_not_tell_labels():
     labels = np.repeat(np.random.default_rng(5).permutation([0] * 12 + [1] * 12), 10)
     studies = studies_of(labels, per_patient=10)
     own = np.eye(24, 448, dtype=np.float32)
-    looks = {study.paths[0]: FilmLook(0.5, own[n // 10]) for n, study in enumerate(studies)}
+    looks = {study.paths[0]: FilmLook(0.5, own[n // 10], SKETCH) for n, study in enumerate(studies)}
     found = by_name(measure_from_pixels(studies, looks, resamples=RESAMPLES))[THUMBNAIL]
     assert found.auc.value < 0.7, "learned by heart, it would be 1"
 
@@ -144,7 +145,7 @@ def test_brightness_is_the_mean_of_a_studys_films_and_unread_films_are_left_out(
     blank = np.zeros(448, np.float32)
     looks = {}
     for study in studies:
-        looks[study.paths[0]] = FilmLook(0.2 + 0.6 * study.label, blank)
+        looks[study.paths[0]] = FilmLook(0.2 + 0.6 * study.label, blank, SKETCH)
         looks[study.paths[1]] = None
     looks[studies[0].paths[0]] = None
     found = by_name(measure_from_pixels(studies, looks, resamples=RESAMPLES))
@@ -274,6 +275,8 @@ def test_overlap_copies_and_one_class_are_warnings_whatever_the_baselines():
     copied = CopiedFilms(250, (("a", "b"),), (("train", "valid", 1),))
     assert judge(COUNTS, APART, copied, fine).level == "warning"
     assert judge(COUNTS, APART, CopiedFilms(250, (("a", "b"),)), fine).level == "sound", "twice in one split"
+    assert judge(COUNTS, APART, NO_COPIES, fine, alike=copied).level == "warning"
+    assert judge(COUNTS, APART, NO_COPIES, fine, alike=CopiedFilms(250, (("a", "b"),))).level == "sound"
     one = judge(replace(COUNTS, positive_studies=100), APART, NO_COPIES, fine)
     assert (one.level, one.headline) == ("warning", "This dataset proves nothing: all of its studies are positive")
     few = judge(COUNTS, APART, NO_COPIES, reached(size=(math.nan, math.nan, math.nan)))

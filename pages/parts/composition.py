@@ -24,7 +24,14 @@ from core.datasets.composition import (
     read_sizes,
     size_rows,
 )
-from core.datasets.overlap import copies_sentence, find_copies, find_overlap, list_same_size, overlap_sentence
+from core.datasets.overlap import (
+    CopiedFilms,
+    copies_sentence,
+    find_copies,
+    find_overlap,
+    list_same_size,
+    overlap_sentence,
+)
 from core.errors import DatasetError, RadiographError
 from core.evaluate import read_film
 from core.figures import CountRow, counts_figure, sizes_figure, thumbnail_bytes
@@ -35,6 +42,7 @@ from pages.parts.lighttable import MOST_LISTED, Table, first_up, show_progress
 SIZES_AT_ONCE = 5000
 """Films whose headers are read without being asked."""
 COPIES_AT_ONCE_BYTES = 256 * 2**20
+COPIES_SHOWN = 6
 """Files of one size are compared without being asked where they are no more than this together."""
 THUMBNAILS = 8
 """Films of each label that are shown."""
@@ -198,18 +206,27 @@ def _show_copies(table: Table, index: DatasetIndex) -> None:
         tell = show_progress(place, len(candidates), "Comparing files")
         table.made["copies"] = find_copies(index, candidates, tell)
         place.empty()
-    copies = table.made["copies"]
+    show_copies(index, table.made["copies"], "copies")
+
+
+def show_copies(index: DatasetIndex, copies: CopiedFilms, key: str) -> None:
+    """Say which films are there more than once, and show the first of them beside each other."""
     (st.error if copies.between else st.warning if copies.groups else st.success)(
         copies_sentence(copies, index.patients_known)
     )
-    if copies.groups:
-        with st.expander("Which files"):
-            rows = [
-                {"copy": number, "film": index.name_of(path)}
-                for number, group in enumerate(copies.groups[:MOST_LISTED], 1)
-                for path in group
-            ]
-            st.dataframe(pd.DataFrame(rows), hide_index=True, key="copies")
+    if not copies.groups:
+        return
+    with st.expander("Which films"):
+        study_of = {path: study for study in index.studies for path in study.paths}
+        for group in copies.groups[:COPIES_SHOWN]:
+            tiles = [_thumbnail(index, study_of[path], path) for path in group[:COPIES_SHOWN]]
+            st.html(f'<div style="display:flex;flex-wrap:wrap;align-items:flex-end;gap:.6rem">{"".join(tiles)}</div>')
+        rows = [
+            {"copy": number, "film": index.name_of(path)}
+            for number, group in enumerate(copies.groups[:MOST_LISTED], 1)
+            for path in group
+        ]
+        st.dataframe(pd.DataFrame(rows), hide_index=True, key=key)
 
 
 def show_thumbnails(table: Table, index: DatasetIndex, words: tuple[str, str]) -> None:

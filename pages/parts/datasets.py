@@ -100,14 +100,15 @@ def _choose_place() -> str | None:
 
 def _show_answer(table: Table, index: DatasetIndex, shortcuts: Sequence[Shortcut]) -> None:
     overlap = table.once("overlap", lambda: find_overlap(index))
-    copies = table.made.get("copies")
+    copies, alike = table.made.get("copies"), table.made.get("alike")
     counts = count_studies(index.studies, index.film_labels)
-    verdict = judge(counts, overlap, copies, shortcuts, index.origin)
+    verdict = judge(counts, overlap, copies, shortcuts, index.origin, alike)
     lines = []
     if overlap.shared or (overlap.patients_known and len(overlap.splits) > 1):
         lines.append(overlap_sentence(overlap))
-    if copies and copies.groups:
-        lines.append(copies_sentence(copies, index.patients_known))
+    for found in (copies, alike):
+        if found and found.groups:
+            lines.append(copies_sentence(found, index.patients_known))
     told = "".join(f"<p>{html.escape(line)}</p>" for line in (*lines, *verdict.sentences))
     st.html(
         f'<div class="answer" style="--tone:{_TONES[verdict.level]}"><h2>{html.escape(verdict.headline)}</h2>{told}'

@@ -12,6 +12,7 @@ import streamlit as st
 from core.checkpoints import CHECKPOINTS, list_checkpoints
 from core.datasets import DatasetIndex
 from core.datasets.composition import draw_sample
+from core.datasets.overlap import find_alike
 from core.errors import RadiographError, ScaphoidError
 from core.evaluate import read_film
 from core.evaluate.shortcuts import (
@@ -33,6 +34,7 @@ from core.measured import number_words
 from core.results import model_names
 from core.train import jobs
 from core.train.films import WRIST, WRISTS_ALONE
+from pages.parts.composition import show_copies
 from pages.parts.curves import colours_of_all, show_figure, show_numbers
 from pages.parts.folders import folder_at
 from pages.parts.lighttable import Table, open_table, show_progress
@@ -107,9 +109,13 @@ def _measure_pixels(table: Table, index: DatasetIndex) -> tuple[Shortcut, ...]:
         which = f"all {total:,} films" if read == total else f"{read:,} of {total:,} films, drawn at random by patient"
         more = f"; {unread:,} of them could not be read" if unread else ""
         st.caption(f"Brightness and thumbnail were measured on {which}{more}.")
+        show_copies(index, table.made["alike"], "alike")
     else:
         names = " and ".join(SHORTCUTS[name] for name in FROM_PIXELS)
-        st.caption(f"Not measured yet: {names}. They take decoding films.")
+        st.caption(
+            f"Not measured yet: {names}. They take decoding films, which also tells whether one is there twice in "
+            "another file."
+        )
     return slow
 
 
@@ -127,6 +133,7 @@ def _read_and_measure(table: Table, index: DatasetIndex, most: int, place: Any) 
         tell(done)
     place.progress(1.0, text="Measuring")
     found = measure_from_pixels(studies, looks)
+    table.made["alike"] = find_alike(index, {path: looks[path].sketch for path in paths if looks[path] is not None})
     return found, len(paths), sum(looks[path] is None for path in paths)
 
 
