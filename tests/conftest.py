@@ -1,9 +1,11 @@
 """In which order the tests are dealt out, to how many workers, and what they must not leave behind."""
 
+import functools
 import os
 import sys
 
 import pytest
+from streamlit.components.v2 import manifest_scanner
 
 # The slowest files, slowest first: begun last, one of them would run on alone when all others are done.
 SLOW = (
@@ -29,6 +31,15 @@ def pytest_xdist_auto_num_workers(config):
 def pytest_collection_modifyitems(items):
     """Put the slow files first; within a file the order stays."""
     items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _components_are_looked_for_once():
+    """Every AppTest reads the metadata of all installed packages, for half a second; they do not change meanwhile."""
+    with pytest.MonkeyPatch.context() as patch:
+        scan = functools.cache(manifest_scanner.scan_component_manifests)
+        patch.setattr(manifest_scanner, "scan_component_manifests", scan)
+        yield
 
 
 @pytest.fixture(autouse=True)

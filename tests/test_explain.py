@@ -226,8 +226,9 @@ def test_agrees_with_tf_keras_vis_on_every_classic_backbone(classic):
 
     options = {"penultimate_layer": layer, "seek_penultimate_conv_layer": False, "normalize_cam": False}
     compared = 0
-    # What the sign does is the same for every backbone, and each target is a graph of its own to build.
-    targets = (("for", 1), ("against", -1)) if classifier.model.name == "resnet50" else (("for", 1),)
+    # What the sign does, and to go on down to the film, is the same for every backbone; each takes a graph to build.
+    thorough = classifier.model.name == "resnet50"
+    targets = (("for", 1), ("against", -1)) if thorough else (("for", 1),)
     for target, sign in targets:
         theirs = Gradcam(view)(lambda logit, sign=sign: sign * logit, square, **options)[0]
         ours = explain(classifier, film, target=target)
@@ -236,6 +237,8 @@ def test_agrees_with_tf_keras_vis_on_every_classic_backbone(classic):
             assert correlation(ours.heatmap, theirs) >= 0.999, target
             compared += 1
     assert compared
+    if not thorough:
+        return
 
     samples, noise = 2, 0.15
     deviates = np.random.default_rng(7).standard_normal((samples, *film.pixels.shape))
