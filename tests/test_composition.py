@@ -286,6 +286,9 @@ def test_files_of_one_size_that_differ_late_are_not_the_same(tmp_path):
 # --- the same picture in another file ---------------------------------------------------------------------------------
 
 
+NOT_SOUGHT = "Copies that were cut, turned or mirrored are not looked for."
+
+
 def in_other_forms(pixels):
     """The same picture as other people would have stored it."""
     grey = np.rint(255 * pixels).astype(np.uint8)
@@ -320,7 +323,9 @@ def test_the_same_pictures_are_found_in_whatever_file(folder, monkeypatch):
     sketches = {path: sketch_film(rng.random((40, 40)).astype(np.float32)) for path in index.paths if path != unread}
     none = find_alike(index, sketches)
     assert (none.films, none.groups) == (len(index.paths) - 1, ())
-    assert copies_sentence(none) == f"No two of the {none.films} films that were read show the same picture."
+    assert (
+        copies_sentence(none) == f"No two of the {none.films} films that were read show the same picture. {NOT_SOUGHT}"
+    )
     # b is nearly a, and c nearly b, but a and c alone are not alike enough: still one picture.
     a = sketches[train[0]]
     aside = sketches[train[1]] - (sketches[train[1]] @ a) * a
@@ -333,7 +338,7 @@ def test_the_same_pictures_are_found_in_whatever_file(folder, monkeypatch):
     assert [set(group) for group in found.groups] == [{train[0], train[2], valid[0]}]
     assert found.between == (("train", "valid", 1),)
     assert copies_sentence(found).startswith(
-        "1 film is in both train and valid, whatever their file, size and brightness: figures measured on valid are"
+        "1 film is in both train and valid, the same picture in one file or another: figures measured on valid are"
     )
-    assert copies_sentence(found).endswith(f" {none.films} films were read and compared.")
+    assert copies_sentence(found).endswith(f" {none.films} films were read and compared. {NOT_SOUGHT}")
     assert find_alike(index, {}).groups == ()

@@ -149,7 +149,7 @@ def test_a_picture_in_two_splits_is_found_whatever_its_file(app, tmp_path):
     app.button(key="measure-pixels").click().run()
     told = answer(app)
     assert "its splits overlap" in told
-    assert "1 film is in both train and valid, whatever their file, size and brightness" in told
+    assert "1 film is in both train and valid, the same picture in one file or another" in told
     assert set(table(app, "copy", "film")["film"]) == {str(path.relative_to(root)) for path in (source, other)}
 
 

@@ -17,12 +17,13 @@ from core.datasets.index import DatasetIndex
 from core.values import Study
 
 ALIKE = 0.95
-"""Sketches that correlate at least so well are of one picture."""
+"""Sketches that correlate at least so well are taken to be of one picture."""
 
 _START_BYTES = 65536
 _SKETCH_SIDE = 32
 _SKETCH_BLUR = 2.0
 _ROWS_AT_ONCE = 512
+_NOT_SOUGHT = "Copies that were cut, turned or mirrored are not looked for."
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,8 +209,8 @@ def sketch_film(pixels: np.ndarray) -> np.ndarray:
 
     Over 119 films of a public collection the sketches of each film and of itself as a JPEG of quality 40, at half the
     size, or with its grey values raised to the power 1.4 correlate with 0.966 and more; those of two different films
-    with 0.85 and less, also among 600 simulated ones with several of each patient. A film cut by 2% at each edge is
-    not recognised.
+    with 0.852 and less, also among 600 simulated ones with several of each patient. A film that was cut by 2% at each
+    edge, turned or mirrored is not recognised.
 
     Parameters
     ----------
@@ -261,9 +262,6 @@ def find_alike(index: DatasetIndex, sketches: Mapping[Path, np.ndarray]) -> Copi
     return replace(_describe_copies(index, alike), films=len(paths), by_picture=True)
 
 
-# --- in words --------------------------------------------------------------------------------------------------------
-
-
 def _describe_copies(index: DatasetIndex, groups: tuple[tuple[Path, ...], ...]) -> CopiedFilms:
     place = {
         path: (name, study.patient_id) for name, studies in index.splits.items() for study in studies
@@ -280,12 +278,15 @@ def _describe_copies(index: DatasetIndex, groups: tuple[tuple[Path, ...], ...]) 
     )
 
 
+# --- in words --------------------------------------------------------------------------------------------------------
+
+
 def copies_sentence(copies: CopiedFilms, patients_known: bool = True) -> str:
     """Say first whether films of two splits are the same, and then what follows from it."""
-    how = "whatever their file, size and brightness" if copies.by_picture else "byte for byte"
+    how = "the same picture in one file or another" if copies.by_picture else "byte for byte"
     if not copies.groups:
         if copies.by_picture:
-            return f"No two of the {copies.films:,} films that were read show the same picture."
+            return f"No two of the {copies.films:,} films that were read show the same picture. {_NOT_SOUGHT}"
         return f"No two of the {copies.films:,} films are the same file."
     if copies.between:
         told = [f"{_films(count)} in both {first} and {second}" for first, second, count in copies.between]
@@ -302,7 +303,7 @@ def copies_sentence(copies: CopiedFilms, patients_known: bool = True) -> str:
     if copies.other_patient and patients_known:
         sentence += f" {copies.other_patient:,} of them {_verb(copies.other_patient)} said to be of several patients."
     if copies.by_picture:
-        sentence += f" {copies.films:,} films were read and compared."
+        sentence += f" {copies.films:,} films were read and compared. {_NOT_SOUGHT}"
     return sentence
 
 

@@ -42,8 +42,9 @@ from pages.parts.lighttable import MOST_LISTED, Table, first_up, show_progress
 SIZES_AT_ONCE = 5000
 """Films whose headers are read without being asked."""
 COPIES_AT_ONCE_BYTES = 256 * 2**20
-COPIES_SHOWN = 6
 """Files of one size are compared without being asked where they are no more than this together."""
+COPIES_SHOWN = 6
+"""Groups of films that are the same, and films of each, that are shown as pictures."""
 THUMBNAILS = 8
 """Films of each label that are shown."""
 THUMBNAIL_PIXELS = 300
@@ -206,20 +207,19 @@ def _show_copies(table: Table, index: DatasetIndex) -> None:
         tell = show_progress(place, len(candidates), "Comparing files")
         table.made["copies"] = find_copies(index, candidates, tell)
         place.empty()
-    show_copies(index, table.made["copies"], "copies")
+    show_copies(table, index, "copies")
 
 
-def show_copies(index: DatasetIndex, copies: CopiedFilms, key: str) -> None:
-    """Say which films are there more than once, and show the first of them beside each other."""
+def show_copies(table: Table, index: DatasetIndex, key: str) -> None:
+    """Say which films are there more than once, by what the table holds as `key`, and show the first of them."""
+    copies: CopiedFilms = table.made[key]
     (st.error if copies.between else st.warning if copies.groups else st.success)(
         copies_sentence(copies, index.patients_known)
     )
     if not copies.groups:
         return
     with st.expander("Which films"):
-        study_of = {path: study for study in index.studies for path in study.paths}
-        for group in copies.groups[:COPIES_SHOWN]:
-            tiles = [_thumbnail(index, study_of[path], path) for path in group[:COPIES_SHOWN]]
+        for tiles in table.once(("tiles", copies), lambda: _copies_as_tiles(index, copies)):
             st.html(f'<div style="display:flex;flex-wrap:wrap;align-items:flex-end;gap:.6rem">{"".join(tiles)}</div>')
         rows = [
             {"copy": number, "film": index.name_of(path)}
@@ -227,6 +227,14 @@ def show_copies(index: DatasetIndex, copies: CopiedFilms, key: str) -> None:
             for path in group
         ]
         st.dataframe(pd.DataFrame(rows), hide_index=True, key=key)
+
+
+def _copies_as_tiles(index: DatasetIndex, copies: CopiedFilms) -> list[list[str]]:
+    study_of = {path: study for study in index.studies for path in study.paths}
+    return [
+        [_thumbnail(index, study_of[path], path) for path in group[:COPIES_SHOWN]]
+        for group in copies.groups[:COPIES_SHOWN]
+    ]
 
 
 def show_thumbnails(table: Table, index: DatasetIndex, words: tuple[str, str]) -> None:
