@@ -196,6 +196,32 @@ def time_scorecam(subject: Subject, repeat: int) -> Row:
     return _row("Score-CAM, all channels", times, "tf-keras-vis", repeat, subject)
 
 
+def time_quick_scorecam(subject: Subject, repeat: int) -> Row:
+    """Time the quick Score-CAM beside our own over all channels; takes a minute or more."""
+    times = measure(
+        lambda: _explain(subject, "quickscorecam"),
+        lambda: _explain(subject, "scorecam"),
+        repeat,
+        rival_repeat=1,
+        warm=False,
+    )
+    return _row("Quick Score-CAM", times, "Score-CAM over all channels", repeat, subject)
+
+
+def time_layercam(subject: Subject, repeat: int) -> Row:
+    """Time LayerCAM of three depths beside the library's, one depth after the other."""
+    from tf_keras_vis.layercam import Layercam
+
+    layercam, layers = Layercam(_logit_model(subject)), _fused_layers(subject)
+
+    def rival() -> None:
+        for layer in layers:
+            layercam(_score, subject.square, penultimate_layer=layer, seek_penultimate_conv_layer=False)
+
+    times = measure(lambda: _explain(subject, "layercam", layers=layers), rival, repeat)
+    return _row("LayerCAM, three depths", times, "tf-keras-vis", repeat, subject)
+
+
 def time_training(subject: Subject, repeat: int) -> Row:
     """Time one step of training a DenseNet169 with random weights, whatever the checkpoint; takes minutes."""
     import keras
@@ -283,15 +309,17 @@ ROWS: Mapping[str, Callable[[Subject, int], Row]] = MappingProxyType(
         "predict": time_predict,
         "film": time_film,
         "gradcam": time_gradcam,
+        "layercam": time_layercam,
         "smoothgrad": time_smoothgrad,
         "scorecam": time_scorecam,
+        "quickscorecam": time_quick_scorecam,
         "metrics": time_metrics,
         "threshold": time_threshold,
         "threshold-large": time_threshold_large,
         "train": time_training,
     }
 )
-SLOW_ROWS = ("scorecam", "threshold-large", "train")
+SLOW_ROWS = ("scorecam", "quickscorecam", "threshold-large", "train")
 
 
 def _row(name: str, times: tuple[float, float], rival_name: str, n: int, subject: Subject) -> Row:
@@ -303,6 +331,12 @@ def _explain(subject: Subject, method: str, **settings: Any) -> None:
     from core.explain import explain
 
     explain(subject.classifier, subject.radiograph, method=method, region=subject.region, **settings)
+
+
+def _fused_layers(subject: Subject) -> tuple[str, ...]:
+    from core.backbones import find_backbone
+
+    return find_backbone(subject.classifier.checkpoint.backbone).stages[:3]
 
 
 def _score(logit: Any) -> Any:

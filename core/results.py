@@ -131,7 +131,13 @@ def evidence_sentence(explanation: Explanation, card: Checkpoint) -> tuple[str, 
         return f"No positive evidence: nothing on the film speaks {explanation.target} {label} to this method.", False
     if not METHODS[explanation.method].evidence:
         return "This method draws a map on every film, also where there is nothing. A hint, not a proof.", True
-    usual = (card.data.get("peaks") or {}).get(explanation.method)
+    peaks = card.data.get("peaks") or {}
+    usual = peaks.get(explanation.method)
+    if peaks and not usual and explanation.target == "for":
+        return (
+            f"How strong this method's maps are on films without a {label} was not measured for this model, so this "
+            "one may be no stronger. A hint, not a proof."
+        ), True
     if usual and explanation.target == "for":
         seen = f"on 9 in 10 {usual.get('films', 'films')} without a {label} (n={usual['n']})"
         if explanation.peak <= usual["value"]:

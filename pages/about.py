@@ -9,7 +9,7 @@ from core.figures import scores_figure
 from core.results import held_out_scores, operating_point_rows, result_rows
 from pages.parts.frame import open_page
 
-open_page("About this model")
+open_page("About")
 entries = list_checkpoints(CHECKPOINTS)
 usable = {entry.id: entry.checkpoint for entry in entries if entry.checkpoint}
 for entry in entries:

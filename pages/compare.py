@@ -10,7 +10,7 @@ from pages.parts.curves import colours_of_all, show_legend
 from pages.parts.frame import open_page
 from pages.parts.scored import SPLIT_NAMES, measure_chosen, splits_of, take_uploads, upload_key
 
-open_page("Compare models")
+open_page("Compare")
 entries = list_checkpoints(CHECKPOINTS)
 for entry in entries:
     if entry.reason:

@@ -260,6 +260,8 @@ def test_the_reader_can_show_where_the_wrist_is(page):
     page.mouse.down()
     page.mouse.move(x + 60, y, steps=4)
     page.mouse.up()
+    # The answer changes with the square: until then the page may be settled because it has not begun to read again.
+    page.wait_for_function("first => document.querySelector('.answer')?.innerText !== first", arg=first)
     settled(page)
     with page.expect_download() as download:
         page.get_by_role("button", name="Download the result (JSON)").click()

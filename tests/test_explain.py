@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from dataclasses import replace
 from unittest import mock
 
 import cv2
@@ -12,12 +13,33 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.ndimage import zoom
 
+from core.backbones import BACKBONES
 from core.errors import ExplanationError
 from core.explain import METHODS, available_methods, canonical_method, explain
-from core.explain.heatmaps import channel_masks, grad_cam, scaled, score_cam, smooth_grad, upsample
+from core.explain.heatmaps import (
+    channel_masks,
+    fuse_maps,
+    grad_cam,
+    group_channels,
+    layer_cam,
+    scaled,
+    score_cam,
+    smooth_grad,
+    upsample,
+)
 from core.explain.passes import passes_of
 from core.radiographs import fit_square
 from core.values import Checkpoint, Radiograph, WristRegion
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _stand_in_backbone():
+    """Let what knows a backbone's layers know those of the stand-ins too."""
+    layers = {"early_layers": ("early", "early"), "location_layer": "features", "feature_layer": "features"}
+    with pytest.MonkeyPatch.context() as patch:
+        known = {**BACKBONES, "none": replace(BACKBONES["resnet50"], name="none", **layers)}
+        patch.setattr("core.backbones.BACKBONES", known)
+        yield
 
 
 class StandIn:
@@ -50,7 +72,7 @@ def small_classifier(seed=0, size=32, bias=0.0, location_head=False):
 
     keras.utils.set_random_seed(seed)
     film = keras.Input((size, size, 1))
-    x = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(film)
+    x = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu", name="early")(film)
     x = layers.Conv2D(12, 3, strides=2, padding="same", activation="relu", name="features")(x)
     hidden = layers.Dense(16, activation="relu", name="hidden")(layers.GlobalAveragePooling2D()(x))
     logit = layers.Dense(1, bias_initializer=keras.initializers.Constant(bias), name="logit")(hidden)
@@ -67,7 +89,7 @@ def brightness_classifier(size=64):
 
     film = keras.Input((size, size, 1))
     ones = {"kernel_initializer": "ones"}
-    x = layers.AveragePooling2D(4, name="features")(film)
+    x = layers.AveragePooling2D(4, name="features")(layers.AveragePooling2D(1, name="early")(film))
     logit = layers.Dense(1, name="logit", **ones)(layers.GlobalAveragePooling2D()(x))
     location = layers.Conv2D(1, 1, name="location", bias_initializer=keras.initializers.Constant(-3), **ones)(x)
     outputs = {"logit": logit, "probability": layers.Activation("sigmoid")(logit), "location": location}
@@ -110,6 +132,40 @@ def test_score_cam_of_a_hand_worked_map():
     features = np.stack([first, second], axis=-1)
     np.testing.assert_allclose(score_cam(features, np.log([1.0, 3.0])), expected)
     np.testing.assert_allclose(score_cam(features, np.log([1.0, 3.0]) + 500), expected)  # as from any baseline
+
+
+def test_layer_cam_of_a_hand_worked_map():
+    features, gradients = np.zeros((2, 2, 2)), np.zeros((2, 2, 2))
+    features[..., 0] = [[1, 2], [3, 4]]
+    gradients[..., 0] = [[1, -1], [0.5, 2]]  # 1, 0, 1.5, 8: where it is negative the channel does not count
+    features[..., 1] = [[-5, 1], [-1, 0]]
+    gradients[..., 1] = [[1, 3], [0.5, 9]]  # -5, 3, -0.5, 0
+    np.testing.assert_allclose(layer_cam(features, gradients), [[0, 3], [1, 8]])  # -4 is cut
+
+
+def test_fused_maps_of_hand_worked_ones():
+    np.testing.assert_allclose(fuse_maps([np.full((4, 4), 4.0), np.full((2, 2), 9.0)], 8, 1.0), np.full((8, 8), 6))
+    coarse, fine = np.zeros((2, 2)), np.zeros((8, 8))
+    coarse[1, 0] = 1.0
+    fine[6, 1] = fine[1, 6] = 1.0  # once where the coarse map is high, once where it is not
+    fused = fuse_maps([coarse, fine], 8, 0.5)
+    assert np.unravel_index(fused.argmax(), fused.shape) == (6, 1)
+    assert fused[:2, 5:].max() < 0.05 * fused.max()
+
+
+maps_of_a_square = arrays(np.float32, (4, 4), elements=st.floats(0, 100, width=32))
+
+
+@settings(deadline=None)
+@given(maps_of_a_square, maps_of_a_square, st.sampled_from([0.25, 4, 100]))
+def test_a_fused_map_lies_between_its_maps_and_keeps_their_unit(first, second, factor):
+    fused = fuse_maps([first, second], 8, 1.0)
+    alone = [fuse_maps([each], 8, 1.0) for each in (first, second)]
+    assert np.all(fused <= np.maximum(*alone) * (1 + 1e-5) + 1e-6)
+    assert np.all(fused >= np.minimum(*alone) * (1 - 1e-5) - 1e-6)
+    np.testing.assert_allclose(
+        fuse_maps([factor * first, factor * second], 8, 1.0), factor * fused, rtol=1e-3, atol=1e-3 * factor
+    )
 
 
 def test_score_cam_without_a_channel_is_empty():
@@ -277,6 +333,38 @@ def test_being_sure_neither_blinds_nor_blinds_out(film, bias):
         assert sure.peak == pytest.approx(calm.peak, rel=1e-3)
 
 
+def test_layer_cam_is_what_a_gradient_tape_gives(small, film):
+    import keras
+    import tensorflow as tf
+
+    model, square = small.model, film.pixels[None, ..., None]
+    maps = []
+    for name in ("early", "features"):
+        view = keras.Model(model.input, [model.get_layer(name).output, model.output["logit"]])
+        with tf.GradientTape() as tape:
+            features, logit = view(square)
+            tape.watch(features)
+            score = _from_layer(model, name, features)
+        assert float(score) == pytest.approx(logit.numpy().item(), abs=1e-5)
+        gradient = tape.gradient(score, features)
+        weighed = tf.nn.relu(tf.reduce_sum(tf.nn.relu(gradient) * features, axis=-1))[0].numpy()
+        maps.append(cv2.GaussianBlur(cv2.resize(weighed, (32, 32)), (0, 0), 32 * 3 / 224))
+    expected = np.sqrt(maps[0] * maps[1])
+    ours = explain(small, film, method="layercam", layers=("early", "features"))
+    assert ours.peak == pytest.approx(expected.max(), rel=1e-4)
+    np.testing.assert_allclose(ours.heatmap, expected / expected.max(), atol=1e-4)
+    assert ours.settings["layers"] == ("early", "features")
+
+
+def _from_layer(model, name, features):
+    """Return the logit that the layers after the one called `name` make of its features."""
+    names = [layer.name for layer in model.layers]
+    answer = features
+    for layer in model.layers[names.index(name) + 1 : names.index("logit") + 1]:
+        answer = layer(answer)
+    return answer[0, 0]
+
+
 # --- Score-CAM ------------------------------------------------------------------------------------------------------
 
 
@@ -311,6 +399,33 @@ def test_score_cam_equals_a_plain_loop(film, target):
     assert ours.peak == pytest.approx(expected.max(), abs=1e-4)
     heat = zoom(expected, 4, order=1)
     np.testing.assert_allclose(ours.heatmap, heat / heat.max(), atol=1e-4)
+
+
+def test_channels_with_one_mask_are_one_group():
+    rng = np.random.default_rng(0)
+    shapes = rng.random((5, 5, 3)).astype(np.float32)
+    kinds = np.array([0, 1, 2, 1, 0, 0, 2, 1])
+    features = shapes[..., kinds] * rng.uniform(0.1, 9, 8) + rng.uniform(-3, 3, 8)  # a mask knows no scale and no level
+    groups, members = group_channels(features.astype(np.float32), 3)
+    assert len({(kind, group) for kind, group in zip(kinds, groups, strict=True)}) == 3
+    assert [groups[member] for member in members] == [0, 1, 2]
+    groups, members = group_channels(features.astype(np.float32), 6)  # more groups than there are masks
+    assert len(members) >= 3
+    assert set(groups) == set(range(len(members)))
+    assert [each.size for each in group_channels(np.zeros((5, 5, 0)), 4)] == [0, 0]
+
+
+def test_quick_score_cam_is_score_cam_where_every_channel_is_a_group(small, film):
+    full = explain(small, film, method="scorecam")
+    told = []
+    quick = explain(small, film, method="quick score-cam", groups=12, progress=lambda *step: told.append(step))
+    assert quick.peak == pytest.approx(full.peak, rel=1e-5)
+    np.testing.assert_allclose(quick.heatmap, full.heatmap, atol=1e-5)
+    assert told[-1][0] == told[-1][1]
+    coarse = explain(small, film, method="quickscorecam", groups=4, progress=lambda *step: told.append(step))
+    assert told[-1] == (4, 4)
+    assert correlation(coarse.heatmap, full.heatmap) > 0.8
+    assert explain(small, film, method="quickscorecam").settings["groups"] == 16
 
 
 def test_score_cam_listens_to_the_head_where_the_library_s_does_not(film):
@@ -370,13 +485,13 @@ def test_the_model_is_untouched(film):
 def test_a_network_whose_weights_are_not_trained_is_explained_too(film):
     classifier, frozen = small_classifier(), small_classifier()
     frozen.model.trainable = False
-    for method in ("gradcam", "smoothgrad"):
+    for method in ("gradcam", "layercam", "smoothgrad"):
         expected = explain(classifier, film, method=method)
         assert expected.peak > 0
         np.testing.assert_array_equal(explain(frozen, film, method=method).heatmap, expected.heatmap)
 
 
-@pytest.mark.parametrize("method", ["gradcam", "gradcampp", "scorecam", "smoothgrad"])
+@pytest.mark.parametrize("method", ["gradcam", "layercam", "gradcampp", "scorecam", "smoothgrad"])
 def test_against_is_for_with_the_head_negated(film, method):
     classifier, negated = small_classifier(), small_classifier()
     head = negated.model.get_layer("logit")
@@ -392,7 +507,7 @@ def test_against_is_for_with_the_head_negated(film, method):
 def test_no_evidence_is_an_empty_map_with_peak_0():
     classifier = brightness_classifier()
     film = film_of(np.full((64, 64), 0.5))
-    for method in ("gradcam", "gradcampp"):
+    for method in ("gradcam", "layercam", "gradcampp"):
         explanation = explain(classifier, film, method=method, target="against")  # brightness speaks only for
         assert explanation.peak == 0
         assert not explanation.heatmap.any()
@@ -403,7 +518,7 @@ def test_no_evidence_is_an_empty_map_with_peak_0():
         assert explanation.peak > 0 or not explanation.heatmap.any()
 
 
-@pytest.mark.parametrize("method", ["gradcam", "gradcampp", "scorecam", "location"])
+@pytest.mark.parametrize("method", ["gradcam", "layercam", "gradcampp", "scorecam", "location"])
 @pytest.mark.parametrize("angle", [0, 90, -30])
 def test_heat_lies_where_the_evidence_is_on_the_film(method, angle):
     pixels = np.zeros((300, 420))
@@ -504,8 +619,10 @@ def test_passes_are_kept_as_long_as_the_classifier(film):
         ("GradCAM Plus Plus", "gradcampp"),
         ("Score-CAM", "scorecam"),
         ("score cam", "scorecam"),
+        ("Quick Score-CAM", "quickscorecam"),
         ("SmoothGrad", "smoothgrad"),
         ("location head", "location"),
+        ("LayerCAM", "layercam"),
     ],
 )
 def test_methods_go_by_the_names_people_write(text, key):
@@ -514,13 +631,22 @@ def test_methods_go_by_the_names_people_write(text, key):
 
 @pytest.mark.parametrize("text", ["", "grad", "lime", "../../etc"])
 def test_an_unknown_method_is_refused_with_the_known_ones(text):
-    with pytest.raises(ExplanationError, match=r"gradcam, scorecam, smoothgrad, gradcampp, location"):
+    with pytest.raises(
+        ExplanationError, match=r"layercam, gradcam, scorecam, quickscorecam, smoothgrad, gradcampp, location"
+    ):
         canonical_method(text)
 
 
 def test_the_location_head_is_offered_only_where_there_is_one(small):
-    assert list(METHODS) == ["gradcam", "scorecam", "smoothgrad", "gradcampp", "location"]
-    assert available_methods(small.checkpoint) == ("gradcam", "scorecam", "smoothgrad", "gradcampp")
+    assert list(METHODS) == ["layercam", "gradcam", "scorecam", "quickscorecam", "smoothgrad", "gradcampp", "location"]
+    assert available_methods(small.checkpoint) == (
+        "layercam",
+        "gradcam",
+        "scorecam",
+        "quickscorecam",
+        "smoothgrad",
+        "gradcampp",
+    )
     assert available_methods(brightness_classifier().checkpoint) == tuple(METHODS)
 
 
@@ -531,7 +657,9 @@ def test_the_location_head_is_offered_only_where_there_is_one(small):
         ({"method": "location"}, "this one has none"),
         ({"layer": "logit"}, "none called 'logit'"),
         ({"method": "gradcam++", "layer": "nowhere"}, "none called 'nowhere'"),
+        ({"method": "layercam", "layers": ("early", "logit")}, "none called 'logit'"),
         ({"samples": 5}, "Grad-CAM has the settings layer"),
+        ({"method": "quickscorecam", "groups": 0}, "number of groups a whole number from 1 to 500"),
         ({"method": "smoothgrad", "samples": 0}, "number of samples a whole number from 1 to 500"),
         ({"method": "smoothgrad", "samples": 2.5}, "'2.5'"),
         ({"method": "smoothgrad", "noise": float("nan")}, "noise a number from 0 to 1"),

@@ -14,8 +14,10 @@ from core.figures import (
     MODEL_COLOURS,
     LearningCurve,
     ProbabilityRow,
+    around_region,
     film_image,
     heat_colours,
+    hits_figure,
     learning_figure,
     model_colours,
     overlay_image,
@@ -25,7 +27,7 @@ from core.figures import (
     without_points,
     zone_limits,
 )
-from core.values import Checkpoint, Interval, OperatingPoint
+from core.values import Checkpoint, Interval, OperatingPoint, WristRegion
 
 
 def card_with(*thresholds):
@@ -167,3 +169,30 @@ def test_no_two_models_share_a_colour_while_there_are_enough(ids):
 
 def test_more_models_than_colours_still_have_one_each():
     assert len(model_colours(f"model-{n}" for n in range(20))) == 20
+
+
+@pytest.mark.parametrize(
+    ("region", "rows", "columns"),
+    [
+        (WristRegion(50, 40, 20), slice(28, 52), slice(38, 62)),  # 10 and a tenth of 20 around the middle
+        (WristRegion(50, 40, 20, angle=90), slice(28, 52), slice(38, 62)),
+        (WristRegion(5, 40, 20), slice(28, 52), slice(0, 17)),
+        (WristRegion(500, 400, 20), slice(None), slice(None)),
+        (None, slice(None), slice(None)),
+    ],
+)
+def test_the_part_around_a_wrist_is_shown(region, rows, columns):
+    picture = np.arange(80 * 100 * 3, dtype=np.int64).reshape(80, 100, 3)
+    np.testing.assert_array_equal(around_region(picture, region, margin=0.1), picture[rows, columns])
+    np.testing.assert_array_equal(around_region(picture[..., 0], region, margin=0.1), picture[rows, columns, 0])
+
+
+def test_hits_are_drawn_with_their_intervals_the_first_on_top():
+    figure = hits_figure([("LayerCAM", Interval(0.8, 0.7, 0.85, 120)), ("Edges", Interval(0.0, 0.0, 0.03, 120))])
+    (drawn,) = figure.data
+    assert list(drawn.x) == [0.8, 0.0]
+    assert list(drawn.y) == ["LayerCAM", "Edges"]
+    assert list(drawn.error_x.array) == pytest.approx([0.05, 0.03])
+    assert list(drawn.error_x.arrayminus) == pytest.approx([0.1, 0.0])
+    assert figure.layout.yaxis.autorange == "reversed"
+    assert [row[2] for row in drawn.customdata] == [120, 120]

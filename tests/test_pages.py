@@ -15,14 +15,20 @@ import numpy as np
 import pytest
 import streamlit as st
 from streamlit.runtime.caching import clear_session_resource_cache
+from streamlit.runtime.scriptrunner import StopException
 from streamlit.testing.v1 import AppTest
 
 from core import checkpoints
 from core.checkpoints import profiles
 from core.evaluate import main as evaluate
+from core.explain import METHODS, available_methods
+from core.explain.comparison import MapRow, rows_text
+from core.explain.localisation import THRESHOLDS
 from core.metrics import read_scores as read_table
 from core.train import jobs
+from core.values import Explanation
 from tests.films import bad_files, dicom_film, png_film
+from tests.test_checks import SOUND
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["streamlit_app.py", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "pages").glob("*.py"))]
@@ -102,10 +108,39 @@ def test_heat_is_off_at_first_and_every_method_can_be_asked_for(app):
     assert not app.selectbox
     app.toggle(key="heat").set_value(True).run()
     options = app.selectbox(key="method").options
-    assert {"Grad-CAM", "Score-CAM", "SmoothGrad"} <= set(options)
+    assert {"LayerCAM", "Grad-CAM", "Quick Score-CAM", "SmoothGrad"} <= set(options)
     app.radio(key="target").set_value("against").run()
     assert not app.exception
     assert not app.error
+
+
+def test_score_cam_is_quick_at_first_and_takes_all_channels_on_request(app, monkeypatch):
+    made, given_up = [], []
+
+    def explain(classifier, film, *, method, target, region, progress):
+        made.append(method)
+        if method == "scorecam" and not given_up:
+            given_up.append(True)
+            raise StopException  # as the next click does to the run that makes the map
+        return Explanation(film.id, classifier.checkpoint.id, method, target, film.pixels, 1.0)
+
+    monkeypatch.setattr("pages.parts.desk.explain", explain)
+    next(button for button in app.button if "displaced" in button.label).click().run()
+    app.toggle(key="heat").set_value(True).run()
+    app.selectbox(key="method").set_value("quickscorecam").run()
+    assert made[-1] == "quickscorecam"
+    app.button(key="all-channels").click().run()
+    assert made[-1] == "scorecam"
+    app.button(key="cancel-channels").click().run()
+    assert not app.exception
+    assert "cancel-channels" not in {button.key for button in app.button}
+    assert made.count("scorecam") == 1
+    app.button(key="all-channels").click().run()
+    assert made.count("scorecam") == 2
+    assert not {"all-channels", "cancel-channels"} & {button.key for button in app.button}
+    app.radio(key="target").set_value("against").run()
+    assert made[-1] == "quickscorecam", "the other side is another map"
+    assert not app.exception
 
 
 def test_closing_the_study_leaves_nothing_on_the_page(app):
@@ -120,7 +155,7 @@ def elsewhere(tmp_path, monkeypatch):
     """Return a folder of checkpoints that the pages use instead of the embedded ones, with a copy of those."""
     folder = tmp_path / "checkpoints"
     shutil.copytree(checkpoints.CHECKPOINTS, folder, ignore=shutil.ignore_patterns(profiles.PROFILES_NAME))
-    for part in ("study", "readers", "trainings", "scored", "comparison", "thresholds"):
+    for part in ("study", "readers", "trainings", "scored", "comparison", "thresholds", "sidebyside"):
         monkeypatch.setattr(f"pages.parts.{part}.CHECKPOINTS", folder)
     monkeypatch.setattr("core.checkpoints.CHECKPOINTS", folder)
     return folder
@@ -184,6 +219,77 @@ def test_each_model_and_their_mean_can_be_read_with(two_models, elsewhere):
     assert not app.exception
     assert app.selectbox(key="checkpoint").options == titles
     assert "The mean of the models is not offered" in words(app)
+
+
+# --- Explanations -----------------------------------------------------------------------------------------------------
+
+
+def test_maps_of_one_film_stand_side_by_side_and_are_checked(elsewhere, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "pages.parts.readers.ScrambledClassifier", lambda classifier: f"shuffled {classifier.checkpoint.id}"
+    )
+    monkeypatch.setattr("pages.parts.desk.check_map", lambda _, film, **more: asked.append((film.id, more)) or SOUND)
+    app = open_page("pages/explanations.py")
+    assert "Nothing was measured yet" in words(app)
+    next(button for button in app.button if "displaced" in button.label).click().run()
+    assert not app.exception
+    card = checkpoints.read_card(elsewhere / checkpoints.default_id(elsewhere))
+    quick = [key for key in available_methods(card) if METHODS[key].quick]
+    assert app.multiselect[0].value == quick
+    assert len(app.get("image")) == 1 + len(quick)
+    assert all(f"**{METHODS[key].title}**" in words(app) for key in quick)
+
+    app.multiselect[0].set_value(["gradcam"]).run()
+    assert len(app.get("image")) == 2
+    app.button(key="check-all").click().run()
+    assert not app.exception
+    ((film, more),) = asked
+    assert (more["method"], more["scrambled"]) == ("gradcam", f"shuffled {card.id}")
+    assert more["region"] is not None
+    assert "This map is stable and follows the model." in app.success[0].value
+    assert set(app.dataframe[0].value[""]) >= {"Made again", "Whole network scrambled", "Outside the limb"}
+    assert "check-all" not in {button.key for button in app.button}, "every map shown was checked"
+
+    # The reading room knows of it, too: nothing is measured twice.
+    app.switch_page("streamlit_app.py").run()
+    app.toggle(key="heat").set_value(True).run()
+    app.selectbox(key="method").set_value("gradcam").run()
+    assert not app.exception
+    assert "check-map" not in {button.key for button in app.button}
+    assert "This map is stable and follows the model." in app.success[0].value
+    assert [film for film, _ in asked] == [film]
+    app.selectbox(key="method").set_value("layercam").run()
+    assert not app.success
+    app.button(key="check-map").click().run()
+    assert asked[-1][1]["method"] == "layercam"
+    assert "This map is stable and follows the model." in app.success[0].value
+    app.button(key="close").click().run()
+    assert "Every heat map of one film" in words(app.switch_page("pages/explanations.py").run())
+
+
+def test_what_was_measured_over_many_films_is_told_with_intervals(elsewhere):
+    default = checkpoints.default_id(elsewhere)
+    rows = []
+    for film in range(12):
+        for method, hit in (("layercam", float(film < 9)), ("gradcam", float(film < 3)), ("centre", 0.0)):
+            place = (hit, 0.3, 1.0 - hit, "mm", (0.2,) * len(THRESHOLDS))
+            checked = {"stability": 0.9, "head": 0.4, "level": "good"} if film % 4 == 0 and method != "centre" else {}
+            rows.append(MapRow(f"f{film}", f"p{film}", "simulated", default, method, film < 4, 0.9, *place, **checked))
+    (elsewhere / "explanations.csv").write_text(rows_text(rows))
+    app = open_page("pages/explanations.py")
+    assert not app.exception
+    assert "12 simulated films" in words(app)
+    table = app.dataframe[0].value
+    assert list(table["method"]) == ["LayerCAM", "Grad-CAM", "Middle of the square"]
+    assert table["highest point in the outline"][0].startswith("0.75 (")
+    assert table["better than Grad-CAM by"][0].startswith("0.50 (")
+    assert list(app.dataframe[1].value["wrist moved"]) == ["0.90 (0.90 to 0.90)"] * 2
+    app.button_group(key="breaks").set_value("thin").run()
+    assert "4 simulated films" in words(app)
+    assert app.dataframe[0].value["highest point in the outline"][0].startswith("1.00 (")
+    (elsewhere / "explanations.csv").write_text("another table")
+    assert "measured heat maps" in app.run().error[0].value
 
 
 # --- Compare ----------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ def test_only_methods_whose_peak_means_something_are_measured(monkeypatch):
     films = [(Radiograph(f"{i:064d}", np.zeros((2, 2)), "PNG"), None) for i in range(5)]
     steps = []
     found = usual_peaks(type("K", (), {"checkpoint": card}), films, lambda *step: steps.append(step))
-    assert set(found) == {"gradcam", "gradcampp", "location"}
+    assert set(found) == {"gradcam", "layercam", "gradcampp", "location"}
     assert found["gradcam"] == {"value": 4.0, "n": 5}
-    assert len(asked) == 15
+    assert len(asked) == 20
     assert steps[-1] == (5, 5)

@@ -135,6 +135,14 @@ def test_the_raw_peak_decides_what_is_called_evidence(method, target, peak, posi
     assert sentence.startswith("No positive evidence") is not positive
 
 
+def test_a_map_whose_usual_strength_is_not_known_is_no_more_than_a_hint():
+    made = Explanation("r", "c", "layercam", "for", np.ones((2, 2)), 0.1)
+    sentence, shown = evidence_sentence(made, card())
+    assert shown
+    assert "on films without a fracture was not measured for this model" in sentence
+    assert "not measured" not in evidence_sentence(made, card(data={}))[0]
+
+
 def test_tables_of_the_card():
     rows = result_rows(
         card(data={"results": {"auc": {"value": 0.912, "low": 0.9, "high": None, "n": 40}, "note": "x"}})

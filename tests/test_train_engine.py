@@ -782,11 +782,16 @@ def test_two_devices_share_batches_and_learn_as_one():
     assert many == pytest.approx(one, rel=1e-5)
 
 
-# Step by step, as in this process: for a handful of batches far quicker than to compile them.
-STEPWISE = (
-    "import sys, tensorflow as tf\ntf.config.run_functions_eagerly(True)\n"
-    "from core.train.__main__ import main\nsys.exit(main(sys.argv[1:]))"
-)
+# Step by step, as in this process, and a network with hardly any weights: what is killed does not depend on it.
+STEPWISE = """
+import sys, tensorflow as tf
+tf.config.run_functions_eagerly(True)
+from core.train import loop
+from core.train.__main__ import main
+from tests.test_train_engine import tiny_network
+loop.build_network = tiny_network
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 def begin(*arguments):
@@ -813,7 +818,7 @@ def wait_for(folder, epochs, process):
 
 def test_a_run_is_stopped_and_killed_and_goes_on(dataset, places):  # noqa: F811
     folder = places["runs"] / "killed-1"
-    more = ("--backbone", "efficientnetlite0", "--id", "killed-1", "--epochs", "50", *PLAIN)
+    more = ("--backbone", "efficientnetlite0", "--id", "killed-1", "--epochs", "5000", "--set", "small_epochs=0")
     process = begin(*ask(dataset, places, *more))
     wait_for(folder, 1, process)
     process.send_signal(signal.SIGTERM)

@@ -123,6 +123,8 @@ def run(options: argparse.Namespace, open_reader: Callable[..., Reader] | None =
     """
     if options.out and not options.out.absolute().parent.is_dir():  # told before the films are read, not after
         raise ScoresError("The table of scores must go into a folder that exists, but there is no such folder.")
+    if options.explanations:
+        return _measure_explanations(options, open_reader)
     findings, complete = (
         (_findings_from_table(options), True) if options.scores else _findings_from_films(options, open_reader)
     )
@@ -131,6 +133,22 @@ def run(options: argparse.Namespace, open_reader: Callable[..., Reader] | None =
     else:
         print(to_text(findings, options.resamples, options.seed))
     return 0 if complete else 1
+
+
+def _measure_explanations(options: argparse.Namespace, open_reader: Callable[..., Reader] | None) -> int:
+    from core.evaluate.explanations import run_explanations
+    from core.explain import canonical_method
+
+    if options.methods:
+        options.methods = list(dict.fromkeys(map(canonical_method, options.methods)))
+    index = index_dataset(options.data, options.format, options.region)
+    ids = choose_checkpoints(options.checkpoint, options.checkpoints)
+    _tell_about(index)
+    if open_reader is None:
+        from core.reading import import_tensorflow_quietly, open_reader
+
+        import_tensorflow_quietly()
+    return run_explanations(index, options, open_reader, ids)
 
 
 # --- a table of scores -----------------------------------------------------------------------------------------------
@@ -364,6 +382,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--region, --read-unfit and --films belong to --data")
     if options.scores and options.checkpoint and (len(options.checkpoint) > 1 or ENSEMBLE in options.checkpoint):
         parser.error("--scores takes one --checkpoint at most")
+    if options.scores and options.explanations:
+        parser.error("--explanations belongs to --data")
+    if options.methods and not options.explanations:
+        parser.error("--methods belongs to --explanations")
+    if options.explanations and (options.films or options.baselines or options.apart or options.wrist_pixels):
+        parser.error("--films, --baselines, --apart and --wrist-pixels do not belong to --explanations")
+    if options.explanations and (options.regions != "found" or options.threshold is not None):
+        parser.error("--regions and --threshold do not belong to --explanations")
     if options.seed < 0:
         parser.error("--seed must be 0 or more")
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from core.datasets import FORMATS
 
 DEFAULT_THRESHOLD = 0.5
+MOST_FILMS = 100
 
 
 def _share(text: str) -> float:
@@ -77,6 +78,19 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--baselines", action="store_true", help="also measure what size, sharpness, grey or a thumbnail alone can tell"
+    )
+    parser.add_argument(
+        "--explanations",
+        metavar="N",
+        type=_count,
+        nargs="?",
+        const=MOST_FILMS,
+        help="instead measure the heat maps of N films drawn at random on which the dataset outlines a fracture "
+        f"(default: {MOST_FILMS}): how they lie to it, beside maps of the middle and of edges, and, on every fifth "
+        "film, how far they can be trusted; --out writes a row for each map",
+    )
+    parser.add_argument(
+        "--methods", metavar="NAME", nargs="+", help="heat maps to measure (default: all but Score-CAM)"
     )
     parser.add_argument(
         "--apart",

@@ -248,18 +248,20 @@ class Progress:
     ----------
     total : int
     stream : text stream
+    unit : str
+        What is counted.
     """
 
-    def __init__(self, total: int, stream: TextIO) -> None:
-        self._total, self._stream, self._terminal = total, stream, stream.isatty()
+    def __init__(self, total: int, stream: TextIO, unit: str = "studies") -> None:
+        self._total, self._stream, self._terminal, self._unit = total, stream, stream.isatty(), unit
         self._start = self._shown = time.monotonic()
         self._width = 0
 
     def __call__(self, done: int) -> None:
-        """Show that `done` studies are done."""
+        """Show that so many are done."""
         now = time.monotonic()
         minutes, seconds = divmod(round((now - self._start) / done * (self._total - done)), 60)
-        line = f"{done} of {self._total} studies, {done / self._total:.0%}, {minutes}:{seconds:02} left"
+        line = f"{done} of {self._total} {self._unit}, {done / self._total:.0%}, {minutes}:{seconds:02} left"
         if not self._terminal:
             if done * 10 // self._total > (done - 1) * 10 // self._total:
                 print(line, file=self._stream, flush=True)

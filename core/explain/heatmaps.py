@@ -6,6 +6,8 @@ after them bring such a map to the size of the square and to the range [0, 1].
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from core.errors import ExplanationError
@@ -29,6 +31,60 @@ def grad_cam(features: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, ICCV 2017.
     """
     return np.maximum(features @ gradients.mean(axis=(0, 1)), 0)
+
+
+def layer_cam(features: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+    """Weigh each channel, place by place, with its gradient where that is positive; add up, keep what is positive.
+
+    Where :func:`grad_cam` gives each channel one weight for the whole film, here a place counts for as much as the
+    score leans on it there, so that maps of layers far from the answer, which are finer, say something too.
+
+    Parameters
+    ----------
+    features, gradients : numpy.ndarray
+        Shape (h, w, channels), as of :func:`grad_cam`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (h, w), not negative, in logits.
+
+    References
+    ----------
+    Jiang et al., LayerCAM: Exploring Hierarchical Class Activation Maps for Localization, IEEE Transactions on Image
+    Processing 30, 2021.
+    """
+    return np.maximum((np.maximum(gradients, 0) * features).sum(axis=-1), 0)
+
+
+def fuse_maps(maps: Sequence[np.ndarray], size: int, blur: float) -> np.ndarray:
+    """Return the geometric mean of maps of several depths: high only where all of them are.
+
+    Deep maps know what they look at and not quite where; those of early layers know where, and light up at edges that
+    mean nothing. The paper takes the greatest of the maps, which keeps the faults of each.
+
+    Parameters
+    ----------
+    maps : sequence of numpy.ndarray
+        Each (h, w) over the same square, not negative, of whatever resolution.
+    size : int
+        Pixels a side of the square.
+    blur : float
+        Standard deviation, in pixels, of the Gaussian that each is smoothed with, so that a line in one and the same
+        line a pixel further in another meet.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, shape (size, size), not negative, in the maps' own unit.
+    """
+    import cv2
+
+    product = np.ones((size, size), np.float64)
+    for each in maps:
+        full = cv2.resize(np.ascontiguousarray(each, np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
+        product *= np.maximum(cv2.GaussianBlur(full, (0, 0), blur), 0)
+    return (product ** (1 / len(maps))).astype(np.float32)
 
 
 def score_cam(features: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -59,6 +115,38 @@ def score_cam(features: np.ndarray, scores: np.ndarray) -> np.ndarray:
         return np.zeros(features.shape[:2], np.float32)
     weights = np.exp(scores - scores.max())
     return np.maximum(features @ (weights / weights.sum()), 0)
+
+
+def group_channels(features: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """Group channels whose masks look alike (k-means on the masks), and choose the channel in the middle of each group.
+
+    Parameters
+    ----------
+    features : numpy.ndarray
+        Shape (h, w, channels), none of them the same everywhere.
+    groups : int
+        At most so many.
+
+    Returns
+    -------
+    groups : numpy.ndarray
+        int, shape (channels,): the group of each channel, from 0.
+    members : numpy.ndarray
+        int, shape (groups,): the channel whose mask lies nearest to the group's mean.
+    """
+    from sklearn.cluster import KMeans
+
+    if not features.size:
+        return np.zeros(0, int), np.zeros(0, int)
+    masks = features.reshape(-1, features.shape[-1]).T.astype(np.float32)
+    masks = masks - masks.min(axis=1, keepdims=True)
+    masks /= masks.max(axis=1, keepdims=True)
+    different = len(np.unique(masks, axis=0))
+    found = KMeans(min(groups, different), n_init=1, max_iter=20, random_state=0).fit(masks)
+    away = ((masks - found.cluster_centers_[found.labels_]) ** 2).sum(axis=1)
+    order = np.lexsort((away, found.labels_))
+    _, first = np.unique(found.labels_[order], return_index=True)
+    return np.unique(found.labels_, return_inverse=True)[1], order[first]
 
 
 def smooth_grad(gradients: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,21 +42,21 @@ class Passes:
         self._compiled: dict[str, Callable[[np.ndarray], list[np.ndarray]]] = {}
         self._lock = threading.Lock()
 
-    def features(self, square: np.ndarray, layer: str) -> tuple[np.ndarray, np.ndarray, float]:
-        """Return what `layer` made of one square, and how the logit leans on it.
+    def features(self, square: np.ndarray, layers: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return what some layers made of one square, and how the logit leans on each.
 
         Parameters
         ----------
         square : numpy.ndarray
             float32, shape (size, size), range [0, 1].
-        layer : str
-            A layer whose output is a feature map.
+        layers : sequence of str
+            Layers whose output is a feature map.
 
         Returns
         -------
-        features, gradients : numpy.ndarray
-            float32, shape (h, w, channels): the feature map, and the logit's derivative with respect to it.
-        logit : float
+        list of (features, gradients)
+            For each layer two float32 arrays, shape (h, w, channels): the feature map, and the logit's derivative with
+            respect to it.
 
         Raises
         ------
@@ -65,19 +65,21 @@ class Passes:
         """
         import keras
 
+        names = tuple(layers)
+
         def build() -> Callable:
             import tensorflow as tf
 
-            view = keras.Model(self.model.input, [self.feature_map(layer), self.model.output["logit"]])
+            view = keras.Model(self.model.input, [*map(self.feature_map, names), self.model.output["logit"]])
 
             def features_and_gradients(squares):
-                features, logit = view(squares, training=False)
-                return features, tf.gradients(logit, features, unconnected_gradients="zero")[0], logit
+                *features, logit = view(squares, training=False)
+                return [*features, *tf.gradients(logit, features, unconnected_gradients="zero")]
 
             return features_and_gradients
 
-        features, gradients, logit = self._pass(f"features of {layer}", build)(square[None, ..., None])
-        return features[0], gradients[0], float(logit[0, 0])
+        answers = self._pass(f"features of {names}", build)(square[None, ..., None])
+        return [(answers[place][0], answers[place + len(names)][0]) for place in range(len(names))]
 
     def input_gradients(self, squares: np.ndarray) -> np.ndarray:
         """Return the logit's derivative with respect to each pixel, shape (n, size, size) like `squares`."""

@@ -1,6 +1,7 @@
 """Values -> pictures: heat laid over a film, and Plotly figures. Nothing is computed here that a number depends on."""
 
 from core.figures.datasets import AucRow, CountRow, aucs_figure, counts_figure, sizes_figure, thumbnail_bytes
+from core.figures.explanations import hits_figure
 from core.figures.learning import LEARNING_PANELS, LearningCurve, LearningPanel, learning_figure, without_points
 from core.figures.measures import (
     CELL_WORDS,
@@ -18,7 +19,7 @@ from core.figures.measures import (
     roc_figure,
     thousand_figure,
 )
-from core.figures.overlays import film_image, heat_colours, outline_image, overlay_image, png_bytes
+from core.figures.overlays import around_region, film_image, heat_colours, outline_image, overlay_image, png_bytes
 from core.figures.palette import (
     GRID,
     INK,
@@ -54,6 +55,7 @@ __all__ = [
     "ProbabilityRow",
     "Shown",
     "agreement_figure",
+    "around_region",
     "aucs_figure",
     "benefit_figure",
     "confusion_figure",
@@ -63,6 +65,7 @@ __all__ = [
     "forest_figure",
     "heat_colours",
     "histogram_figure",
+    "hits_figure",
     "learning_figure",
     "model_colours",
     "outline_image",

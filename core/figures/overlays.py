@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from core.errors import ScaphoidError
+from core.values import WristRegion
 
 _OUTLINE = (79, 209, 165)  # seen on grey and on the colours of heat
 
@@ -70,6 +71,28 @@ def film_image(pixels: np.ndarray, heatmap: np.ndarray | None = None, mask: np.n
     """
     picture = np.rint(255 * pixels).astype(np.uint8) if heatmap is None else overlay_image(pixels, heatmap)
     return picture if mask is None or not mask.any() else outline_image(picture, mask)
+
+
+def around_region(picture: np.ndarray, region: WristRegion | None, margin: float = 0.08) -> np.ndarray:
+    """Return the upright part of a picture of a film that holds a region's square.
+
+    Parameters
+    ----------
+    picture : numpy.ndarray
+        Shape (height, width) or (height, width, 3).
+    region : WristRegion or None
+        None, or one that lies outside: the whole picture.
+    margin : float
+        Left around the square, as a share of its side.
+    """
+    if region is None:
+        return picture
+    turn = np.deg2rad(region.angle)
+    half = region.side * ((abs(np.cos(turn)) + abs(np.sin(turn))) / 2 + margin)
+    top, left = (max(0, int(np.floor(centre - half))) for centre in (region.y, region.x))
+    bottom, right = (max(0, int(np.ceil(centre + half))) for centre in (region.y, region.x))
+    part = picture[top:bottom, left:right]
+    return part if part.size else picture
 
 
 def outline_image(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:

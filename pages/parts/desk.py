@@ -17,6 +17,8 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from core.errors import RadiographError
 from core.explain import explain
+from core.explain.checks import Checks, check_map
+from core.explain.scrambled import ScrambledClassifier
 from core.radiographs import read_radiograph
 from core.reading import EnsembleReader, Reader, StudyReading, judge
 from core.values import Checkpoint, Explanation, Radiograph, WristRegion
@@ -44,6 +46,7 @@ class Desk:
     regions: dict[str, WristRegion] = field(default_factory=dict)
     readings: dict[tuple, StudyReading] = field(default_factory=dict)
     explanations: dict[tuple, Explanation] = field(default_factory=dict)
+    checks: dict[tuple, Checks] = field(default_factory=dict)
     packed: dict[str, bytes] = field(default_factory=dict)
     limits: str = ""
 
@@ -61,7 +64,7 @@ class Desk:
         """Forget the study."""
         self.number = next(_STUDY_NUMBERS)
         self.title, self.films, self.problems = "", (), ()
-        for made in (self.regions, self.readings, self.explanations, self.packed):
+        for made in (self.regions, self.readings, self.explanations, self.checks, self.packed):
             made.clear()
 
     def lay(self, films: Iterable[Radiograph], title: str, problems: Iterable[str] = ()) -> None:
@@ -74,8 +77,8 @@ class Desk:
     def mark(self, film_id: str, region: WristRegion) -> None:
         """Take the reader's own square for a film and forget what was read without it."""
         self.regions[film_id] = region
-        self.readings.clear()
-        self.explanations.clear()
+        for made in (self.readings, self.explanations, self.checks):
+            made.clear()
 
     def reading(self, reader: Reader | EnsembleReader, card: Checkpoint | None = None) -> StudyReading:
         """Return what `reader` says of the study; read once. `card`: its own with other limits, where they are."""
@@ -96,12 +99,35 @@ class Desk:
     def explanation(self, reader: Reader, film: Radiograph, method: str, target: str, progress=None) -> Explanation:
         """Return a heat map of a film; made once."""
         key = (reader.checkpoint.id, film.id, method, target)
-        if key not in self.explanations:
+        if not self.has_explanation(reader, film, method, target):
             region = next(read.region for read in self.reading(reader).films if read.radiograph.id == film.id)
             self.explanations[key] = explain(
                 reader.classifier, film, method=method, target=target, region=region, progress=progress
             )
         return self.explanations[key]
+
+    def has_explanation(self, reader: Reader, film: Radiograph, method: str, target: str) -> bool:
+        """Whether a heat map was made already."""
+        return (reader.checkpoint.id, film.id, method, target) in self.explanations
+
+    def checked(
+        self, reader: Reader, scrambled: ScrambledClassifier, explanation: Explanation, progress=None
+    ) -> Checks:
+        """Return how far a heat map of a film on the desk can be trusted; measured once."""
+        key = self.explanation_key(explanation)
+        if key not in self.checks:
+            film = next(film for film in self.films if film.id == explanation.radiograph_id)
+            region = next(read.region for read in self.reading(reader).films if read.radiograph.id == film.id)
+            self.checks[key] = check_map(
+                reader.classifier,
+                film,
+                method=explanation.method,
+                target=explanation.target,
+                region=region,
+                scrambled=scrambled,
+                progress=progress or (lambda done, total: None),
+            )
+        return self.checks[key]
 
     @staticmethod
     def explanation_key(explanation: Explanation) -> tuple:

@@ -7,11 +7,12 @@ import streamlit as st
 NOTICE = "For research and education. Not a medical device: do not use it for diagnosis or treatment."
 _PAGES = {
     "Reading room": "streamlit_app.py",
-    "Compare models": "pages/compare.py",
+    "Compare": "pages/compare.py",
     "Threshold": "pages/threshold.py",
+    "Explanations": "pages/explanations.py",
     "Dataset": "pages/dataset.py",
     "Train": "pages/train.py",
-    "About this model": "pages/about.py",
+    "About": "pages/about.py",
 }
 
 _STYLE = """

@@ -7,6 +7,7 @@ import threading
 import streamlit as st
 
 from core.checkpoints import CHECKPOINTS, default_id, list_checkpoints
+from core.explain.scrambled import ScrambledClassifier
 from core.reading import ALL, EnsembleReader, Reader, open_ensemble, open_reader
 from core.wrist import WristFinder, load_finder
 
@@ -45,6 +46,16 @@ def reader_of(checkpoint_id: str) -> Reader | EnsembleReader:
     return _reader(checkpoint_id, _sha_of(checkpoint_id))
 
 
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _scrambled(checkpoint_id: str, weights_sha256: str) -> ScrambledClassifier:
+    return ScrambledClassifier(_reader(checkpoint_id, weights_sha256).classifier)
+
+
+def scrambled_of(reader: Reader) -> ScrambledClassifier:
+    """Return the copy of a checkpoint whose weights are shuffled to check its heat maps; made once, in seconds."""
+    return _scrambled(reader.checkpoint.id, reader.checkpoint.weights_sha256)
+
+
 @st.cache_resource(show_spinner=False)
 def warm_up() -> threading.Thread:
     """Load the default checkpoint in the background while the reader still looks for the films; once per server."""
@@ -57,7 +68,7 @@ def _warm() -> None:
     import numpy as np
 
     from core.errors import ScaphoidError
-    from core.explain import explain
+    from core.explain import METHODS, explain
     from core.figures import png_bytes
     from core.phantoms import simulate_film
     from core.radiographs import read_radiograph
@@ -66,7 +77,9 @@ def _warm() -> None:
         reader = reader_of(default_id(CHECKPOINTS))
         film = read_radiograph(png_bytes(np.rint(255 * simulate_film(1, size=224).pixels).astype(np.uint8)))
         region = reader.read([film]).films[0].region
-        explain(reader.classifier, film, region=region)
+        explain(
+            reader.classifier, film, method=next(iter(METHODS)), region=region
+        )  # the first that a reader is offered
     except ScaphoidError:
         return  # The page itself says what is wrong with the checkpoint when it is used.
     except Exception:

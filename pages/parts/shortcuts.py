@@ -109,7 +109,7 @@ def _measure_pixels(table: Table, index: DatasetIndex) -> tuple[Shortcut, ...]:
         which = f"all {total:,} films" if read == total else f"{read:,} of {total:,} films, drawn at random by patient"
         more = f"; {unread:,} of them could not be read" if unread else ""
         st.caption(f"Brightness and thumbnail were measured on {which}{more}.")
-        show_copies(index, table.made["alike"], "alike")
+        show_copies(table, index, "alike")
     else:
         names = " and ".join(SHORTCUTS[name] for name in FROM_PIXELS)
         st.caption(

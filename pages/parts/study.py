@@ -28,6 +28,7 @@ from core.results import cases_sentence, evidence_sentence, member_results, mode
 from core.values import Checkpoint, Explanation, Radiograph, WristRegion
 from pages.parts.desk import Desk
 from pages.parts.readers import reader_of
+from pages.parts.trusting import offer_check
 from pages.parts.viewer import ViewerFilm, ViewerOverlay, show_viewer
 
 _TONES = {"suspected": SUSPECTED, "uncertain": UNCERTAIN, "not seen": NOT_SEEN}
@@ -194,7 +195,7 @@ def _show_probabilities(desk: Desk, reading: StudyReading) -> None:
             f"Green: none seen. Yellow: uncertain. Red: suspected. Limits {profile['name']}: {profile['chosen_on']}."
         )
     elif reading.checkpoint.operating_points:
-        st.caption("Green: none seen. Yellow: uncertain. Red: suspected. How the limits were chosen: About this model.")
+        st.caption("Green: none seen. Yellow: uncertain. Red: suspected. How the limits were chosen: page About.")
     elif reading.members:
         st.caption("No limits were chosen for this mean, so it gives a number and no finding.")
 
@@ -226,7 +227,8 @@ def _choose_heat(desk: Desk, reader: Reader | EnsembleReader) -> tuple[Checkpoin
         return reader.checkpoint, None
     if isinstance(reader, EnsembleReader):
         reader = _choose_member(reader)
-    keys = available_methods(reader.checkpoint)
+    # Score-CAM over all channels is offered beside its quick form.
+    keys = available_methods(reader.checkpoint, prompt=True)
     if st.session_state.get("method") not in keys:
         st.session_state.pop("method", None)
     method = st.selectbox("Method", keys, format_func=lambda key: METHODS[key].title, key="method")
@@ -237,10 +239,29 @@ def _choose_heat(desk: Desk, reader: Reader | EnsembleReader) -> tuple[Checkpoin
         words = {"for": f"for {label}", "against": f"against {label}"}
         target = st.radio("Evidence", tuple(words), format_func=words.get, horizontal=True, key="target")
     try:
-        return reader.checkpoint, _explained(desk, reader, selected, method, target)
+        if method == "quickscorecam":
+            method = _choose_channels(desk, reader, selected, target)
+        explanation = _explained(desk, reader, selected, method, target)
+        offer_check(desk, reader, explanation)
+        return reader.checkpoint, explanation
     except ScaphoidError as error:
         st.error(str(error))
         return reader.checkpoint, None
+
+
+def _choose_channels(desk: Desk, reader: Reader, film: Radiograph, target: str) -> str:
+    """Offer the map over all channels, which takes its time and can be given up; return the method to show.
+
+    Another click ends the run that makes the map, so giving up needs no more than a button.
+    """
+    place = st.empty()
+    if desk.has_explanation(reader, film, "scorecam", target):
+        return "scorecam"
+    if not place.button("Use all channels (takes a minute or more)", key="all-channels", width="stretch"):
+        return "quickscorecam"
+    place.button("Cancel", key="cancel-channels", width="stretch")
+    _explained(desk, reader, film, "scorecam", target)
+    st.rerun()
 
 
 def _choose_member(reader: EnsembleReader) -> Reader:

@@ -211,7 +211,7 @@ def _show_run(run: RunStatus, colour: str) -> None:
     elif run.phase == jobs.LOST:
         st.warning(_LOST + (f" ({sentence}.)" if sentence else ""))
     elif run.phase == "published":
-        st.markdown("It is offered in the reading room and stands on Compare models and About this model.")
+        st.markdown("It is offered in the reading room and stands on the pages Compare and About.")
     elif sentence:
         st.markdown(sentence)
     if is_private():

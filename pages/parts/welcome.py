@@ -65,7 +65,7 @@ def show_welcome(desk: Desk) -> None:
             st.button(
                 f"Simulated: {example.title}",
                 key=f"example-{example.seed}",
-                on_click=_open_example,
+                on_click=open_example,
                 args=(desk, example),
                 width="stretch",
             )
@@ -80,7 +80,8 @@ def _thumbnail(example: Example) -> np.ndarray:
     return ground
 
 
-def _open_example(desk: Desk, example: Example) -> None:
+def open_example(desk: Desk, example: Example) -> None:
+    """Lay a simulated study on the desk."""
     films = example_films(example.seed, example.kind, example.framing, _EXAMPLE_SIZE)
     desk.lay(films, f"Simulated study: {example.title}")
 

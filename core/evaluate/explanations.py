@@ -1,0 +1,224 @@
+"""``python -m core.evaluate --data DIR --explanations``: every method's heat maps over films with a known fracture."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from core.checkpoints.files import write_whole
+from core.datasets import DatasetIndex, select_split
+from core.errors import DatasetError, ExplanationError, ScaphoidError
+from core.evaluate.report import Progress, number
+from core.evaluate.scoring import read_film
+from core.explain.comparison import (
+    CHECKED,
+    MapRow,
+    MethodSummary,
+    OutlinedFilm,
+    measure_maps,
+    method_title,
+    rows_text,
+    summarise,
+)
+from core.metrics import limits_dict
+from core.quality import assess
+from core.values import Interval, Study
+
+if TYPE_CHECKING:
+    from core.reading import Reader
+
+THIN_MM = 1.0
+"""A break that is displaced, and gapes, by less is called thin."""
+_HEADS = ("hit", "hit, thin", "energy", "overlap", "distance", "hit - Grad-CAM's")
+_CHECK_HEADS = {
+    "repeated": "again",
+    "stability": "moved",
+    "head": "head",
+    "deep": "deep half",
+    "all": "all",
+    "deletion_ahead": "taken away",
+    "insertion_ahead": "given back",
+    "outside": "outside",
+    "good": "passed",
+}
+
+
+def run_explanations(
+    index: DatasetIndex, options: argparse.Namespace, open_reader: Callable[..., Reader], ids: Sequence[str | None]
+) -> int:
+    """Measure the heat maps of all checkpoints that were asked for, print what came of it, and write the rows.
+
+    Returns
+    -------
+    int
+        Exit status: 0, or 1 where any film could not be read.
+
+    Raises
+    ------
+    DatasetError
+        The dataset outlines no fracture on any film of the split.
+    """
+    if not index.has_masks:
+        raise DatasetError("A dataset that outlines fractures by masks or boxes was expected, but this one has none.")
+    films, failures = choose_films(index, select_split(index, options.split), options.explanations, options.seed)
+    for name, sentence in failures:
+        print(f"{name}: {sentence}", file=sys.stderr)
+    if not films:
+        raise DatasetError("A film with an outlined fracture was expected, but there is none in what was asked for.")
+    place = [options.checkpoints] if options.checkpoints else []
+    rows: list[MapRow] = []
+    for checkpoint_id in ids:
+        reader = open_reader(checkpoint_id, *place)
+        print(f"{reader.classifier.checkpoint.id}:", file=sys.stderr, flush=True)
+        progress = Progress(len(films), sys.stderr, "films")
+        rows += measure_maps(
+            load_films(index, films),
+            reader,
+            options.methods,
+            is_fit=lambda film, region: options.read_unfit or assess(film, region).level != "unfit",
+            progress=progress,
+        )
+    if not rows:
+        raise DatasetError("A film that is fit to be read was expected, but none of those with an outline is.")
+    if options.out:
+        try:
+            write_whole(options.out, rows_text(rows))
+        except OSError as error:
+            raise ExplanationError("A place where the table can be written was expected, but it cannot be.") from error
+    drawn = (options.resamples, options.seed)
+    every, thin = summarise(rows, False, *drawn), summarise(rows, True, *drawn)
+    print(json.dumps(to_dict(every, thin), allow_nan=False) if options.json else to_text(every, thin))
+    return 1 if failures else 0
+
+
+# --- films -----------------------------------------------------------------------------------------------------------
+
+
+def choose_films(
+    index: DatasetIndex, studies: Sequence[Study], most: int, seed: int
+) -> tuple[list[Path], list[tuple[str, str]]]:
+    """Draw films with an outlined fracture at random.
+
+    Returns
+    -------
+    films : list of pathlib.Path
+        At most `most` of them.
+    failures : list of (str, str)
+        Films that cannot be read or whose outline cannot, and why.
+    """
+    paths = [path for study in studies for path in study.paths if index.film_labels.get(path, study.label)]
+    chosen, failures = [], []
+    for place in np.random.default_rng(seed).permutation(len(paths)):
+        if len(chosen) == most:
+            break
+        try:
+            film = read_film(paths[place])
+            outline = index.read_mask(paths[place], film.height, film.width)
+        except ScaphoidError as error:
+            failures.append((index.name_of(paths[place]), str(error)))
+            continue
+        if outline is not None and outline.any():
+            chosen.append(paths[place])
+    return chosen, failures
+
+
+def load_films(index: DatasetIndex, paths: Sequence[Path]) -> Iterator[OutlinedFilm]:
+    """Yield the films one after the other, each with its outline."""
+    patients = {path: study.patient_id for study in index.studies for path in study.paths}
+    details = index.details()
+    for path in paths:
+        film = read_film(path)
+        outline = index.read_mask(path, film.height, film.width) > 0
+        known = details.get(path, {})
+        spacing = film.spacing_mm or _spacing(known)
+        yield OutlinedFilm(index.name_of(path), patients[path], film, outline, spacing, _is_thin(known), index.origin)
+
+
+def _number(row: Mapping[str, str], name: str) -> float | None:
+    try:
+        return float(row.get(name, ""))
+    except ValueError:
+        return None
+
+
+def _spacing(row: Mapping[str, str]) -> tuple[float, float] | None:
+    spacing = _number(row, "spacing_mm")
+    return (spacing, spacing) if spacing and spacing > 0 else None
+
+
+def _is_thin(row: Mapping[str, str]) -> bool | None:
+    found = [_number(row, name) for name in ("displacement_mm", "gap_mm")]
+    return None if None in found else all(value < THIN_MM for value in found)
+
+
+# --- what is printed -------------------------------------------------------------------------------------------------
+
+
+def to_dict(every: Sequence[MethodSummary], thin: Sequence[MethodSummary]) -> dict[str, Any]:
+    """Return what ``--json`` prints."""
+    return {"explanations": [_one_dict(each) for each in every], "thin": [_one_dict(each) for each in thin]}
+
+
+def _one_dict(summary: MethodSummary) -> dict[str, Any]:
+    estimates = {name: getattr(summary, name) for name in ("hit", "energy", "overlap", "distance")}
+    return {
+        "checkpoint": summary.checkpoint_id,
+        "method": summary.method,
+        "n": summary.films,
+        "origin": summary.origin,
+        **{name: limits_dict(value) for name, value in estimates.items()},
+        "overlap_threshold": summary.threshold,
+        "distance_unit": summary.unit,
+        "ahead_of_gradcam_by": limits_dict(summary.gain) if summary.gain else None,
+        "checks": {name: {**limits_dict(value), "n": value.n} for name, value in summary.checked.items()},
+    }
+
+
+def to_text(every: Sequence[MethodSummary], thin: Sequence[MethodSummary]) -> str:
+    """Return the summaries as tables for people."""
+    of_thin = {(each.checkpoint_id, each.method): each for each in thin}
+    lines: list[str] = []
+    for checkpoint in dict.fromkeys(each.checkpoint_id for each in every):
+        ours = [each for each in every if each.checkpoint_id == checkpoint]
+        narrow = [of_thin[checkpoint, each.method] for each in ours if (checkpoint, each.method) in of_thin]
+        some = f", {narrow[0].films} of them thin" if narrow else ""
+        lines += [
+            f"{checkpoint}: {ours[0].films} {ours[0].origin} films with an outlined fracture{some}",
+            "",
+            _line("", _HEADS),
+        ]
+        for each in ours:
+            slim = of_thin.get((checkpoint, each.method))
+            estimates = (each.hit, slim.hit if slim else None, each.energy, each.overlap, each.distance, each.gain)
+            lines.append(_line(method_title(each.method), map(_estimate, estimates)))
+        checked = [each for each in ours if each.checked]
+        if checked:
+            count = checked[0].checked["good"].n
+            lines += ["", f"checked on {count} films: likeness to the map when made again, with the wrist moved, with "]
+            lines[-1] += "the head, the deep half or all of the network scrambled; logits more than random places or "
+            lines[-1] += "edges when the hottest are taken away, or given back; share of heat outside the limb"
+            lines.append(_line("", _CHECK_HEADS.values(), 11))
+            for each in checked:
+                values = (each.checked.get(name) for name in (*CHECKED, "good"))
+                lines.append(_line(method_title(each.method), (number(v.value) if v else "-" for v in values), 11))
+        lines.append("")
+    unit = every[0].unit
+    lines.append(
+        "hit: the map's highest point lies in the outline; energy: share of the heat in it; overlap: intersection over "
+        f"union at the method's best threshold; distance: from the highest point to the outline, median, {unit}."
+    )
+    return "\n".join(lines)
+
+
+def _line(name: str, cells: Any, width: int = 26) -> str:
+    return f"{name:<22}" + "".join(f"{cell:<{width}}" for cell in cells).rstrip()
+
+
+def _estimate(value: Interval | None) -> str:
+    return "-" if value is None else f"{number(value.value)} ({number(value.low)} to {number(value.high)})"

@@ -1,0 +1,272 @@
+"""How far one heat map can be trusted: what stays when nothing that matters changes, and what changes when all does.
+
+Every measurement is taken on the square that the network reads, so nothing depends on the size of the film. Maps are
+compared by their likeness (:func:`likeness`), the correlation of what a reader sees of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+
+from core.explain import METHODS, available_methods, canonical_method, explain_square
+from core.explain.removal import Removal, measure_removal
+from core.explain.scrambled import DEPTHS, ScrambledClassifier
+from core.explain.stray import stray_heat
+from core.radiographs import SquareFit, fit_square
+from core.values import Radiograph, WristRegion
+
+GRID = 56
+"""Cells a side that maps are compared on: half a millimetre to two on a wrist."""
+TURN_DEGREES = 5.0
+SHIFT = 0.04
+"""Of the square's side."""
+EXPOSURES = (0.8, 1.25)
+SHUFFLES = {"head": 3, "deep": 1, "all": 1}
+"""Maps of shuffled networks that a map is compared with. A head has few weights: shuffled once, it may go on to say
+much the same."""
+_TRIES = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Checks:
+    """What was measured of one method's map of one film.
+
+    Attributes
+    ----------
+    method, target : str
+    peak : float
+        The raw map's maximum.
+    repeated : float
+        Likeness to the map of another seed; 1 for methods without chance.
+    moved : Mapping of str to float
+        Likeness to the map of the same wrist a little turned, shifted or exposed differently, laid back on it. The
+        first word tells the kind.
+    others : Mapping of str to float
+        Likeness to the maps of other methods.
+    scrambled : Mapping of str to float
+        Likeness to the map of the network with its weights shuffled down to each of ``core.explain.scrambled.DEPTHS``;
+        NaN where a shuffled network drew no map, however it was shuffled.
+    removal : Removal
+    outside : float
+        Share of the heat that lies outside the limb or off the film.
+    bright : float
+        Share of the heat on what is burnt white: markers, metal, overexposed bone.
+    """
+
+    method: str
+    target: str
+    peak: float
+    repeated: float
+    moved: Mapping[str, float]
+    others: Mapping[str, float]
+    scrambled: Mapping[str, float]
+    removal: Removal
+    outside: float
+    bright: float
+
+    @property
+    def unsteadiest(self) -> tuple[str, float]:
+        """The kind of change that changes the map most, and the mean likeness over its two directions."""
+        kinds: dict[str, list[float]] = {}
+        for name, value in self.moved.items():
+            kinds.setdefault(name.partition(" ")[0], []).append(value)
+        means = {kind: float(np.mean(values)) for kind, values in kinds.items()}
+        worst = min(means, key=means.get)
+        return worst, means[worst]
+
+    @property
+    def stability(self) -> float:
+        """The likeness under the kind of change that changes the map most."""
+        return self.unsteadiest[1]
+
+
+def likeness(first: np.ndarray, second: np.ndarray, where: np.ndarray | None = None) -> float:
+    """Return Pearson's correlation of two maps over the same square, on `GRID` x `GRID` cells.
+
+    Parameters
+    ----------
+    first, second : numpy.ndarray
+        Square maps of whatever resolution, not negative.
+    where : numpy.ndarray, optional
+        bool, shape (GRID, GRID): the cells that count.
+
+    Returns
+    -------
+    float
+        In [-1, 1]. Two maps without any heat are alike (1); a map without heat is like no other (0).
+    """
+    one, other = (_on_grid(each) for each in (first, second))
+    if where is not None:
+        one, other = one[where], other[where]
+    flat = [float(np.ptp(each)) <= 1e-12 for each in (one, other)]
+    if any(flat):
+        return 1.0 if all(flat) else 0.0
+    return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
+
+
+def _on_grid(square: np.ndarray) -> np.ndarray:
+    shrink = square.shape[0] > GRID
+    way = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
+    return cv2.resize(np.ascontiguousarray(square, np.float32), (GRID, GRID), interpolation=way).astype(np.float64)
+
+
+def check_map(
+    classifier: Any,
+    radiograph: Radiograph,
+    *,
+    method: str,
+    target: str = "for",
+    region: WristRegion | None = None,
+    scrambled: ScrambledClassifier | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    **settings: Any,
+) -> Checks:
+    """Measure how far a method's map of a film can be trusted.
+
+    Parameters
+    ----------
+    classifier : core.classifier.Classifier
+    radiograph : Radiograph
+    method, target, region, **settings
+        As of :func:`core.explain.explain`.
+    scrambled : ScrambledClassifier, optional
+        Of the same classifier; made where it is not given, which takes seconds.
+    progress : callable, optional
+        Told (done, total) in steps.
+
+    Raises
+    ------
+    ExplanationError
+        As :func:`core.explain.explain`.
+    """
+    method = canonical_method(method)
+    asked = {"method": method, "target": target, **settings}
+    square = np.asarray(classifier.square(radiograph, region), np.float32)
+    total = 4 + len(DEPTHS)
+    heat, peak, _ = explain_square(classifier, square, **asked)
+    progress(1, total)
+    moved = _moved(classifier, radiograph, region, heat, asked)
+    progress(2, total)
+    others = {
+        key: likeness(heat, explain_square(classifier, square, method=key, target=target)[0])
+        for key in quick_methods(classifier, method, target)
+    }
+    repeated = _repeated(classifier, square, heat, asked)
+    progress(3, total)
+    removal = measure_removal(classifier.run, square, heat, 1 if target == "for" else -1)
+    progress(4, total)
+    scrambled = scrambled or ScrambledClassifier(classifier)
+    found = {}
+    for done, depth in enumerate(DEPTHS, start=5):
+        found[depth] = _scrambled_likeness(scrambled, square, heat, depth, asked)
+        progress(done, total)
+    fit = fit_square(radiograph.height, radiograph.width, square.shape[0], region)
+    outside, bright = stray_heat(heat, square, fit)
+    return Checks(method, target, peak, repeated, moved, others, found, removal, outside, bright)
+
+
+def quick_methods(classifier: Any, method: str, target: str) -> tuple[str, ...]:
+    """Return the other methods that take hardly longer than an answer: a map's likeness to theirs is told."""
+    return tuple(
+        key
+        for key in available_methods(classifier.checkpoint)
+        if METHODS[key].quick and key != method and not (key == "location" and target == "against")
+    )
+
+
+def _repeated(classifier: Any, square: np.ndarray, heat: np.ndarray, asked: Mapping[str, Any]) -> float:
+    if "seed" not in METHODS[asked["method"]].defaults:
+        return 1.0
+    seed = asked.get("seed", METHODS[asked["method"]].defaults["seed"]) + 1
+    return likeness(heat, explain_square(classifier, square, **{**asked, "seed": seed})[0])
+
+
+def _scrambled_likeness(
+    scrambled: ScrambledClassifier, square: np.ndarray, heat: np.ndarray, depth: str, asked: Mapping[str, Any]
+) -> float:
+    """Return the mean likeness to the maps of shuffled networks; NaN where none of them drew a map.
+
+    An empty map is like no other, whatever drew it: it says nothing, and the network is shuffled anew.
+    """
+    found: list[float] = []
+    with scrambled.lock:
+        for seed in range(_TRIES * SHUFFLES[depth]):
+            scrambled.scramble(depth, seed)
+            other, peak, _ = explain_square(scrambled, square, **asked)
+            if peak > 0:
+                found.append(likeness(heat, other))
+            if len(found) == SHUFFLES[depth]:
+                break
+    return float(np.mean(found)) if found else float("nan")
+
+
+# --- the same wrist, a little different ------------------------------------------------------------------------------
+
+
+def _moved(
+    classifier: Any,
+    radiograph: Radiograph,
+    region: WristRegion | None,
+    heat: np.ndarray,
+    asked: Mapping[str, Any],
+) -> dict[str, float]:
+    height, width = radiograph.height, radiograph.width
+    whole = region or WristRegion(width / 2, height / 2, float(max(height, width)))
+    step = SHIFT * whole.side
+    places = {
+        # The square moves one way, and the wrist in it the other.
+        "turned right": replace(whole, angle=whole.angle - TURN_DEGREES),
+        "turned left": replace(whole, angle=whole.angle + TURN_DEGREES),
+        "shifted one way": replace(whole, x=whole.x - step, y=whole.y - step),
+        "shifted the other": replace(whole, x=whole.x + step, y=whole.y + step),
+    }
+    size = classifier.square(radiograph, region).shape[0]
+    here = fit_square(height, width, size, region)
+    found = {}
+    for name, place in places.items():
+        other, _, _ = explain_square(classifier, classifier.square(radiograph, place), **asked)
+        back, covered = lay_back(other, fit_square(height, width, size, place), here)
+        found[name] = likeness(heat, back, covered)
+    for name, factor in zip(("exposed less", "exposed more"), EXPOSURES, strict=True):
+        film = replace(radiograph, pixels=np.clip(radiograph.pixels * np.float32(factor), 0, 1))
+        found[name] = likeness(heat, explain_square(classifier, classifier.square(film, region), **asked)[0])
+    return found
+
+
+def lay_back(heat: np.ndarray, there: SquareFit, here: SquareFit) -> tuple[np.ndarray, np.ndarray]:
+    """Return a map over one square as it lies on another, and which cells of the grid it covers.
+
+    Parameters
+    ----------
+    heat : numpy.ndarray
+        Shape (n, n), over the square `there`.
+    there, here : SquareFit
+        How the two squares lie on the film.
+
+    Returns
+    -------
+    heat : numpy.ndarray
+        float32, shape (GRID, GRID), over the square `here`.
+    covered : numpy.ndarray
+        bool, shape (GRID, GRID).
+    """
+    # What is finer than the grid comes down to it as `likeness` brings it down, or the way there would blur it.
+    cells = _on_grid(heat).astype(np.float32) if heat.shape[0] > GRID else np.ascontiguousarray(heat, np.float32)
+    to_cells = _scaling(cells.shape[0] / there.size)
+    matrix = to_cells @ np.vstack([there.matrix, [0, 0, 1]]) @ np.vstack([here.inverse, [0, 0, 1]])
+    matrix = matrix @ _scaling(here.size / GRID)
+    options = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_CONSTANT}
+    back = cv2.warpAffine(cells, matrix[:2], (GRID, GRID), **options)
+    covered = cv2.warpAffine(np.ones(cells.shape, np.float32), matrix[:2], (GRID, GRID), **options)
+    return back, covered > 0.99
+
+
+def _scaling(factor: float) -> np.ndarray:
+    """Return the 3x3 matrix that scales pixel-centre coordinates."""
+    shift = (factor - 1) / 2
+    return np.array([[factor, 0, shift], [0, factor, shift], [0, 0, 1.0]])

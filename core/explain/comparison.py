@@ -1,0 +1,384 @@
+"""Methods side by side over many films on which it is known where the fracture is."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.errors import ExplanationError
+from core.explain import METHODS, available_methods, explain
+from core.explain.checks import Checks, check_map
+from core.explain.localisation import THRESHOLDS, Localisation, best_threshold, centre_map, edge_map, localise
+from core.explain.scrambled import ScrambledClassifier
+from core.explain.trust import trust_sentence
+from core.metrics import RESAMPLES
+from core.metrics.resampling import interval_of, mean_of, quantile_of, rate_interval
+from core.radiographs import fit_square
+from core.values import Interval, Radiograph, WristRegion
+
+BASELINES = {"centre": "Middle of the square", "edges": "Edges of the film"}
+"""Maps of those who do not look for a break: key -> title."""
+USUAL_METHODS = ("layercam", "gradcam", "gradcampp", "smoothgrad", "location")
+REFERENCE = "gradcam"
+"""What the other maps are compared with."""
+
+
+@dataclass(frozen=True, eq=False)
+class OutlinedFilm:
+    """A film, and where its fracture is.
+
+    Attributes
+    ----------
+    name, patient_id : str
+    radiograph : Radiograph
+    outline : numpy.ndarray
+        bool, the film's shape.
+    spacing_mm : tuple of float or None
+        Height and width of a pixel.
+    thin : bool or None
+        Whether the break is thin; None where it is not known.
+    origin : str
+        ``"real"``, ``"simulated"`` or ``"injected"``.
+    """
+
+    name: str
+    patient_id: str
+    radiograph: Radiograph
+    outline: np.ndarray
+    spacing_mm: tuple[float, float] | None = None
+    thin: bool | None = None
+    origin: str = "real"
+
+
+@dataclass(frozen=True, eq=False)
+class MapRow:
+    """What was measured of one map of one film; NaN where something was not.
+
+    Attributes
+    ----------
+    film, patient_id, origin, checkpoint_id, method : str
+    thin : bool or None
+    probability : float
+        What the checkpoint says of the film.
+    hit, energy, distance, unit, overlaps
+        As of ``core.explain.localisation.Localisation``.
+    repeated, stability, head, deep, all : float
+        Likenesses, see ``core.explain.checks.Checks``; `head`, `deep` and `all` to maps of scrambled networks.
+    deletion, deletion_random, deletion_edges, insertion, insertion_random, insertion_edges : float
+        In logits, see ``core.explain.removal.Removal``.
+    outside : float
+        Share of the heat outside the limb, or on what is burnt white.
+    level : str
+        Of ``core.explain.trust.trust_sentence``; empty where the map was not checked.
+    """
+
+    film: str
+    patient_id: str
+    origin: str
+    checkpoint_id: str
+    method: str
+    thin: bool | None
+    probability: float
+    hit: float
+    energy: float
+    distance: float
+    unit: str
+    overlaps: tuple[float, ...]
+    repeated: float = math.nan
+    stability: float = math.nan
+    head: float = math.nan
+    deep: float = math.nan
+    all: float = math.nan
+    deletion: float = math.nan
+    deletion_random: float = math.nan
+    deletion_edges: float = math.nan
+    insertion: float = math.nan
+    insertion_random: float = math.nan
+    insertion_edges: float = math.nan
+    outside: float = math.nan
+    level: str = ""
+
+    @property
+    def deletion_ahead(self) -> float:
+        """How much more it costs to take away the hottest places than random ones, or edges, in logits."""
+        return self.deletion - max(self.deletion_random, self.deletion_edges)
+
+    @property
+    def insertion_ahead(self) -> float:
+        """How much more the hottest places bring than random ones, or edges, in logits."""
+        return self.insertion - max(self.insertion_random, self.insertion_edges)
+
+
+@dataclass(frozen=True, eq=False)
+class MethodSummary:
+    """One method of one checkpoint over all films, or over those with a thin break.
+
+    Attributes
+    ----------
+    checkpoint_id, method : str
+    films : int
+    origin : str
+        Of the films; several joined by "and".
+    hit, energy : Interval
+        Means.
+    overlap : Interval
+        Mean intersection over union at the threshold that is best on these films; a threshold for each method.
+    threshold : float
+    distance : Interval
+        Median of the films with any heat; where the pixels of some are of known size, of these alone.
+    unit : str
+    gain : Interval or None
+        Mean of the hits minus those of `REFERENCE`, film by film; None for it itself. Without limits where every film
+        shows the same difference, which no resample can tell from certainty.
+    checked : Mapping of str to Interval
+        Medians of the measurements of trust, over the checked films on which the method drew a map: name of the row's
+        field -> interval; ``good``: share of all checked films whose map passed.
+    """
+
+    checkpoint_id: str
+    method: str
+    films: int
+    origin: str
+    hit: Interval
+    energy: Interval
+    overlap: Interval
+    threshold: float
+    distance: Interval
+    unit: str
+    gain: Interval | None
+    checked: Mapping[str, Interval]
+
+
+CHECKED = ("repeated", "stability", "head", "deep", "all", "deletion_ahead", "insertion_ahead", "outside")
+
+
+def measure_maps(
+    films: Iterable[OutlinedFilm],
+    reader: Any,
+    methods: Sequence[str] | None = None,
+    *,
+    check_every: int = 5,
+    is_fit: Callable[[Radiograph, WristRegion | None], bool] = lambda film, region: True,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[MapRow]:
+    """Measure the maps of one checkpoint.
+
+    Parameters
+    ----------
+    films : iterable of OutlinedFilm
+    reader : core.reading.Reader
+        The wrist is found by its finder.
+    methods : sequence of str, optional
+        Keys of ``core.explain.METHODS``; default: those of `USUAL_METHODS` that the checkpoint offers.
+    check_every : int
+        Every so many films the maps are also checked (:func:`core.explain.checks.check_map`), which takes dozens of
+        maps; 0: none are.
+    is_fit : callable
+        Whether a film is fit to be read; others are left out, as when films are read in life.
+    progress : callable
+        Told how many films are done.
+
+    Raises
+    ------
+    ExplanationError
+        The checkpoint does not offer a method.
+    """
+    classifier = reader.classifier
+    offered = available_methods(classifier.checkpoint)
+    chosen = [key for key in USUAL_METHODS if key in offered] if methods is None else list(methods)
+    unknown = sorted(set(chosen) - set(offered))
+    if unknown:
+        raise ExplanationError(f"Expected methods among {', '.join(offered)}, but {unknown[0][:40]!r} was asked for.")
+    scrambled = ScrambledClassifier(classifier) if check_every else None
+    rows: list[MapRow] = []
+    for number, film in enumerate(films):
+        region = reader.finder.find(film.radiograph) if reader.finder else None
+        if not is_fit(film.radiograph, region):
+            progress(number + 1)
+            continue
+        (answer,) = classifier.predict([film.radiograph], [region])
+        checked = bool(check_every) and number % check_every == 0
+        for method in (*chosen, *BASELINES):
+            checks = None
+            if method in BASELINES:
+                heat = baseline_map(method, film.radiograph, classifier.checkpoint.input_size, region)
+            else:
+                heat = explain(classifier, film.radiograph, method=method, region=region).heatmap
+                if checked:
+                    checks = check_map(classifier, film.radiograph, method=method, region=region, scrambled=scrambled)
+            found = localise(heat, film.outline, film.spacing_mm)
+            rows.append(_row(film, classifier.checkpoint.id, method, answer.probability, found, checks))
+        progress(number + 1)
+    return rows
+
+
+def baseline_map(key: str, film: Radiograph, size: int, region: WristRegion | None) -> np.ndarray:
+    """Return the map of one of `BASELINES`, in the square that a classifier reads, laid on the film."""
+    fit = fit_square(film.height, film.width, size, region)
+    square = centre_map(size, size) if key == "centre" else edge_map(fit.apply(film.pixels))
+    return np.clip(fit.invert(square), 0, 1)
+
+
+def _row(
+    film: OutlinedFilm, checkpoint_id: str, method: str, probability: float, found: Localisation, checks: Checks | None
+) -> MapRow:
+    place = (found.hit, found.energy, found.distance, found.unit, found.overlaps)
+    row = (film.name, film.patient_id, film.origin, checkpoint_id, method, film.thin, probability, *place)
+    if checks is None:
+        return MapRow(*row)
+    removal = checks.removal
+    return MapRow(
+        *row,
+        *(checks.repeated, checks.stability, *(checks.scrambled[depth] for depth in ("head", "deep", "all"))),
+        *(removal.deletion, removal.random[0], removal.edges[0]),
+        *(removal.insertion, removal.random[1], removal.edges[1]),
+        checks.outside + checks.bright,
+        trust_sentence(checks)[0],
+    )
+
+
+# --- from rows to estimates ------------------------------------------------------------------------------------------
+
+
+def summarise(
+    rows: Sequence[MapRow], thin: bool = False, resamples: int = RESAMPLES, seed: int = 0
+) -> list[MethodSummary]:
+    """Measure each method of each checkpoint over all films, with 95% intervals over resamples of the patients.
+
+    Parameters
+    ----------
+    rows : sequence of MapRow
+    thin : bool
+        Over the films with a thin break alone.
+    resamples, seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    list of MethodSummary
+        In the order of the rows; empty where no film is left.
+    """
+    groups: dict[tuple[str, str], list[MapRow]] = {}
+    for row in rows:
+        if row.thin or not thin:
+            groups.setdefault((row.checkpoint_id, row.method), []).append(row)
+    return [
+        _summary(checkpoint, method, group, groups.get((checkpoint, REFERENCE)), (resamples, seed))
+        for (checkpoint, method), group in groups.items()
+    ]
+
+
+def _summary(
+    checkpoint: str, method: str, rows: Sequence[MapRow], reference: Sequence[MapRow] | None, drawn: tuple[int, int]
+) -> MethodSummary:
+    patients = [row.patient_id for row in rows]
+    threshold = best_threshold(rows)
+    overlaps = [row.overlaps[THRESHOLDS.index(threshold)] for row in rows]
+    unit = "mm" if any(row.unit == "mm" for row in rows) else "px"
+    hot = [row for row in rows if math.isfinite(row.distance) and row.unit == unit]
+    gain = None
+    if reference and method != REFERENCE:
+        theirs = {row.film: row.hit for row in reference}
+        both = [row for row in rows if row.film in theirs]
+        gains = [row.hit - theirs[row.film] for row in both]
+        gain = interval_of(mean_of(gains), [row.patient_id for row in both], *drawn)
+        if len(set(gains)) == 1:
+            gain = replace(gain, low=math.nan, high=math.nan)
+    return MethodSummary(
+        checkpoint,
+        method,
+        len(rows),
+        " and ".join(sorted({row.origin for row in rows})),
+        _mean([row.hit for row in rows], patients, drawn),
+        _mean([row.energy for row in rows], patients, drawn),
+        _mean(overlaps, patients, drawn),
+        threshold,
+        interval_of(quantile_of([row.distance for row in hot], 0.5), [row.patient_id for row in hot], *drawn),
+        unit,
+        gain,
+        _checked([row for row in rows if row.level], drawn),
+    )
+
+
+def _mean(values: Sequence[float], patients: Sequence[str], drawn: tuple[int, int]) -> Interval:
+    """Return a mean of shares; where all are 0, or all 1, as `rate_interval` does."""
+    if set(values) <= {0.0, 1.0}:
+        return rate_interval([bool(value) for value in values], patients, *drawn)
+    return interval_of(mean_of(values), patients, *drawn)
+
+
+def _checked(rows: Sequence[MapRow], drawn: tuple[int, int]) -> dict[str, Interval]:
+    found = {}
+    for name in CHECKED:
+        kept = [row for row in rows if row.level != "none" and math.isfinite(getattr(row, name))]
+        if kept:
+            values, patients = [getattr(row, name) for row in kept], [row.patient_id for row in kept]
+            found[name] = interval_of(quantile_of(values, 0.5), patients, *drawn)
+    if rows:
+        found["good"] = rate_interval([row.level == "good" for row in rows], [row.patient_id for row in rows], *drawn)
+    return found
+
+
+# --- as a table ------------------------------------------------------------------------------------------------------
+
+_NUMBERS = tuple(each.name for each in fields(MapRow) if each.type == "float")
+
+
+def rows_text(rows: Iterable[MapRow]) -> str:
+    """Return rows as CSV, which :func:`read_rows` reads again."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    names = [each.name for each in fields(MapRow)]
+    table.writerow(names)
+    for row in rows:
+        table.writerow([_as_text(getattr(row, name)) for name in names])
+    return text.getvalue()
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return " ".join(f"{each:.4g}" for each in value) if isinstance(value, tuple) else value
+
+
+def read_rows(path: Path) -> list[MapRow]:
+    """Read rows that :func:`rows_text` wrote.
+
+    Raises
+    ------
+    ExplanationError
+        The table cannot be read, or is another.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            table = csv.DictReader(file)
+            if table.fieldnames != [each.name for each in fields(MapRow)]:
+                raise ValueError
+            return [_read_row(row) for row in table]
+    except (OSError, UnicodeError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise ExplanationError("A table of measured heat maps was expected, but it cannot be read as one.") from error
+
+
+def _read_row(row: Mapping[str, str]) -> MapRow:
+    overlaps = tuple(float(each) for each in row["overlaps"].split())
+    if len(overlaps) != len(THRESHOLDS) or row["method"] not in {*METHODS, *BASELINES}:
+        raise ValueError
+    values: dict[str, Any] = {each.name: row[each.name] for each in fields(MapRow)}
+    values |= {name: float(row[name]) if row[name] else math.nan for name in _NUMBERS}
+    return MapRow(**values | {"overlaps": overlaps, "thin": bool(int(row["thin"])) if row["thin"] else None})
+
+
+def method_title(key: str) -> str:
+    """Return what a method, or a baseline, is called."""
+    return BASELINES[key] if key in BASELINES else METHODS[key].title

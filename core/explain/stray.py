@@ -1,0 +1,45 @@
+"""How much of a heat map lies where no break can be: outside the limb, off the film, on what is burnt white."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from core.radiographs import SquareFit
+
+
+def stray_heat(heat: np.ndarray, square: np.ndarray, fit: SquareFit) -> tuple[float, float]:
+    """Return the shares of a map's heat that lie outside the limb, and on what is burnt white; NaN without any heat."""
+    size = square.shape[0]
+    full = np.maximum(cv2.resize(np.ascontiguousarray(heat, np.float32), (size, size)), 0)
+    total = float(full.sum())
+    if total <= 0:
+        return float("nan"), float("nan")
+    on_film = fit.apply(np.ones(fit.film_shape, np.float32)) > 0.5
+    limb = find_limb(square, on_film)
+    bright = find_bright(square)
+    return float(full[~limb & ~bright].sum() / total), float(full[bright].sum() / total)
+
+
+def find_limb(square: np.ndarray, on_film: np.ndarray) -> np.ndarray:
+    """Return where the limb is: whatever is clearly brighter than the darkest of the film, holes filled.
+
+    On a film without air around the limb, nearly all of it.
+    """
+    soft = cv2.GaussianBlur(square, (0, 0), 0.01 * square.shape[0])
+    dark, light = np.percentile(soft[on_film], (2, 98)) if on_film.any() else (0.0, 0.0)
+    limb = (on_film & (soft > dark + 0.15 * (light - dark))).astype(np.uint8)
+    outlines, _ = cv2.findContours(limb, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    filled = np.zeros_like(limb)
+    large = [each for each in outlines if cv2.contourArea(each) >= 0.01 * limb.size]
+    cv2.drawContours(filled, large, -1, 1, cv2.FILLED)
+    return filled.astype(bool) & on_film
+
+
+def find_bright(square: np.ndarray) -> np.ndarray:
+    """Return what is burnt white, at least a few pixels large: markers, metal, and overexposed bone beside them."""
+    white = (square >= 0.97).astype(np.uint8)
+    count, labels, about, _ = cv2.connectedComponentsWithStats(white, connectivity=8)
+    smallest = 2e-4 * white.size
+    large = [number for number in range(1, count) if about[number, cv2.CC_STAT_AREA] >= smallest]
+    return np.isin(labels, large)

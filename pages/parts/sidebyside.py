@@ -1,0 +1,211 @@
+"""Heat maps side by side: of one film on the desk, and in figures over many films with a known fracture."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from core.checkpoints import CHECKPOINTS
+from core.errors import ScaphoidError
+from core.explain import METHODS, available_methods
+from core.explain.comparison import MethodSummary, method_title, read_rows, summarise
+from core.explain.trust import trust_sentence
+from core.figures import around_region, film_image, hits_figure
+from core.reading import Reader
+from core.results import evidence_sentence
+from core.values import Checkpoint, Explanation, Interval, Radiograph
+from pages.parts.curves import show_figure
+from pages.parts.desk import Desk
+from pages.parts.study import film_label
+from pages.parts.trusting import can_be_checked, check, show_rows, tell
+from pages.parts.welcome import EXAMPLES, open_example
+
+MEASURED_NAME = "explanations.csv"
+"""What was measured of the published models' maps, beside the checkpoints."""
+COLUMNS = 5
+_CHECK_WORDS = {
+    "repeated": "made again",
+    "stability": "wrist moved",
+    "head": "head scrambled",
+    "deep": "deeper half",
+    "all": "all scrambled",
+    "deletion_ahead": "taken away",
+    "insertion_ahead": "given back",
+    "outside": "outside",
+    "good": "pass",
+}
+
+
+def offer_examples(desk: Desk) -> None:
+    """Say where films come from, and offer the simulated ones."""
+    st.markdown("### Every heat map of one film, side by side")
+    st.markdown("Open a study in the reading room, or take a simulated one:")
+    with st.container(horizontal=True):
+        for example in EXAMPLES:
+            st.button(
+                f"Simulated: {example.title}",
+                key=f"example-{example.seed}",
+                on_click=open_example,
+                args=(desk, example),
+            )
+
+
+def choose_film(desk: Desk) -> Radiograph:
+    """Let the reader choose among the films on the desk."""
+    films = {film.id: film for film in desk.films}
+    if st.session_state.get("explained-film") not in films:
+        st.session_state.pop("explained-film", None)
+    chosen = st.selectbox(
+        "Film", list(films), format_func=lambda key: film_label(desk, films[key]), key="explained-film", width=200
+    )
+    return films[chosen]
+
+
+def choose_methods(card: Checkpoint) -> list[str]:
+    """Let the reader choose methods; at first those that take no time."""
+    offered = available_methods(card, prompt=True)
+    quick = [key for key in offered if METHODS[key].quick]
+    return st.multiselect(
+        "Methods", offered, default=quick, format_func=lambda key: METHODS[key].title, key=f"methods-{card.id}"
+    )
+
+
+def show_maps(desk: Desk, reader: Reader, film: Radiograph, methods: Sequence[str]) -> None:
+    """Show the film, and each method's map on it, around the square that the model read."""
+    read = next(each for each in desk.reading(reader).films if each.radiograph.id == film.id)
+    if read.prediction is None:
+        st.warning(f"{film_label(desk, film)} is not read: {' '.join(read.quality.reasons)}")
+        return
+    maps = {}
+    bar = st.progress(0.0)
+    for number, method in enumerate(methods):
+        words = f"{METHODS[method].title} is being made"
+        bar.progress(number / len(methods), words)
+        maps[method] = desk.explanation(
+            reader,
+            film,
+            method,
+            "for",
+            lambda done, total, words=words: bar.progress(min(1.0, done / max(total, 1)), words),
+        )
+    bar.empty()
+    checkable = [key for key in methods if can_be_checked(reader, maps[key])]
+    unchecked = [key for key in checkable if desk.explanation_key(maps[key]) not in desk.checks]
+    if unchecked and st.button(
+        f"Check how far these maps can be trusted ({_seconds(len(unchecked))})", key="check-all"
+    ):
+        for key in unchecked:
+            check(desk, reader, maps[key])
+        st.rerun()
+    st.caption(f"{desk.title}.")
+    tiles = [None, *methods]
+    columns = max(3, min(COLUMNS, len(tiles)))
+    for start in range(0, len(tiles), columns):
+        for column, method in zip(st.columns(columns), tiles[start : start + columns], strict=False):
+            with column:
+                _show_tile(desk, reader, film, maps.get(method), read.region)
+    _show_numbers(desk, [maps[key] for key in methods])
+
+
+def _seconds(maps: int) -> str:
+    return "some seconds" if maps == 1 else f"some seconds for each of {maps}"
+
+
+def _show_tile(desk: Desk, reader: Reader, film: Radiograph, made: Explanation | None, region: object) -> None:
+    title = "The film" if made is None else METHODS[made.method].title
+    sentence, positive = ("", True) if made is None else evidence_sentence(made, reader.checkpoint)
+    picture = around_region(film_image(film.pixels, made.heatmap if made and positive else None), region)
+    st.image(picture, width="stretch", output_format="PNG")
+    st.markdown(f"**{title}**")
+    if made is None:
+        st.caption("The part that the model reads, without any map.")
+        return
+    st.caption(f"{METHODS[made.method].description} {sentence}")
+    checks = desk.checks.get(desk.explanation_key(made))
+    if checks and positive:
+        tell(checks)
+
+
+def _show_numbers(desk: Desk, maps: Sequence[Explanation]) -> None:
+    checked = [desk.checks[desk.explanation_key(made)] for made in maps if desk.explanation_key(made) in desk.checks]
+    if not checked:
+        return
+    with st.expander("The numbers behind these sentences"):
+        for tab, checks in zip(st.tabs([METHODS[each.method].title for each in checked]), checked, strict=True):
+            with tab:
+                st.markdown(html.escape(trust_sentence(checks)[1]))
+                show_rows(checks)
+
+
+# --- over a whole split ----------------------------------------------------------------------------------------------
+
+
+@st.cache_data(show_spinner="Measuring", max_entries=4)
+def _summaries(place: str, changed: int) -> tuple[list[MethodSummary], list[MethodSummary]]:
+    rows = read_rows(Path(place))
+    return summarise(rows), summarise(rows, thin=True)
+
+
+def show_split(names: Mapping[str, str]) -> None:
+    """Show what was measured of the published models' maps over many films, with intervals."""
+    st.markdown("### Over many films with a known fracture")
+    place = CHECKPOINTS / MEASURED_NAME
+    if not place.is_file():
+        st.info(
+            "Nothing was measured yet. `python -m core.evaluate --data DIR --explanations --out FILE` measures the "
+            "maps of a model on a dataset that outlines its fractures."
+        )
+        return
+    try:
+        every, thin = _summaries(str(place), place.stat().st_mtime_ns)
+    except ScaphoidError as error:
+        st.error(str(error))
+        return
+    which = st.segmented_control("Breaks", ["all", "thin"], default="all", key="breaks") or "all"
+    shown = every if which == "all" else thin
+    if not shown:
+        st.info("None of the measured films is known to have a thin break.")
+    for checkpoint in dict.fromkeys(each.checkpoint_id for each in shown):
+        ours = [each for each in shown if each.checkpoint_id == checkpoint]
+        st.markdown(f"**{names.get(checkpoint, checkpoint)}**: {ours[0].films} {ours[0].origin} films")
+        show_figure(hits_figure([(method_title(each.method), each.hit) for each in ours]), f"hits-{checkpoint}")
+        st.dataframe(pd.DataFrame([_row(each) for each in ours]), hide_index=True, height="content")
+        checked = [_checked_row(each) for each in ours if each.checked]
+        if checked:
+            films = next(each.checked["good"].n for each in ours if each.checked)
+            st.caption(
+                f"How far the maps can be trusted, medians of {films} of these films. Likeness (1: the same) to the "
+                "map itself when it is made again and when the wrist is moved, and to the map of a scrambled network, "
+                "where low is good; what taking away the hottest places costs the score, and giving back only them "
+                "brings, in logits, more than random places or the film's edges do; share of the heat outside the limb "
+                "or on what is burnt white; share of the maps that pass."
+            )
+            st.dataframe(pd.DataFrame(checked), hide_index=True, height="content")
+
+
+def _row(each: MethodSummary) -> dict[str, str]:
+    cells = {
+        "highest point in the outline": each.hit,
+        "share of heat in it": each.energy,
+        "overlap at its best threshold": each.overlap,
+        f"distance ({each.unit})": each.distance,
+        "better than Grad-CAM by": each.gain,
+    }
+    return {"method": method_title(each.method)} | {name: _told(value) for name, value in cells.items()}
+
+
+def _checked_row(each: MethodSummary) -> dict[str, str]:
+    return {"method": method_title(each.method)} | {
+        words: _told(each.checked.get(name)) for name, words in _CHECK_WORDS.items()
+    }
+
+
+def _told(value: Interval | None) -> str:
+    if value is None or math.isnan(value.value):
+        return ""
+    return f"{value.value:.2f}" if math.isnan(value.low) else f"{value.value:.2f} ({value.low:.2f} to {value.high:.2f})"

@@ -1,0 +1,63 @@
+"""How far a heat map can be trusted, on demand: one line, and the numbers behind it."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from core.explain import METHODS
+from core.explain.checks import Checks
+from core.explain.trust import check_rows, trust_sentence
+from core.reading import Reader
+from core.results import evidence_sentence
+from core.values import Explanation
+from pages.parts.desk import Desk
+from pages.parts.readers import scrambled_of
+
+_TELL = {"good": st.success, "unsure": st.warning, "bad": st.error, "none": st.info}
+
+
+def can_be_checked(reader: Reader, explanation: Explanation) -> bool:
+    """Whether there is a map to check: one that is shown as evidence, and a dozen of which do not take minutes."""
+    return METHODS[explanation.method].prompt and evidence_sentence(explanation, reader.checkpoint)[1]
+
+
+def offer_check(desk: Desk, reader: Reader, explanation: Explanation) -> None:
+    """Offer to check a map, and show what came of it."""
+    if not can_be_checked(reader, explanation):
+        return
+    if desk.explanation_key(explanation) not in desk.checks:
+        if st.button("How far can this map be trusted?", width="stretch", key="check-map"):
+            check(desk, reader, explanation)
+            st.rerun()
+        return
+    checks = check(desk, reader, explanation)
+    tell(checks)
+    with st.expander("The numbers behind it"):
+        show_rows(checks)
+
+
+def check(desk: Desk, reader: Reader, explanation: Explanation) -> Checks:
+    """Check a map of a film on the desk, with progress; once."""
+    name = METHODS[explanation.method].title
+    bar = st.progress(0.0, text=f"{name} is being checked")
+    checks = desk.checked(
+        reader,
+        scrambled_of(reader),
+        explanation,
+        lambda done, total: bar.progress(done / total, f"{name} is being checked"),
+    )
+    bar.empty()
+    return checks
+
+
+def tell(checks: Checks) -> None:
+    """Show the one line."""
+    level, sentence = trust_sentence(checks)
+    _TELL[level](sentence)
+
+
+def show_rows(checks: Checks) -> None:
+    """Show every number behind the line."""
+    rows = [{"": name, "value": round(value, 2), "meaning": meaning} for name, value, meaning in check_rows(checks)]
+    st.dataframe(pd.DataFrame(rows), hide_index=True, height="content")

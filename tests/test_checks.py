@@ -1,0 +1,321 @@
+"""What can be trusted of a heat map: the measurements one by one, and methods that are known to fail."""
+
+import math
+import threading
+from dataclasses import replace
+from types import MappingProxyType
+
+import cv2
+import numpy as np
+import pytest
+
+from core import explain as explaining
+from core.explain import METHODS, Method, checks, trust
+from core.explain.checks import GRID, Checks, check_map, lay_back, likeness
+from core.explain.localisation import edge_map
+from core.explain.removal import Removal, measure_removal
+from core.explain.stray import find_bright, find_limb, stray_heat
+from core.explain.trust import check_rows, trust_sentence
+from core.radiographs import fit_square
+from core.values import WristRegion
+from tests.test_explain import _stand_in_backbone, brightness_classifier, film_of, small_classifier  # noqa: F401
+
+
+def blob(size, row, column, width=4.0):
+    y, x = np.mgrid[:size, :size]
+    return np.exp(-((y - row) ** 2 + (x - column) ** 2) / (2 * width**2)).astype(np.float32)
+
+
+# --- likeness --------------------------------------------------------------------------------------------------------
+
+
+def test_likeness_is_a_correlation_of_what_is_seen():
+    rng = np.random.default_rng(0)
+    first, second = rng.random((GRID, GRID)), rng.random((GRID, GRID))
+    assert likeness(first, second) == pytest.approx(np.corrcoef(first.ravel(), second.ravel())[0, 1], abs=1e-6)
+    assert likeness(first, 3 * first) == pytest.approx(1)
+    assert likeness(first, 1 - first) == pytest.approx(-1, abs=1e-6)
+    assert likeness(blob(224, 100, 60, 16.0), blob(28, 12.06, 7.06, 2.0)) > 0.99  # of whatever resolution
+    left = np.zeros((GRID, GRID), bool)
+    left[:, : GRID // 2] = True
+    same_left = np.where(left, first, second)
+    assert likeness(first, same_left, left) == pytest.approx(1)
+    assert likeness(first, same_left) < 0.9
+
+
+def test_a_map_without_heat_is_like_another_without_and_no_other():
+    assert likeness(np.zeros((8, 8)), np.zeros((8, 8))) == 1
+    assert likeness(np.zeros((8, 8)), blob(8, 4, 4)) == likeness(blob(8, 4, 4), np.zeros((8, 8))) == 0
+
+
+# --- a moved wrist ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cells", [14, 112, 224])
+def test_a_map_is_laid_back_where_it_was_on_the_film(cells):
+    here = fit_square(300, 400, 224, WristRegion(210, 140, 150, angle=4))
+    there = fit_square(300, 400, 224, WristRegion(220, 133, 160, angle=-3))
+    # The same spot of the film in both squares.
+    (x, y), (x2, y2) = (fit.matrix @ [200.0, 150.0, 1.0] for fit in (here, there))
+    heat = cv2.resize(blob(224, y2, x2, 20.0), (cells, cells), interpolation=cv2.INTER_AREA)
+    back, covered = lay_back(heat, there, here)
+    assert back.shape == covered.shape == (GRID, GRID)
+    row, column = np.unravel_index(back.argmax(), back.shape)
+    assert abs((row + 0.5) * 224 / GRID - 0.5 - y) <= 224 / GRID + 112 / cells
+    assert abs((column + 0.5) * 224 / GRID - 0.5 - x) <= 224 / GRID + 112 / cells
+    assert likeness(back, blob(224, y, x, 20.0 * 160 / 150), covered) > 0.97
+    assert 0.7 < covered.mean() < 1  # a turned square leaves corners out
+
+
+def test_a_square_laid_on_itself_is_itself():
+    fit = fit_square(90, 70, 224, None)
+    for cells in (7, 14, 56, 224):
+        heat = np.random.default_rng(cells).random((cells, cells)).astype(np.float32)
+        back, covered = lay_back(heat, fit, fit)
+        assert likeness(heat, back, covered) > 0.995, cells
+        assert covered[GRID // cells : -GRID // cells or None].any()
+
+
+def test_the_wrist_turns_and_moves_as_it_is_said(film, monkeypatch):
+    """Where the middle of the left edge, and the middle, of what is read at first lie in what is read then."""
+    seen = {}
+    classifier = small_classifier()
+    region = WristRegion(60, 45, 60)
+    original = classifier.square
+    monkeypatch.setattr(classifier, "square", lambda film, region: seen.setdefault(region, original(film, region)))
+    check_map(classifier, film, method="gradcam", region=region)
+    places = [place for place in seen if place is not None and place is not region]
+    turned = [place for place in places if place.angle]
+    assert [round(place.angle) for place in turned] == [-5, 5]
+    top = fit_square(90, 120, 32, turned[0]).matrix @ [60, 15.5, 1]  # 30 above the middle: where the fingers are
+    assert top[0] > 16.5, "turned right: the fingers go to the right"
+    assert [(place.x, place.y) for place in places if not place.angle] == [(57.6, 42.6), (62.4, 47.4)]
+
+
+# --- taking away -----------------------------------------------------------------------------------------------------
+
+
+def test_a_map_of_what_the_answer_hangs_on_tells_more_than_chance_and_edges():
+    rng = np.random.default_rng(2)
+    square = (0.3 + 0.05 * rng.random((64, 64))).astype(np.float32)
+    square[:, 10:12] = 0.9  # an edge that means nothing
+    square[40:44, 40:44] = 0.8  # what the answer hangs on
+
+    def run(squares):
+        return {"logit": 10 * (squares[:, 40:44, 40:44, 0].mean(axis=(1, 2), keepdims=False)[:, None] - 0.3)}
+
+    found = measure_removal(run, square, blob(64, 41.5, 41.5, 3.0), 1)
+    assert found.deletion > 2 * max(found.random[0], found.edges[0], 0.5)
+    assert found.insertion > 2 * max(found.random[1], found.edges[1], 0.5)
+    against = measure_removal(run, square, blob(64, 41.5, 41.5, 3.0), -1)
+    assert against.deletion == pytest.approx(-found.deletion)
+    elsewhere = measure_removal(run, square, blob(64, 20, 50, 3.0), 1)
+    assert elsewhere.deletion < found.deletion / 2
+
+
+# --- stray heat ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def limb():
+    """An arm of soft tissue with bones in it and a marker beside it, on a film that ends before the square does."""
+    square = np.full((224, 224), 0.05, np.float32)
+    square[:, 60:160] = 0.4
+    square[:, 80:100] = square[:, 120:140] = 0.8
+    square[20:40, 180:200] = 1.0
+    square[:, 210:] = 0
+    on_film = np.ones((224, 224), bool)
+    on_film[:, 210:] = False
+    return square, on_film
+
+
+def test_the_limb_is_found_and_what_is_white_is_not_of_it(limb):
+    square, on_film = limb
+    found, bright = find_limb(square, on_film), find_bright(square)
+    truth = np.zeros((224, 224), bool)
+    truth[:, 60:160] = True
+    assert (found & truth).sum() / (found & ~bright | truth).sum() > 0.9
+    marker = np.zeros((224, 224), bool)
+    marker[20:40, 180:200] = True
+    np.testing.assert_array_equal(bright, marker)
+    speck = square.copy()
+    speck[100:102, 90:92] = 1.0
+    np.testing.assert_array_equal(find_bright(speck), marker)
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "outside", "bright"), [(110, 110, 0, 0), (110, 30, 1, 0), (30, 190, 0, 1), (110, 217, 1, 0)]
+)
+def test_heat_is_shared_out_between_limb_air_and_metal(limb, row, column, outside, bright):
+    square, _ = limb
+    film = fit_square(224, 210, 224, WristRegion(112, 112, 224))
+    found = stray_heat(blob(224, row, column, 3.0), square, film)
+    assert found == (pytest.approx(outside, abs=0.05), pytest.approx(bright, abs=0.05))
+
+
+def test_without_heat_there_is_no_share(limb):
+    assert np.isnan(stray_heat(np.zeros((7, 7)), limb[0], fit_square(224, 224, 224, None))).all()
+
+
+# --- whole maps, and methods that are known to fail ------------------------------------------------------------------
+
+
+def _library_scorecam(question):
+    """tf-keras-vis on the one sigmoid unit: its weights are a softmax over one score, whatever the network says."""
+    import keras
+    from tf_keras_vis.scorecam import Scorecam
+
+    model = question.passes.model
+    probability = keras.Model(model.input, model.output["probability"])
+    options = {"penultimate_layer": "features", "seek_penultimate_conv_layer": False, "normalize_cam": False}
+    return Scorecam(probability)(lambda p: p[:, 0], question.square[..., None], **options)[0]
+
+
+@pytest.fixture
+def _failing_methods(monkeypatch):
+    options = {"directed": False, "evidence": False, "quick": False, "corners": False}
+    failing = {
+        "edges": Method("Edges", "", "", lambda question: edge_map(question.square), **options),
+        "library": Method("Library's Score-CAM", "", "", _library_scorecam, **options),
+    }
+    methods = MappingProxyType({**METHODS, **failing})
+    for module in (explaining, checks, trust):
+        monkeypatch.setattr(module, "METHODS", methods)
+
+
+@pytest.fixture(scope="module")
+def film():
+    rng = np.random.default_rng(5)
+    return film_of(cv2.GaussianBlur(rng.random((90, 120)), (0, 0), 6).clip(0.3, 0.7) * 2 - 0.5)
+
+
+@pytest.mark.usefixtures("_failing_methods")
+@pytest.mark.parametrize(("method", "all_of_it"), [("edges", True), ("library", False)])
+def test_methods_that_do_not_follow_the_model_are_caught(film, method, all_of_it):
+    classifier = small_classifier(seed=4)
+    found = check_map(classifier, film, method=method)
+    assert found.scrambled["head"] == pytest.approx(1, abs=1e-6)
+    assert (found.scrambled["all"] == pytest.approx(1, abs=1e-6)) is all_of_it
+    level, sentence = trust_sentence(found)
+    assert level == "bad"
+    assert sentence.startswith("Do not rely on this map")
+
+
+def test_a_map_that_follows_the_model_is_told_from_one_that_does_not(film):
+    classifier = small_classifier(seed=4)
+    for method in ("gradcam", "smoothgrad"):
+        more = {"samples": 4} if method == "smoothgrad" else {}
+        found = check_map(classifier, film, method=method, **more)
+        assert found.scrambled["all"] < trust.HARDLY_CHANGES, method
+        assert found.scrambled["head"] < trust.IGNORES, method
+        assert (found.repeated == 1) is (method != "smoothgrad")
+        assert method not in found.others
+        assert set(found.moved) == {
+            "turned left", "turned right", "shifted one way", "shifted the other", "exposed less", "exposed more",
+        }  # fmt: skip
+
+
+def test_a_network_that_looks_at_brightness_has_a_steady_map_where_the_film_is_bright():
+    pixels = np.zeros((300, 420))
+    pixels[180:230, 290:340] = 0.9
+    told = []
+    region = WristRegion(310, 205, 160)
+    found = check_map(
+        brightness_classifier(),
+        film_of(pixels),
+        method="Grad-CAM",
+        region=region,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert found.method == "gradcam"
+    assert found.stability > 0.9
+    assert found.outside < 0.3
+    assert set(found.others) == {"layercam", "gradcampp", "location"}
+    assert found.removal.deletion > found.removal.random[0]
+    assert [done for done, _ in told] == list(range(1, told[-1][1] + 1))
+
+
+class _Halves:
+    """A scrambled network that draws a map only when it was shuffled with some seeds."""
+
+    def __init__(self, drawing):
+        self.lock, self.drawing, self.seeds = threading.Lock(), drawing, []
+
+    def scramble(self, depth, seed):
+        self.seeds.append(seed)
+
+
+@pytest.mark.parametrize(
+    ("drawing", "seeds", "expected"), [({0, 1, 2}, 3, 1.0), ({1, 4, 5}, 6, 1.0), (set(), 12, math.nan), ({7}, 12, 1.0)]
+)
+def test_an_empty_map_of_a_scrambled_network_says_nothing(monkeypatch, drawing, seeds, expected):
+    heat = blob(32, 8, 9)
+    scrambled = _Halves(drawing)
+
+    def explain_square(network, square, **asked):
+        draws = network.seeds[-1] in network.drawing
+        return (heat, 1.0, {}) if draws else (np.zeros_like(heat), 0.0, {})
+
+    monkeypatch.setattr(checks, "explain_square", explain_square)
+    found = checks._scrambled_likeness(scrambled, heat, heat, "head", {})
+    assert found == pytest.approx(expected, nan_ok=True)
+    assert scrambled.seeds == list(range(seeds))
+
+
+# --- in words --------------------------------------------------------------------------------------------------------
+
+SOUND = Checks(
+    method="gradcam",
+    target="for",
+    peak=2.0,
+    repeated=1.0,
+    moved={"turned left": 0.9, "turned right": 0.8, "exposed less": 0.7, "exposed more": 0.9},
+    others={"layercam": 0.6},
+    scrambled={"head": 0.6, "deep": 0.3, "all": 0.1},
+    removal=Removal(2.0, 1.0, (0.5, 0.2), (0.4, 0.6)),
+    outside=0.1,
+    bright=0.05,
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "level", "words"),
+    [
+        ({}, "good", "This map is stable and follows the model."),
+        ({"peak": 0.0}, "none", "nothing to check"),
+        ({"scrambled": {"head": 0.6, "deep": 0.3, "all": 0.6}}, "bad", "hardly changes when the model is scrambled"),
+        ({"scrambled": {"head": 0.6, "deep": 0.99, "all": 0.1}}, "bad", "hardly changes when the model is scrambled"),
+        ({"scrambled": {"head": 0.99, "deep": 0.3, "all": 0.1}}, "bad", "layers that give the answer"),
+        ({"moved": {"turned left": 0.6, "turned right": 0.7, "exposed less": 0.9}}, "unsure", "turned by 5 degrees"),
+        ({"moved": {"turned left": 0.9, "turned right": 0.9, "exposed less": 0.1}}, "unsure", "exposed a fifth less"),
+        ({"scrambled": {"head": math.nan, "deep": math.nan, "all": math.nan}}, "unsure", "cannot be told"),
+        ({"scrambled": {"head": 0.5, "deep": 0.2, "all": math.nan}}, "good", "stable"),
+        ({"removal": Removal(-0.1, -0.5, (-0.2, 0.0), (-0.3, 0.0))}, "unsure", "places drawn at random"),
+        ({"repeated": 0.5}, "unsure", "changes when it is made again"),
+        ({"outside": 0.25, "bright": 0.1}, "unsure", "35% of its heat lies outside the limb"),
+        ({"removal": Removal(0.3, 0.1, (0.5, 0.2), (0.4, 0.6))}, "unsure", "places drawn at random"),
+        ({"removal": Removal(0.3, 0.7, (0.5, 0.2), (0.4, 0.6))}, "good", "stable"),
+    ],
+)
+def test_the_gravest_finding_makes_the_sentence(change, level, words):
+    found = trust_sentence(replace(SOUND, **change))
+    assert found[0] == level
+    assert words in found[1]
+    assert found[1].endswith(".")
+
+
+def test_the_numbers_behind_the_sentence_are_all_told():
+    rows = {name: value for name, value, _ in check_rows(SOUND)}
+    assert len(rows) == len(check_rows(SOUND))
+    assert rows["Made again"] == 1.0
+    assert rows["Turned left"] == 0.9
+    assert rows["LayerCAM"] == 0.6
+    assert rows["Whole network scrambled"] == 0.1
+    assert [rows[name] for name in ("Marked places taken away", "Random places taken away", "Edges alone")] == [
+        2,
+        0.5,
+        0.6,
+    ]
+    assert rows["Outside the limb"] == 0.1
+    assert SOUND.unsteadiest == ("exposed", pytest.approx(0.8))
+    assert SOUND.stability == pytest.approx(0.8)

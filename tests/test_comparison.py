@@ -1,0 +1,284 @@
+"""Methods side by side over films with a known fracture: the rows, what is estimated from them, and the command."""
+
+import json
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from core.errors import DatasetError, ExplanationError
+from core.evaluate import run
+from core.evaluate.options import make_parser
+from core.explain.comparison import (
+    BASELINES,
+    MapRow,
+    OutlinedFilm,
+    baseline_map,
+    measure_maps,
+    read_rows,
+    rows_text,
+    summarise,
+)
+from core.explain.localisation import THRESHOLDS
+from core.values import WristRegion
+from tests.test_explain import _stand_in_backbone, brightness_classifier, film_of  # noqa: F401
+
+
+def reader(classifier=None):
+    """A reader of whole films that is as sure as the film is bright."""
+    classifier = classifier or brightness_classifier()
+    classifier.predict = lambda films, regions: [
+        SimpleNamespace(probability=float(film.pixels.mean())) for film in films
+    ]
+    return SimpleNamespace(classifier=classifier, finder=None)
+
+
+def bright_film(row, column, thin=None, name="a"):
+    """A dark film with a bright patch, which is outlined."""
+    pixels, outline = np.zeros((64, 64)), np.zeros((64, 64), bool)
+    outline[row : row + 8, column : column + 8] = True
+    pixels[outline] = 0.9
+    return OutlinedFilm(name, f"patient of {name}", film_of(pixels), outline, (0.5, 0.5), thin)
+
+
+# --- measuring -------------------------------------------------------------------------------------------------------
+
+
+def test_every_method_and_every_baseline_is_measured_on_every_film():
+    films = [bright_film(8, 40, True, "a"), bright_film(28, 28, False, "b")]
+    told = []
+    rows = measure_maps(films, reader(), ["gradcam", "location"], check_every=2, progress=told.append)
+    assert told == [1, 2]
+    assert [(row.film, row.method) for row in rows] == [
+        (film, method) for film in "ab" for method in ("gradcam", "location", "centre", "edges")
+    ]
+    found = {(row.film, row.method): row for row in rows}
+    assert {row.checkpoint_id for row in rows} == {"stand-in"}
+    assert all(row.unit == "mm" for row in rows)
+    assert found["a", "gradcam"].hit == found["b", "gradcam"].hit == 1
+    assert found["a", "centre"].hit == 0
+    assert found["a", "centre"].distance > 5
+    assert found["b", "centre"].hit == 1
+    assert (found["a", "gradcam"].thin, found["b", "gradcam"].thin) == (True, False)
+    assert found["a", "gradcam"].probability == pytest.approx(0.9 * 64 / 64**2)
+    checked = {key for key, row in found.items() if row.level}
+    assert checked == {("a", "gradcam"), ("a", "location")}, "every second film, and no baseline"
+    assert math.isfinite(found["a", "gradcam"].stability)
+    assert math.isnan(found["b", "gradcam"].stability)
+
+
+def test_without_checks_nothing_is_scrambled(monkeypatch):
+    monkeypatch.setattr("core.explain.comparison.ScrambledClassifier", lambda _: pytest.fail("a copy was made"))
+    rows = measure_maps([bright_film(8, 40)], reader(), ["gradcam"], check_every=0)
+    assert all(row.level == "" for row in rows)
+
+
+def test_a_method_that_is_not_offered_is_refused_before_any_film():
+    with pytest.raises(ExplanationError, match="'tea-leaves' was asked for"):
+        measure_maps(iter(()), reader(), ["tea-leaves"])
+
+
+def test_a_baseline_points_into_the_square_that_is_read():
+    film = film_of(np.zeros((100, 200)))
+    heat = baseline_map("centre", film, 64, WristRegion(150, 40, 60))
+    assert heat.shape == (100, 200)
+    assert np.abs(np.argwhere(heat == heat.max()).mean(axis=0) - (39.5, 149.5)).max() <= 1
+    assert not heat[:, :110].any()
+
+
+# --- estimates -------------------------------------------------------------------------------------------------------
+
+
+def made_row(film, method, hit, **more):
+    values = {"energy": 0.5, "distance": 2.0, "unit": "mm", "overlaps": (0.1,) * len(THRESHOLDS), "thin": None}
+    return MapRow(film, f"p{film}", "simulated", "m", method, probability=0.7, hit=hit, **{**values, **more})
+
+
+def checked(stability, deletion):
+    return {"stability": stability, "deletion": deletion, "deletion_random": 0.4, "deletion_edges": 0.1}
+
+
+def test_estimates_of_hand_worked_rows():
+    flat = [0.0] * len(THRESHOLDS)
+    low, high = list(flat), list(flat)
+    low[2], high[2] = 0.2, 0.6
+    rows = [made_row(film, "gradcam", hit, overlaps=tuple(low)) for film, hit in zip("abcd", (0, 0, 1, 0), strict=True)]
+    rows += [
+        made_row(
+            "a",
+            "layercam",
+            1,
+            distance=0.0,
+            energy=0.2,
+            overlaps=tuple(low),
+            thin=True,
+            level="good",
+            **checked(0.8, 1.0),
+        ),
+        made_row(
+            "b",
+            "layercam",
+            1,
+            distance=1.0,
+            energy=0.4,
+            overlaps=tuple(high),
+            thin=False,
+            level="bad",
+            **checked(0.6, 0.2),
+        ),
+        made_row(
+            "c",
+            "layercam",
+            0,
+            distance=math.nan,
+            energy=0.0,
+            overlaps=tuple(flat),
+            thin=True,
+            level="none",
+            **checked(0.0, 9.0),
+        ),
+        made_row("d", "layercam", 1, distance=5.0, energy=0.6, overlaps=tuple(high), thin=False, unit="px"),
+    ]
+    coarse, fine = summarise(rows, resamples=500)
+    assert (coarse.method, fine.method, fine.films) == ("gradcam", "layercam", 4)
+    assert fine.hit.value == 0.75
+    assert fine.energy.value == pytest.approx(0.3)
+    assert (fine.threshold, fine.overlap.value) == (THRESHOLDS[2], pytest.approx(1.4 / 4))
+    assert (fine.distance.value, fine.distance.n, fine.unit) == (0.5, 2, "mm"), "films of known pixels with heat"
+    assert coarse.gain is None
+    assert fine.gain.value == pytest.approx(0.75 - 0.25)  # 1, 1, -1, 1
+    assert fine.gain.low < 0 < fine.gain.high <= 1
+    assert fine.checked["stability"].value == pytest.approx(0.7), "a film without a map has none"
+    assert fine.checked["deletion_ahead"].value == pytest.approx((0.6 - 0.2) / 2), "random places cost 0.4"
+    assert (fine.checked["good"].value, fine.checked["good"].n) == (pytest.approx(1 / 3), 3)
+    assert "repeated" not in fine.checked
+    assert coarse.checked == {}
+    same = [replace(row, method="gradcampp") for row in rows if row.method == "gradcam"]
+    assert math.isnan(summarise([*rows, *same], resamples=50)[-1].gain.low), "no difference seen is not a sure 0"
+    (thin,) = summarise(rows, thin=True, resamples=100)
+    assert (thin.films, thin.hit.value, thin.gain) == (2, 0.5, None)
+    assert thin.hit.low <= thin.hit.value <= thin.hit.high
+
+
+def test_what_never_hit_has_an_interval_all_the_same():
+    (found,) = summarise([made_row(str(number), "gradcam", 0) for number in range(20)], resamples=100)
+    assert (found.hit.value, found.hit.low) == (0, 0)
+    assert 0.1 < found.hit.high < 0.2
+
+
+def test_rows_are_written_and_read_again(tmp_path):
+    rows = measure_maps([bright_film(8, 40, None), bright_film(20, 9, True, "b, c")], reader(), ["gradcam"])
+    path = tmp_path / "maps.csv"
+    path.write_text(rows_text(rows))
+    again = read_rows(path)
+    assert rows_text(again) == rows_text(rows)
+    assert [row.film for row in again] == [row.film for row in rows]
+    assert [row.thin for row in again] == [row.thin for row in rows]
+    assert again[0].stability == pytest.approx(rows[0].stability, rel=1e-5)
+    assert len(again[0].overlaps) == len(THRESHOLDS)
+
+
+@pytest.mark.parametrize("text", ["", "film,hit\na,1\n", None, "another method"])
+def test_another_table_is_refused(tmp_path, text):
+    path = tmp_path / "maps.csv"
+    if text == "another method":
+        text = rows_text([made_row("a", "eigencam", 1)])
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ExplanationError, match="measured heat maps"):
+        read_rows(path)
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Three studies in MURA's layout: two broken, of which one has no mask, and one whole."""
+    rng = np.random.default_rng(0)
+    for number, label in enumerate(("positive", "positive", "negative")):
+        path = f"valid/XR_WRIST/patient{number:05d}/study1_{label}/image1.png"
+        film = bright_film(10 + 12 * number, 40)
+        for place in (tmp_path / path, tmp_path / "masks" / path):
+            place.parent.mkdir(parents=True, exist_ok=True)
+        noise = rng.normal(0, 4, (64, 64))
+        cv2.imwrite(str(tmp_path / path), (film.radiograph.pixels * 255 + noise).clip(0, 255).astype(np.uint8))
+        if number == 0:
+            cv2.imwrite(str(tmp_path / "masks" / path), film.outline.astype(np.uint8) * 255)
+    table = "path,displacement_mm,gap_mm,spacing_mm\n"
+    table += "valid/XR_WRIST/patient00000/study1_positive/image1.png,0.4,0.0,0.25\n"
+    (tmp_path / "metadata.csv").write_text(table)
+    return tmp_path
+
+
+def evaluate(*arguments):
+    return run(make_parser().parse_args([*arguments, "--resamples", "50"]), lambda *_: reader())
+
+
+def test_the_command_measures_outlined_films_and_writes_a_row_for_each_map(dataset, tmp_path, capsys):
+    out = tmp_path / "maps.csv"
+    asked = ["--data", str(dataset), "--explanations", "--methods", "Grad-CAM", "gradcam", "--out", str(out)]
+    assert evaluate(*asked) == 0
+    text = capsys.readouterr().out
+    assert "stand-in: 1 real films with an outlined fracture, 1 of them thin" in text
+    assert all(title in text for title in ("Grad-CAM", *BASELINES.values()))
+    rows = read_rows(out)
+    assert [row.method for row in rows] == ["gradcam", *BASELINES]
+    assert (rows[0].hit, rows[0].unit, rows[0].thin) == (1, "mm", True)
+    assert rows[0].film == "valid/XR_WRIST/patient00000/study1_positive/image1.png"
+
+    assert evaluate(*asked[:-2], "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [each["method"] for each in told["explanations"]] == ["gradcam", *BASELINES]
+    assert told["explanations"][0]["hit"]["value"] == 1
+    assert told["thin"][0]["n"] == 1
+    assert told["explanations"][0]["checks"]["good"]["n"] == 1
+
+
+def test_a_film_that_cannot_be_read_is_told_and_the_others_are_measured(dataset, capsys):
+    broken = dataset / "valid/XR_WRIST/patient00001/study1_positive/image1.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    assert evaluate("--data", str(dataset), "--explanations", "5", "--methods", "gradcam") == 1
+    output = capsys.readouterr()
+    assert "1 real films" in output.out
+    assert any(line.startswith("valid/XR_WRIST/patient00001") for line in output.err.splitlines())
+
+
+def test_a_dataset_without_outlines_is_refused(dataset, capsys):
+    for mask in (dataset / "masks").rglob("*.png"):
+        mask.unlink()
+    with pytest.raises(DatasetError, match="outlined fracture"):
+        evaluate("--data", str(dataset), "--explanations")
+
+
+def test_films_that_are_not_fit_to_be_read_are_left_out():
+    films = [bright_film(8, 40, name="a"), bright_film(28, 28, name="b")]
+    asked = []
+
+    def is_fit(film, region):
+        asked.append(region)
+        return len(asked) > 1
+
+    rows = measure_maps(films, reader(), ["gradcam"], check_every=0, is_fit=is_fit)
+    assert {row.film for row in rows} == {"b"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--scores", "x.csv", "--explanations"],
+        ["--data", "x", "--methods", "gradcam"],
+        ["--data", "x", "--explanations", "--films"],
+        ["--data", "x", "--explanations", "--regions", "table"],
+        ["--data", "x", "--explanations", "--threshold", "0.4"],
+    ],
+)
+def test_options_that_do_not_belong_together_are_refused(wrong, capsys):
+    from core.evaluate import main
+
+    with pytest.raises(SystemExit, match="2"):
+        main(wrong)
+    assert "belong" in capsys.readouterr().err
