@@ -214,7 +214,7 @@ def test_a_finder_is_trained_and_finds_something(dataset, places, monkeypatch):
         (["--set", 'mixup="much"'], "mixup must be a number"),
         (["--set", "textures=1.5"], "textures must be a number from 0 to 1"),
         (["--set", "small_epochs=1.5"], "small_epochs must be a whole number"),
-        (["--set", "head_rate=0"], "head_rate must be a number above 0"),
+        (["--set", "clip_norm=0"], "clip_norm must be a number above 0, or null"),
         (["--set", "epoch_films=0"], "epoch_films must be a whole number above 0"),
         (["--set", "small_size=16"], "small_size must be a whole number of pixels from 32"),
         (["--set", "frozen=3"], "frozen must be a list"),

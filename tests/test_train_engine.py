@@ -24,7 +24,6 @@ from core.train.batches import Feeder, FractureSampler
 from core.train.changes import change_appearance, change_texture, mix_up
 from core.train.devices import Team, choose_precision, choose_strategy, read_team
 from core.train.losses import class_weights, feature_loss, label_loss, soft_label_loss
-from core.train.networks import make_optimizer
 from core.train.presets import frozen_layers
 from core.train.runs import Progress, Report, Stopped
 from core.train.schedule import learning_rate, plateau_rate, should_stop
@@ -416,29 +415,6 @@ def test_a_batch_that_fails_ends_the_epoch():
 
     with pytest.raises(DatasetError, match="torn"):
         list(Feeder(Sampler(), 0))
-
-
-@pytest.mark.parametrize("kind", ["adam", "adamw"])
-def test_the_head_learns_at_its_own_rate(kind):
-    import keras
-
-    def moves(**extra):
-        keras.utils.set_random_seed(3)
-        film = keras.Input((4,))
-        hidden = keras.layers.Dense(3, name="hidden")(keras.layers.Dense(3, name="body")(film))
-        model = keras.Model(film, keras.layers.Dense(1, name="logit")(hidden))
-        optimizer = make_optimizer(asked(optimizer=kind, **extra))
-        model.compile(optimizer, "mse")
-        before = {weight.path: numbers(weight).copy() for weight in model.weights}
-        for _ in range(3):
-            optimizer.learning_rate = 0.01
-            model.train_on_batch(np.ones((2, 4), np.float32), np.array([[5.0], [6.0]], np.float32))
-        return {weight.path: np.abs(numbers(weight) - before[weight.path]).mean() for weight in model.weights}
-
-    plain, slow = moves(), moves(head_rate=0.1)
-    for path, moved in plain.items():
-        share = 1.0 if path.startswith("body") else 0.1
-        assert slow[path] == pytest.approx(share * moved, rel=0.2), path
 
 
 # --- devices ---------------------------------------------------------------------------------------------------------

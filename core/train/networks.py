@@ -193,28 +193,8 @@ def make_optimizer(settings: TrainingSettings) -> Any:
 
     clip = option(settings, "clip_norm")
     common = {"learning_rate": settings.learning_rate, "clipnorm": clip, "name": "optimizer"}
-    share = float(option(settings, "head_rate"))
     if option(settings, "optimizer") == "adam":
-        return _slow_in_head(keras.optimizers.Adam, share)(**common)
-    optimizer = _slow_in_head(keras.optimizers.AdamW, share)(weight_decay=settings.weight_decay, **common)
+        return keras.optimizers.Adam(**common)
+    optimizer = keras.optimizers.AdamW(weight_decay=settings.weight_decay, **common)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
-
-
-def _slow_in_head(kind: type, share: float) -> type:
-    """Return a kind of optimizer whose learning rate for the head is that share of what it is told."""
-    if share == 1.0:
-        return kind
-
-    class SlowInHead(kind):  # type: ignore[misc]
-        def _backend_update_step(self, grads: Sequence[Any], variables: Sequence[Any], rate: Any) -> None:
-            for part, part_rate in ((True, rate * share), (False, rate)):
-                chosen = [pair for pair in zip(grads, variables, strict=True) if _is_of_head(pair[1]) == part]
-                if chosen:
-                    super()._backend_update_step(*(list(each) for each in zip(*chosen, strict=True)), part_rate)
-
-    return SlowInHead
-
-
-def _is_of_head(variable: Any) -> bool:
-    return variable.path.partition("/")[0] in HEAD_LAYERS

@@ -63,7 +63,6 @@ EXTRA: Mapping[str, tuple[Any, str]] = MappingProxyType(
         "clip_norm": (1.0, "largest norm of a variable's gradient; None: not clipped"),
         "early_stopping": (0, "epochs without a better loss on valid after which training ends with the best weights"),
         "ema": (0.0, "decay a step of the moving average of the weights, which is measured and published; 0: none"),
-        "head_rate": (1.0, "the hidden and the last layer's learning rate as a share of all others'"),
         # Distillation
         "distil_features": (1.0, "weight of the teachers' features beside the label"),
         "distil_logit": (1.0, "weight of the teachers' soft label beside the label"),
@@ -266,7 +265,6 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = MappingProxyType(
         "optimizer": _one_of(*OPTIMIZERS),
         "schedule": _one_of(*SCHEDULES),
         "plateau_factor": ("a number between 0 and 1", lambda value: _is_number(value, above=0, below=1)),
-        "head_rate": ("a number above 0", lambda value: _is_number(value, above=0)),
         "clip_norm": ("a number above 0, or null", lambda value: value is None or _is_number(value, above=0)),
         **dict.fromkeys(("mixup", "focal_gamma", "plateau_smallest", "distil_features", "distil_logit"), _ANY),
     }
