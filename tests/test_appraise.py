@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from core.appraise import command, documents, measures, reading, steadiness, studies, tables
+from core.appraise import command, documents, maps, measures, reading, steadiness, studies, tables
 from core.appraise.reading import FilmRead, WristRead
 from core.checkpoints import CHECKPOINTS, default_id, read_card, read_scores, verify
 from core.checkpoints.cards import write_card
 from core.classifier import Classifier
 from core.errors import CheckpointError
+from core.explain import comparison
+from core.explain.localisation import THRESHOLDS
 from core.metrics import wilson_interval
 from core.phantoms import simulate_study
 from core.phantoms.dataset import DatasetSettings, _plan
@@ -509,6 +511,72 @@ def test_measuring_the_embedded_model_end_to_end(tmp_path, capsys):
         assert after["valid"].probabilities.tolist() == valid[0].probabilities.tolist()
 
 
+# --- heat maps -------------------------------------------------------------------------------------------------------
+
+
+def test_one_film_of_each_broken_study_is_outlined():
+    def film(number, shows, **facts):
+        known = {"displacement_mm": 0.0, "gap_mm": 0.0, "spacing_mm": 0.3} | facts
+        return make_film(0.5, 1, blob(1, 2) if shows else None, number, **known)
+
+    made = [
+        studies.KnownStudy("a", 1, (film(0, True), film(1, True))),
+        studies.KnownStudy("b", 1, (film(2, True), film(3, True, gap_mm=1.0))),
+        studies.KnownStudy("c", 1, (film(4, False), film(5, True, displacement_mm=0.9, gap_mm=0.2))),
+        studies.KnownStudy("d", 1, (film(6, False),)),
+    ]
+    found = list(maps.outlined_films(made))
+    assert [(each.name, each.patient_id, each.thin) for each in found] == [
+        ("film-0.5-0", "a", True),
+        ("film-0.5-3", "b", False),  # its gap is not below the limit
+        ("film-0.5-5", "c", True),
+    ]
+    assert {(each.spacing_mm, each.origin) for each in found} == {((0.3, 0.3), "simulated")}
+    assert all(each.outline.sum() == blob(1, 2).sum() for each in found)
+
+
+def test_heat_maps_are_measured_told_and_stored(published, monkeypatch, capsys):
+    asked = []
+
+    def make(seeds, *_):
+        asked.extend(seeds)
+        for number in range(4):
+            facts = {"displacement_mm": 0.0, "gap_mm": 2.0 * (number == 0), "spacing_mm": 0.5}
+            yield studies.KnownStudy(f"s{number}", 1, (make_film(0.5, 1, blob(0, 0), number, **facts),))
+
+    def measure(films, reader, check_every, is_fit, progress):
+        for film in films:
+            told = (film.name, film.patient_id, film.origin, reader.classifier.checkpoint.id)
+            for method, hit, away in (("layercam", film.thin, 0.0), ("gradcam", False, 7.25)):
+                place = (float(hit), 0.5, away, "mm", (0.25,) * len(THRESHOLDS))
+                yield comparison.MapRow(*told, method, film.thin, 0.9, *place)
+
+    monkeypatch.setattr(command, "make_studies", make)
+    monkeypatch.setattr(maps, "measure_maps", measure)
+    pages = (published / "README.md", published.parent / "README.md")
+    for page in pages:
+        page.write_text("<!-- results: explanations -->\n<!-- end -->\n")
+    options = ["explanations", "--films", "4", "--resamples", "20", "--write", "--checkpoints", str(published)]
+    assert command.run(command._parser().parse_args(options), lambda name, folder: make_reader(name=name)) == 0
+    assert len(asked) == 4
+    assert all(broken for _, broken in asked)
+    out = capsys.readouterr().out
+    assert out.strip() in pages[0].read_text()
+    assert "Heat maps of 4 simulated films with a fracture, each of another study, 3 of them with a thin break" in out
+    assert "| `stand-in` (n = 4) |" in out
+    assert "| `stand-in`, thin breaks (n = 3) |" in out
+    rows = [line.split(" | ") for line in pages[1].read_text().splitlines() if line.startswith("| `stand-in`")]
+    assert [(row[1], row[2][:5], row[3][:5], row[4][:5], row[5][:5]) for row in rows] == [
+        ("LayerCAM", "0.750", "1.000", "1.000", "0.000"),
+        ("Grad-CAM", "0.000", "0.000", "-", "7.250"),
+    ]
+    written = comparison.read_rows(published / comparison.MEASURED_NAME)
+    assert [(row.film, row.method, row.thin) for row in written[:2]] == [
+        ("film-0.5-0", "layercam", False),
+        ("film-0.5-0", "gradcam", False),
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -516,6 +584,7 @@ def test_measuring_the_embedded_model_end_to_end(tmp_path, capsys):
         (["simulated", "--studies", "1"], "whole number from 2"),
         (["simulated", "--seed", "-1"], "whole number from 0"),
         (["steadiness", "--films", "0"], "whole number from 1"),
+        (["explanations", "--films", "0"], "whole number from 1"),
         (["steadiness", "--data", "x", "--format", "none"], "invalid choice"),
     ],
 )

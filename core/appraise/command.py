@@ -13,15 +13,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.appraise.documents import store_ensemble_results, store_results, update_document
+from core.appraise.maps import measure_readers, outlined_films
 from core.appraise.measures import measure_checkpoint, measure_finder
 from core.appraise.reading import Reading, read_all, study_scores
 from core.appraise.steadiness import measure_steadiness
 from core.appraise.studies import FILM_SIZE, SEEDS_APART, make_studies, seeds_of
-from core.appraise.tables import short_simulated_table, simulated_tables, steadiness_tables
+from core.appraise.tables import (
+    explanations_tables,
+    short_explanations_table,
+    short_simulated_table,
+    simulated_tables,
+    steadiness_tables,
+)
 from core.checkpoints import CHECKPOINTS
+from core.checkpoints.files import write_whole
 from core.datasets import FORMATS, index_dataset
 from core.errors import ScaphoidError
 from core.evaluate import Progress, choose_checkpoints, ensemble_points, read_film
+from core.evaluate.explanations import to_dict
+from core.explain.comparison import MEASURED_NAME, rows_text, summarise
 from core.metrics import ENSEMBLE, compare_scores, interval_dict
 from core.phantoms import VERSION
 from core.values import Radiograph
@@ -51,8 +61,7 @@ def run(options: argparse.Namespace, open_reader: Callable[..., Reader] | None =
 
         import_tensorflow_quietly()
     readers = [open_reader(checkpoint_id, folder) for checkpoint_id in ids]
-    act = _appraise_simulated if options.what == "simulated" else _appraise_steadiness
-    report, tables = act(options, readers, folder)
+    report, tables = _ACTS[options.what](options, readers, folder)
     print(json.dumps(report, allow_nan=False) if options.json else tables)
     return 0
 
@@ -140,13 +149,19 @@ def _write(report: Mapping[str, Any], reading: Reading, readers: Sequence[Reader
     _update_documents(folder, readers, "simulated", simulated_tables(report), short_simulated_table(report))
 
 
-def _update_documents(folder: Path, readers: Sequence[Reader], name: str, table: str, short: str | None = None) -> None:
-    """Put the table into the checkpoints' page and its short form into the project's, if it is of all checkpoints."""
+def _update_documents(folder: Path, readers: Sequence[Reader], name: str, table: str, short: str | None = None) -> bool:
+    """Put the table into the checkpoints' page and its short form into the project's, if it is of all checkpoints.
+
+    Returns
+    -------
+    bool
+        Whether it is.
+    """
     if not set(choose_checkpoints([ENSEMBLE], folder)) <= {card.id for card in _cards(readers)}:
         print(
             "The documents hold all checkpoints but only some were measured: they stay as they were.", file=sys.stderr
         )
-        return
+        return False
     for path, content, title in (
         (folder / _DOCUMENT, table, "the checkpoints' page"),
         (folder.parent / _DOCUMENT, short, "the project's page"),
@@ -155,6 +170,7 @@ def _update_documents(folder: Path, readers: Sequence[Reader], name: str, table:
             print(f"Written: {title}.", file=sys.stderr)
         elif content:
             print(f"There is no place for these results in {title}.", file=sys.stderr)
+    return True
 
 
 def _cards(readers: Sequence[Reader]) -> list[Any]:
@@ -209,7 +225,34 @@ def _given_films(options: argparse.Namespace) -> tuple[Iterator[tuple[str, list[
     return studies(), len(chosen)
 
 
+# --- explanations ----------------------------------------------------------------------------------------------------
+
+
+def _appraise_explanations(
+    options: argparse.Namespace, readers: Sequence[Reader], folder: Path
+) -> tuple[dict[str, Any], str]:
+    # Every other study is broken.
+    seeds = [each for each in seeds_of(2 * options.films, options.seed) if each[1]]
+    films = list(outlined_films(make_studies(seeds, options.size, options.jobs)))
+    rows = measure_readers(films, readers, Progress(len(films) * len(readers), sys.stderr, "films"))
+    every, thin = (summarise(rows, only_thin, options.resamples) for only_thin in (False, True))
+    how = {"asked_films": options.films, "size": options.size, "seed": options.seed, "version": str(VERSION)}
+    report = how | {"resamples": options.resamples} | to_dict(every, thin)
+    tables = explanations_tables(report)
+    if options.write and _update_documents(folder, readers, "explanations", tables, short_explanations_table(report)):
+        write_whole(folder / MEASURED_NAME, rows_text(rows))
+        print("Written: what was measured of each map.", file=sys.stderr)
+    return report, tables
+
+
 # --- options ---------------------------------------------------------------------------------------------------------
+
+
+_ACTS = {
+    "simulated": _appraise_simulated,
+    "steadiness": _appraise_steadiness,
+    "explanations": _appraise_explanations,
+}
 
 
 def _whole(least: int, most: int) -> Callable[[str], int]:
@@ -249,7 +292,7 @@ def _parser() -> argparse.ArgumentParser:
         "--resamples", metavar="N", type=_whole(1, 10**6), default=2000, help="bootstrap resamples (default: 2000)"
     )
     common.add_argument("--json", action="store_true", help="one JSON object instead of tables")
-    kinds = parser.add_subparsers(dest="what", required=True, metavar="simulated | steadiness")
+    kinds = parser.add_subparsers(dest="what", required=True, metavar=" | ".join(_ACTS))
     simulated = kinds.add_parser(
         "simulated", parents=[common], help="how good on unseen simulated studies", description="How good they are."
     )
@@ -278,6 +321,19 @@ def _parser() -> argparse.ArgumentParser:
     steadiness.add_argument("--data", metavar="DIR", type=Path, help="a dataset's films instead of simulated ones")
     steadiness.add_argument("--format", choices=FORMATS, help="layout of --data (default: told by looking)")
     steadiness.add_argument("--write", action="store_true", help="put the tables into the checkpoints' page")
+    explanations = kinds.add_parser(
+        "explanations",
+        parents=[common],
+        help="how often heat maps find the break on unseen simulated films, and how far they can be trusted",
+        description="How good their heat maps are.",
+    )
+    explanations.add_argument(
+        "--films", metavar="N", type=_whole(1, SEEDS_APART // 2), default=DEFAULT_FILMS,
+        help=f"films with a fracture, each of another study (default: {DEFAULT_FILMS})",
+    )  # fmt: skip
+    explanations.add_argument(
+        "--write", action="store_true", help="store what was measured, and put tables into the documents"
+    )
     return parser
 
 

@@ -36,7 +36,7 @@ class KnownFilm:
     region : WristRegion
         The true one.
     facts : Mapping
-        ``label, kind, displacement_mm, view, framing, child, hardware, cast``.
+        ``label, kind, displacement_mm, gap_mm, spacing_mm, view, framing, child, hardware, cast``.
     """
 
     radiograph: Radiograph
@@ -114,6 +114,8 @@ def _make(item: tuple[int, bool], size: int) -> tuple[int, list[tuple]]:
             "label": film.label,
             "kind": film.kind,
             "displacement_mm": film.displacement_mm,
+            "gap_mm": film.gap_mm,
+            "spacing_mm": film.spacing_mm,
             "view": film.view,
             "framing": film.framing,
             "child": film.child,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from core.explain.comparison import BASELINES, CHECK_NAMES, THIN_MM, method_title
 from core.metrics import ENSEMBLE
 from core.results import RESULT_NAMES
 
@@ -83,6 +84,62 @@ def steadiness_tables(report: Mapping[str, Any]) -> str:
         heads = [_title(name), "median", "90th percentile", "studies", "read only one way", "steady"]
         parts.append(_table(heads, rows))
     return "\n\n".join(parts)
+
+
+_MAP_HEADS = {
+    "hit": "highest point in the break",
+    "energy": "share of heat in it",
+    "overlap": "overlap at the best threshold",
+    "distance": "distance, mm",
+    "ahead_of_gradcam_by": "hits beyond Grad-CAM's",
+}
+_SHORT_METHODS = ("layercam", "gradcam", *BASELINES)
+
+
+def explanations_tables(report: Mapping[str, Any]) -> str:
+    """Return everything that ``appraise explanations`` measured as Markdown."""
+    parts = [_explanations_foreword(report)]
+    thin = {(each["checkpoint"], each["method"]): each for each in report["thin"]}
+    for name in dict.fromkeys(each["checkpoint"] for each in report["explanations"]):
+        ours = [each for each in report["explanations"] if each["checkpoint"] == name]
+        slim = [thin[name, each["method"]] for each in ours if (name, each["method"]) in thin]
+        for which, rows in (("", ours), (", thin breaks", slim)):
+            if rows:
+                head = f"{_title(name)}{which} (n = {rows[0]['n']})"
+                cells = ([method_title(row["method"]), *(show(row[key]) for key in _MAP_HEADS)] for row in rows)
+                parts.append(_table([head, *_MAP_HEADS.values()], cells))
+        checked = [each for each in ours if each["checks"]]
+        if checked:
+            head = f"{_title(name)}, checked (n = {checked[0]['checks']['good']['n']})"
+            cells = (
+                [method_title(row["method"]), *(show(row["checks"].get(key)) for key in CHECK_NAMES)] for row in checked
+            )
+            parts.append(_table([head, *CHECK_NAMES.values()], cells))
+    return "\n\n".join(parts)
+
+
+def short_explanations_table(report: Mapping[str, Any]) -> str:
+    """Return how often the finest map, plain Grad-CAM and those who do not look hit the break, by checkpoint."""
+    thin = {(each["checkpoint"], each["method"]): each for each in report["thin"]}
+    rows = []
+    for each in report["explanations"]:
+        if each["method"] in _SHORT_METHODS:
+            slim = thin.get((each["checkpoint"], each["method"]), {})
+            estimates = (each["hit"], slim.get("hit"), slim.get("ahead_of_gradcam_by"), each["distance"])
+            rows.append([_title(each["checkpoint"]), method_title(each["method"]), *map(show, estimates)])
+    heads = ["", "", "hits", "hits, thin breaks", "beyond Grad-CAM's there", "distance, mm"]
+    return _explanations_foreword(report) + "\n\n" + _table(heads, rows)
+
+
+def _explanations_foreword(report: Mapping[str, Any]) -> str:
+    every, thin = (max((each["n"] for each in report[name]), default=0) for name in ("explanations", "thin"))
+    return (
+        f"Heat maps of {every:,} simulated films with a fracture, each of another study, {thin:,} of them with a thin "
+        f"break (displaced and gaping by less than {THIN_MM:g} mm); simulator version {report['version']}, films of "
+        f"{report['size']} pixels that no training draws. A hit: the map's highest point lies in the break's mask; "
+        "distance: from there to the mask, median. 95% intervals by a bootstrap over patients. Made by "
+        f"`python -m core.appraise explanations --films {report['asked_films']} --seed {report['seed']} --write`."
+    )
 
 
 def _foreword(report: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from core.evaluate.report import Progress, number
 from core.evaluate.scoring import read_film
 from core.explain.comparison import (
     CHECKED,
+    THIN_MM,
     MapRow,
     MethodSummary,
     OutlinedFilm,
@@ -33,8 +34,6 @@ from core.values import Interval, Study
 if TYPE_CHECKING:
     from core.reading import Reader
 
-THIN_MM = 1.0
-"""A break that is displaced, and gapes, by less is called thin."""
 _HEADS = ("hit", "hit, thin", "energy", "overlap", "distance", "hit - Grad-CAM's")
 _CHECK_HEADS = {
     "repeated": "again",

@@ -28,6 +28,10 @@ BASELINES = {"centre": "Middle of the square", "edges": "Edges of the film"}
 USUAL_METHODS = ("layercam", "gradcam", "gradcampp", "smoothgrad", "location")
 REFERENCE = "gradcam"
 """What the other maps are compared with."""
+THIN_MM = 1.0
+"""A break that is displaced, and gapes, by less is called thin."""
+MEASURED_NAME = "explanations.csv"
+"""What was measured of the published checkpoints' maps, beside them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +160,19 @@ class MethodSummary:
     checked: Mapping[str, Interval]
 
 
-CHECKED = ("repeated", "stability", "head", "deep", "all", "deletion_ahead", "insertion_ahead", "outside")
+CHECK_NAMES = {
+    "repeated": "made again",
+    "stability": "wrist moved",
+    "head": "head scrambled",
+    "deep": "deeper half",
+    "all": "all scrambled",
+    "deletion_ahead": "taken away",
+    "insertion_ahead": "given back",
+    "outside": "outside the limb",
+    "good": "pass",
+}
+"""What is in `MethodSummary.checked` -> how tables call it."""
+CHECKED = tuple(name for name in CHECK_NAMES if name != "good")
 
 
 def measure_maps(

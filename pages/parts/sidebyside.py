@@ -13,7 +13,7 @@ import streamlit as st
 from core.checkpoints import CHECKPOINTS
 from core.errors import ScaphoidError
 from core.explain import METHODS, available_methods
-from core.explain.comparison import MethodSummary, method_title, read_rows, summarise
+from core.explain.comparison import CHECK_NAMES, MEASURED_NAME, MethodSummary, method_title, read_rows, summarise
 from core.explain.trust import trust_sentence
 from core.figures import around_region, film_image, hits_figure
 from core.reading import Reader
@@ -25,20 +25,7 @@ from pages.parts.study import film_label
 from pages.parts.trusting import can_be_checked, check, show_rows, tell
 from pages.parts.welcome import EXAMPLES, open_example
 
-MEASURED_NAME = "explanations.csv"
-"""What was measured of the published models' maps, beside the checkpoints."""
 COLUMNS = 5
-_CHECK_WORDS = {
-    "repeated": "made again",
-    "stability": "wrist moved",
-    "head": "head scrambled",
-    "deep": "deeper half",
-    "all": "all scrambled",
-    "deletion_ahead": "taken away",
-    "insertion_ahead": "given back",
-    "outside": "outside",
-    "good": "pass",
-}
 
 
 def offer_examples(desk: Desk) -> None:
@@ -157,8 +144,9 @@ def show_split(names: Mapping[str, str]) -> None:
     place = CHECKPOINTS / MEASURED_NAME
     if not place.is_file():
         st.info(
-            "Nothing was measured yet. `python -m core.evaluate --data DIR --explanations --out FILE` measures the "
-            "maps of a model on a dataset that outlines its fractures."
+            "Nothing was measured yet. `python -m core.appraise explanations --write` measures the maps of all models "
+            "on simulated films, `python -m core.evaluate --data DIR --explanations` on a dataset of yours that "
+            "outlines its fractures."
         )
         return
     try:
@@ -201,7 +189,7 @@ def _row(each: MethodSummary) -> dict[str, str]:
 
 def _checked_row(each: MethodSummary) -> dict[str, str]:
     return {"method": method_title(each.method)} | {
-        words: _told(each.checked.get(name)) for name, words in _CHECK_WORDS.items()
+        words: _told(each.checked.get(name)) for name, words in CHECK_NAMES.items()
     }
 
 

@@ -1,0 +1,46 @@
+"""Heat maps of simulated films, measured against breaks that are known to the pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from core.appraise.studies import KnownStudy
+from core.evaluate import Progress
+from core.explain.comparison import THIN_MM, MapRow, OutlinedFilm, measure_maps
+from core.quality import assess
+
+if TYPE_CHECKING:
+    from core.reading import Reader
+
+CHECK_EVERY = 10
+"""Every so many films the maps are also checked, which takes dozens of maps for each of them."""
+
+
+def outlined_films(studies: Iterable[KnownStudy]) -> Iterator[OutlinedFilm]:
+    """Yield one film of each broken study, of another place in the study each time: films of one wrist are alike."""
+    for number, study in enumerate(studies):
+        showing = [film for film in study.films if film.mask.any()]
+        if not showing:
+            continue
+        film = showing[number % len(showing)]
+        spacing = film.facts["spacing_mm"]
+        thin = max(film.facts["displacement_mm"], film.facts["gap_mm"]) < THIN_MM
+        yield OutlinedFilm(
+            film.radiograph.id, study.id, film.radiograph, film.mask, (spacing, spacing), thin, "simulated"
+        )
+
+
+def measure_readers(films: Sequence[OutlinedFilm], readers: Sequence[Reader], progress: Progress) -> list[MapRow]:
+    """Measure the maps of every reader on the same films, those that are not fit to be read left out."""
+    rows: list[MapRow] = []
+    for number, reader in enumerate(readers):
+        before = number * len(films)
+        rows += measure_maps(
+            films,
+            reader,
+            check_every=CHECK_EVERY,
+            is_fit=lambda film, region: assess(film, region).level != "unfit",
+            progress=lambda done, before=before: progress(before + done),
+        )
+    return rows
