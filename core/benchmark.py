@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,10 @@ FILM_SIZE = 1024
 SMOOTHGRAD_SAMPLES = 20
 RANDOM_BACKBONE = "efficientnetlite0"
 METRICS_STUDIES = 10_000
+FLOOR_METHODS = ("gradcam", "layercam", "smoothgrad", "scorecam")
+MEMORY_METHODS = ("layercam", "gradcam", "gradcampp", "smoothgrad", "quickscorecam", "scorecam")
+# Windows does not tell a process the most it has held.
+MEMORY_SIZES = () if sys.platform == "win32" else (224, 320)
 TRAINING_BACKBONE, TRAINING_SIZE, TRAINING_FILMS = "densenet169", 128, 32
 
 
@@ -43,7 +48,7 @@ class Row:
     ----------
     name : str
     ours, rival : float
-        Median times in `unit`.
+        Median times, or most memory, in `unit`.
     rival_name : str
     ratio : float
         rival / ours: how many times as fast ours is.
@@ -222,6 +227,82 @@ def time_layercam(subject: Subject, repeat: int) -> Row:
     return _row("LayerCAM, three depths", times, "tf-keras-vis", repeat, subject)
 
 
+def time_floor(subject: Subject, repeat: int, method: str) -> Row:
+    """Time a method beside the bare passes through the network that it needs, all on arrays that are there already.
+
+    The ratio is the share of the time that no cleverer arithmetic around the passes could save.
+    """
+    from core.explain import METHODS
+
+    asked = {"smoothgrad": {"samples": SMOOTHGRAD_SAMPLES}, "layercam": {"layers": _fused_layers(subject)}}
+    repeat = min(repeat, 2) if method == "scorecam" else repeat
+    times = measure(lambda: _explain(subject, method, **asked.get(method, {})), _bare_passes(subject, method), repeat)
+    return _row(f"{METHODS[method].title} and its floor", times, "the bare passes it needs", repeat, subject)
+
+
+def _bare_passes(subject: Subject, method: str) -> Callable[[], None]:
+    from core.explain import BACKWARD_BATCH, FORWARD_BATCH
+    from core.explain.passes import passes_of
+
+    passes, run, square = passes_of(subject.classifier), subject.classifier.run, subject.square[0, ..., 0]
+    layer = subject.classifier.checkpoint.feature_layer
+    if method == "gradcam":
+        return lambda: passes.features(square, [layer])
+    if method == "layercam":
+        layers = _fused_layers(subject)
+        return lambda: passes.features(square, layers)
+    if method == "smoothgrad":
+        batches = _batches(square, SMOOTHGRAD_SAMPLES, BACKWARD_BATCH)
+        return lambda: [passes.input_gradients(batch) for batch in batches]
+    ((features, _),) = passes.features(square, [layer])
+    batches = _batches(square, int((np.ptp(features, axis=(0, 1)) > 0).sum()), FORWARD_BATCH)
+    return lambda: (passes.features(square, [layer]), [run(batch[..., None]) for batch in batches])
+
+
+def _batches(square: np.ndarray, number: int, most: int) -> list[np.ndarray]:
+    return [np.repeat(square[None], min(most, number - start), axis=0) for start in range(0, number, most)]
+
+
+def measure_memory(subject: Subject, repeat: int, size: int) -> Row:
+    """Measure the most memory that a process of its own takes to make a map, by the method that takes most.
+
+    The network has random weights at the size, on the checkpoint's backbone; the rival only reads the film with it.
+    """
+    backbone = subject.classifier.checkpoint.backbone
+    # A process for each: what one has taken it hardly gives back.
+    ours = max(_alone(_peak_memory, backbone, size, (method,)) for method in MEMORY_METHODS)
+    rival = _alone(_peak_memory, backbone, size, ())
+    return replace(
+        _row(f"most memory of a map, {size} px", (ours, rival), "reading the film alone", 1, subject),
+        unit="GB",
+        checkpoint=f"{backbone}, untrained",
+    )
+
+
+def _alone(function: Callable[..., float], *arguments: Any) -> float:
+    """Call a function in a process of its own."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def _peak_memory(backbone: str, size: int, methods: Sequence[str]) -> float:
+    """Read a film and explain it by each method; return the most memory that this process has held, in GB."""
+    import resource
+
+    from core.explain import explain
+    from core.radiographs import read_radiograph
+
+    classifier, radiograph = random_classifier(size, backbone), read_radiograph(simulate_png(FILM_SIZE))
+    classifier.predict([radiograph])
+    for method in methods:
+        explain(classifier, radiograph, method=method)
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return held / (1e9 if sys.platform == "darwin" else 1e6)
+
+
 def time_training(subject: Subject, repeat: int) -> Row:
     """Time one step of training a DenseNet169 with random weights, whatever the checkpoint; takes minutes."""
     import keras
@@ -313,13 +394,22 @@ ROWS: Mapping[str, Callable[[Subject, int], Row]] = MappingProxyType(
         "smoothgrad": time_smoothgrad,
         "scorecam": time_scorecam,
         "quickscorecam": time_quick_scorecam,
+        **{f"{method}-floor": partial(time_floor, method=method) for method in FLOOR_METHODS},
+        **{f"memory-{size}": partial(measure_memory, size=size) for size in MEMORY_SIZES},
         "metrics": time_metrics,
         "threshold": time_threshold,
         "threshold-large": time_threshold_large,
         "train": time_training,
     }
 )
-SLOW_ROWS = ("scorecam", "quickscorecam", "threshold-large", "train")
+SLOW_ROWS = (
+    "scorecam",
+    "quickscorecam",
+    "scorecam-floor",
+    *(f"memory-{size}" for size in MEMORY_SIZES),
+    "threshold-large",
+    "train",
+)
 
 
 def _row(name: str, times: tuple[float, float], rival_name: str, n: int, subject: Subject) -> Row:
@@ -415,8 +505,8 @@ def load_subject(checkpoint_id: str | None = None) -> Subject:
     return Subject(classifier, finder, film, radiograph, finder.find(radiograph) if finder else None)
 
 
-def random_classifier(input_size: int = 224) -> Classifier:
-    """Return an untrained classifier of the default backbone: as fast as a trained one, and as good as a coin."""
+def random_classifier(input_size: int = 224, backbone: str = RANDOM_BACKBONE) -> Classifier:
+    """Return an untrained classifier: as fast as a trained one, and as good as a coin."""
     from core.backbones import build_classifier, find_backbone, freeze
     from core.classifier import Classifier
 
@@ -424,11 +514,11 @@ def random_classifier(input_size: int = 224) -> Classifier:
         id="random-weights",
         title="Random weights",
         task="fracture",
-        backbone=RANDOM_BACKBONE,
-        feature_layer=find_backbone(RANDOM_BACKBONE).feature_layer,
+        backbone=backbone,
+        feature_layer=find_backbone(backbone).feature_layer,
         input_size=input_size,
     )
-    model = build_classifier(RANDOM_BACKBONE, input_size=input_size)
+    model = build_classifier(backbone, input_size=input_size)
     return Classifier(card, model, freeze(model))
 
 

@@ -11,6 +11,7 @@ from core import benchmark
 from core.backbones import freeze
 from core.benchmark import ROWS, Row, Subject, main, measure, random_classifier, simulate_png, table
 from core.classifier import Classifier
+from core.explain.passes import passes_of
 from core.radiographs import read_radiograph
 from core.values import Checkpoint, WristRegion
 
@@ -104,7 +105,7 @@ def test_rows_time_what_they_say(subject, monkeypatch, capsys):
     assert main(["--json", "--repeat", "1", "--rows", *usual, "quickscorecam"]) == 0
     output = capsys.readouterr()
     rows = json.loads(output.out)
-    assert len(rows) == len(output.err.splitlines()) == len(usual) + 1 == 8
+    assert len(rows) == len(output.err.splitlines()) == len(usual) + 1 == 11
     for row in rows:
         assert set(row) == {"name", "ours", "rival", "rival_name", "ratio", "unit", "n", "checkpoint"}
         assert row["ratio"] == pytest.approx(row["rival"] / row["ours"])
@@ -114,6 +115,48 @@ def test_rows_time_what_they_say(subject, monkeypatch, capsys):
         assert row["checkpoint"] == ("2,000 resamples" if of_studies else "small-1")
     assert subject.finder.found == 2 * (1 + 1)  # both ways of the "film" row: one turn to warm up, one timed
     assert subject.square.shape == (1, 32, 32, 1)
+
+
+@pytest.mark.parametrize("method", ["gradcam", "layercam", "smoothgrad", "scorecam"])
+def test_the_floor_is_exactly_what_a_map_asks_of_the_network(subject, monkeypatch, method):
+    def spy(name, real):
+        def call(squares, *layers):
+            asked.append((name, np.shape(squares), [tuple(each) for each in layers]))
+            return real(squares, *layers)
+
+        return call
+
+    asked = []
+    passes = passes_of(subject.classifier)
+    monkeypatch.setattr(benchmark, "_fused_layers", lambda _: ("early", "features"))
+    for owner, name in ((passes, "features"), (passes, "input_gradients"), (subject.classifier, "run")):
+        monkeypatch.setattr(owner, name, spy(name, getattr(owner, name)))
+    bare = benchmark._bare_passes(subject, method)
+    asked.clear()
+    bare()
+    floor = asked.copy()
+    asked.clear()
+    options = {"layercam": {"layers": ("early", "features")}, "smoothgrad": {"samples": benchmark.SMOOTHGRAD_SAMPLES}}
+    benchmark._explain(subject, method, **options.get(method, {}))
+    assert floor
+    assert floor == asked
+
+
+def test_memory_is_that_of_the_method_that_takes_most(subject, monkeypatch):
+    asked = []
+
+    def alone(function, backbone, size, methods):
+        asked.append((backbone, size, methods))
+        return function(backbone, size, methods) + (methods == ("gradcam",))
+
+    monkeypatch.setattr(benchmark, "_alone", alone)
+    monkeypatch.setattr(benchmark, "MEMORY_METHODS", ("gradcam", "quickscorecam"))
+    monkeypatch.setattr(benchmark, "FILM_SIZE", 128)
+    row = benchmark.measure_memory(subject, 3, 32)
+    assert asked == [("efficientnetlite0", 32, methods) for methods in (("gradcam",), ("quickscorecam",), ())]
+    assert (row.unit, row.name, row.n) == ("GB", "most memory of a map, 32 px", 1)
+    assert 0.1 < row.rival < 20
+    assert row.ours > 1
 
 
 def test_the_rival_of_the_metrics_measures_the_same():

@@ -566,7 +566,7 @@ def test_noise_is_seeded_whatever_the_batches(small, film):
     maps = {seed: explain(small, film, method="smoothgrad", seed=seed, samples=5).heatmap for seed in (0, 1)}
     np.testing.assert_array_equal(maps[0], explain(small, film, method="smoothgrad", seed=0, samples=5).heatmap)
     assert np.abs(maps[0] - maps[1]).max() > 1e-3
-    with mock.patch("core.explain._BACKWARD_BATCH", 2):
+    with mock.patch("core.explain.BACKWARD_BATCH", 2):
         np.testing.assert_allclose(maps[0], explain(small, film, method="smoothgrad", samples=5).heatmap, atol=1e-5)
 
 

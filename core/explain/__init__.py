@@ -41,8 +41,8 @@ QUICK_GROUPS = 16
 LAYERCAM_BLUR = 3 / 224
 """Standard deviation that LayerCAM's maps are smoothed with, as a share of the square's side: about a millimetre."""
 # Squares that go through the network together: more are no faster on a processor and only take memory.
-_FORWARD_BATCH = 8
-_BACKWARD_BATCH = 4
+FORWARD_BATCH = 8
+BACKWARD_BATCH = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +105,8 @@ def _mask_scores(question: Question, features: np.ndarray) -> np.ndarray:
     """Return the score of the square seen through the mask of each channel."""
     scores: list[float] = []
     total = features.shape[-1]
-    for start in range(0, total, _FORWARD_BATCH):
-        masks = channel_masks(features[..., start : start + _FORWARD_BATCH], question.square.shape[0])
+    for start in range(0, total, FORWARD_BATCH):
+        masks = channel_masks(features[..., start : start + FORWARD_BATCH], question.square.shape[0])
         answers = question.run((masks * question.square)[..., None])
         scores.extend(question.sign * answers["logit"].ravel())
         question.progress(len(scores), total)
@@ -118,8 +118,8 @@ def _ask_smooth_grad(question: Question) -> np.ndarray:
     deviation = question.settings["noise"] * np.ptp(question.square)
     random = np.random.default_rng(question.settings["seed"])
     gradients = []
-    for start in range(0, samples, _BACKWARD_BATCH):
-        shape = (min(_BACKWARD_BATCH, samples - start), *question.square.shape)
+    for start in range(0, samples, BACKWARD_BATCH):
+        shape = (min(BACKWARD_BATCH, samples - start), *question.square.shape)
         noisy = question.square + deviation * random.standard_normal(shape)
         gradients.extend(question.passes.input_gradients(noisy.astype(np.float32)))
         question.progress(len(gradients), samples)
