@@ -427,6 +427,27 @@ def test_a_study_of_the_list_shows_its_films_and_goes_to_the_reading_room(page, 
     page.get_by_text(f"of {len(missed.paths)} films read").or_(page.get_by_role("heading", name="Not read")).wait_for()
 
 
+def test_a_break_is_outlined_and_every_map_is_scored(page, server):
+    page.goto(f"{server.url}/explanations")
+    page.get_by_role("button", name=re.compile("Simulated: .*displaced")).first.click()
+    page.get_by_text("Outline the break and score these maps").click()
+    page.get_by_text("Nothing is outlined yet.").wait_for()
+    film = page.locator(".js-plotly-plot .nsewdrag").first
+    film.scroll_into_view_if_needed()
+    place = film.bounding_box()
+    left, top, right, bottom = place["x"], place["y"], place["x"] + place["width"], place["y"] + place["height"]
+    page.mouse.move(left + 4, top + 4)
+    page.mouse.down()
+    for x, y in ((right - 4, top + 4), (right - 4, bottom - 4), (left + 4, bottom - 4), (left + 4, top + 8)):
+        page.mouse.move(x, y, steps=12)
+    page.mouse.up()
+    page.get_by_text("One film and one reader's outline").wait_for()
+    cells = page.locator("canvas [role=gridcell]", has_text=re.compile("^yes$"))
+    cells.nth(2).wait_for(state="attached")  # all that is read was outlined
+    page.mouse.dblclick((left + right) / 2, (top + bottom) / 2)
+    page.get_by_text("Nothing is outlined yet.").wait_for()
+
+
 def test_the_threshold_is_moved_and_everything_follows(page, server):
     page.goto(f"{server.url}/threshold")
     ready(page)

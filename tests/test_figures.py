@@ -1,5 +1,6 @@
 """Pictures made of values: heat over a film, and the probability figure."""
 
+import base64
 import io
 
 import numpy as np
@@ -20,6 +21,7 @@ from core.figures import (
     hits_figure,
     learning_figure,
     model_colours,
+    outlining_figure,
     overlay_image,
     percent,
     png_bytes,
@@ -185,6 +187,20 @@ def test_the_part_around_a_wrist_is_shown(region, rows, columns):
     picture = np.arange(80 * 100 * 3, dtype=np.int64).reshape(80, 100, 3)
     np.testing.assert_array_equal(around_region(picture, region, margin=0.1), picture[rows, columns])
     np.testing.assert_array_equal(around_region(picture[..., 0], region, margin=0.1), picture[rows, columns, 0])
+
+
+def test_a_film_is_outlined_in_its_own_pixels():
+    picture = np.random.default_rng(0).integers(0, 255, (80, 100), np.uint8)
+    figure = outlining_figure(picture, WristRegion(50, 40, 20))
+    rows, columns = slice(28, 52), slice(38, 62)  # 10 and 8% of 20 around the middle
+    (drawn,) = figure.layout.images
+    assert (drawn.x, drawn.y, drawn.sizex, drawn.sizey) == (38, 28, 24, 24)
+    data = base64.b64decode(drawn.source.removeprefix("data:image/png;base64,"))
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), picture[rows, columns])
+    assert list(figure.layout.xaxis.range) == [38, 62]
+    assert list(figure.layout.yaxis.range) == [52, 28]  # downwards, as a film's rows are counted
+    (points,) = figure.data
+    assert (min(points.x), max(points.x), min(points.y), max(points.y)) == (38, 62, 28, 52)
 
 
 def test_hits_are_drawn_with_their_intervals_the_first_on_top():

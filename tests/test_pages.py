@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,11 +23,12 @@ from core import checkpoints
 from core.checkpoints import profiles
 from core.evaluate import main as evaluate
 from core.explain import METHODS, available_methods
-from core.explain.comparison import MapRow, rows_text
+from core.explain.comparison import MEASURED_NAME, MapRow, rows_text
 from core.explain.localisation import THRESHOLDS
 from core.metrics import read_scores as read_table
 from core.train import jobs
 from core.values import Explanation
+from pages.parts.outlining import drawn_mask
 from tests.films import bad_files, dicom_film, png_film
 from tests.test_checks import SOUND
 
@@ -154,7 +156,8 @@ def test_closing_the_study_leaves_nothing_on_the_page(app):
 def elsewhere(tmp_path, monkeypatch):
     """Return a folder of checkpoints that the pages use instead of the embedded ones, with a copy of those."""
     folder = tmp_path / "checkpoints"
-    shutil.copytree(checkpoints.CHECKPOINTS, folder, ignore=shutil.ignore_patterns(profiles.PROFILES_NAME))
+    left_out = shutil.ignore_patterns(profiles.PROFILES_NAME, MEASURED_NAME)
+    shutil.copytree(checkpoints.CHECKPOINTS, folder, ignore=left_out)
     for part in ("study", "readers", "trainings", "scored", "comparison", "thresholds", "sidebyside"):
         monkeypatch.setattr(f"pages.parts.{part}.CHECKPOINTS", folder)
     monkeypatch.setattr("core.checkpoints.CHECKPOINTS", folder)
@@ -268,6 +271,42 @@ def test_maps_of_one_film_stand_side_by_side_and_are_checked(elsewhere, monkeypa
     assert "Every heat map of one film" in words(app.switch_page("pages/explanations.py").run())
 
 
+def test_maps_are_scored_against_what_the_reader_outlines(elsewhere, monkeypatch):
+    selection = {}
+    monkeypatch.setattr("pages.parts.outlining.show_figure", lambda *_, **__: SimpleNamespace(selection=selection))
+    app = open_page("pages/explanations.py")
+    next(button for button in app.button if "displaced" in button.label).click().run()
+    app.multiselect[0].set_value(["layercam", "gradcam"]).run()
+    app.toggle(key="outline").set_value(True).run()
+    assert "Nothing is outlined yet." in [info.value for info in app.info]
+    selection["box"] = [{"x": [5000.0, -10.0], "y": [-10.0, 5000.0]}]  # all of it
+    app.run()
+    assert not app.exception
+    table = app.dataframe[0].value
+    assert list(table["method"]) == ["LayerCAM", "Grad-CAM"]
+    assert list(table["highest point in it"]) == ["yes", "yes"]
+    assert list(table["share of heat in it"]) == ["1.00", "1.00"]
+    assert list(table.filter(like="distance").iloc[:, 0]) == ["0.0", "0.0"]
+
+
+def test_what_is_drawn_marks_the_pixels_whose_middle_it_holds():
+    def drawn(**selection):
+        return drawn_mask(selection, (6, 8))
+
+    assert not drawn().any()
+    assert not drawn(lasso=[], box=[]).any()
+    box = np.zeros((6, 8), bool)
+    box[1:4, 2:7] = True
+    np.testing.assert_array_equal(drawn(box=[{"x": [2.2, 6.6], "y": [3.9, 1.1]}]), box)
+    triangle = {"x": [0.0, 6.0, 0.0], "y": [0.0, 0.0, 6.0]}
+    middles = np.add.outer(np.arange(6) + 0.5, np.arange(8) + 0.5)
+    assert drawn(lasso=[triangle])[middles < 6].all()
+    assert not drawn(lasso=[triangle])[middles > 7].any()
+    both = drawn(lasso=[triangle], box=[{"x": [6.0, 8.0], "y": [4.0, 6.0]}])
+    assert both[4:, 6:].all()
+    assert both[0, 0]
+
+
 def test_what_was_measured_over_many_films_is_told_with_intervals(elsewhere):
     default = checkpoints.default_id(elsewhere)
     rows = []
@@ -276,7 +315,7 @@ def test_what_was_measured_over_many_films_is_told_with_intervals(elsewhere):
             place = (hit, 0.3, 1.0 - hit, "mm", (0.2,) * len(THRESHOLDS))
             checked = {"stability": 0.9, "head": 0.4, "level": "good"} if film % 4 == 0 and method != "centre" else {}
             rows.append(MapRow(f"f{film}", f"p{film}", "simulated", default, method, film < 4, 0.9, *place, **checked))
-    (elsewhere / "explanations.csv").write_text(rows_text(rows))
+    (elsewhere / MEASURED_NAME).write_text(rows_text(rows))
     app = open_page("pages/explanations.py")
     assert not app.exception
     assert "12 simulated films" in words(app)
@@ -288,7 +327,7 @@ def test_what_was_measured_over_many_films_is_told_with_intervals(elsewhere):
     app.button_group(key="breaks").set_value("thin").run()
     assert "4 simulated films" in words(app)
     assert app.dataframe[0].value["highest point in the outline"][0].startswith("1.00 (")
-    (elsewhere / "explanations.csv").write_text("another table")
+    (elsewhere / MEASURED_NAME).write_text("another table")
     assert "measured heat maps" in app.run().error[0].value
 
 

@@ -83,14 +83,19 @@ class Outline:
                 raise DatasetError("An area of a COCO file has the size of its film, but one is of another size.")
             mask[self.runs] = 255
         elif self.polygons:
-            import cv2
-
-            # OpenCV counts a pixel's middle as a whole number.
-            points = [np.round((polygon - 0.5) * 2**_SUBPIXEL_BITS).astype(np.int32) for polygon in self.polygons]
-            for polygon in points:
-                cv2.fillPoly(mask, [polygon], 255, shift=_SUBPIXEL_BITS)
+            draw_polygons(mask, self.polygons)
         else:
             draw_boxes(mask, [self.box])
+
+
+def draw_polygons(mask: np.ndarray, polygons: Iterable[np.ndarray]) -> None:
+    """Set what lies in polygons to 255, in place; each float, shape (points, 2), x before y."""
+    import cv2
+
+    # OpenCV counts a pixel's middle as a whole number.
+    points = [np.round((polygon - 0.5) * 2**_SUBPIXEL_BITS).astype(np.int32) for polygon in polygons]
+    for polygon in points:
+        cv2.fillPoly(mask, [polygon], 255, shift=_SUBPIXEL_BITS)
 
 
 def draw_boxes(mask: np.ndarray, boxes: Iterable[Box]) -> None:

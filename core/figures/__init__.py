@@ -1,7 +1,7 @@
 """Values -> pictures: heat laid over a film, and Plotly figures. Nothing is computed here that a number depends on."""
 
 from core.figures.datasets import AucRow, CountRow, aucs_figure, counts_figure, sizes_figure, thumbnail_bytes
-from core.figures.explanations import hits_figure
+from core.figures.explanations import hits_figure, outlining_figure
 from core.figures.learning import LEARNING_PANELS, LearningCurve, LearningPanel, learning_figure, without_points
 from core.figures.measures import (
     CELL_WORDS,
@@ -69,6 +69,7 @@ __all__ = [
     "learning_figure",
     "model_colours",
     "outline_image",
+    "outlining_figure",
     "overlay_image",
     "percent",
     "png_bytes",

@@ -85,14 +85,22 @@ def around_region(picture: np.ndarray, region: WristRegion | None, margin: float
     margin : float
         Left around the square, as a share of its side.
     """
+    rows, columns = region_slices(picture.shape[:2], region, margin)
+    return picture[rows, columns]
+
+
+def region_slices(shape: tuple[int, int], region: WristRegion | None, margin: float = 0.08) -> tuple[slice, slice]:
+    """Return the rows and the columns of that part, of a film of this height and width."""
+    height, width = shape
     if region is None:
-        return picture
+        return slice(0, height), slice(0, width)
     turn = np.deg2rad(region.angle)
     half = region.side * ((abs(np.cos(turn)) + abs(np.sin(turn))) / 2 + margin)
     top, left = (max(0, int(np.floor(centre - half))) for centre in (region.y, region.x))
-    bottom, right = (max(0, int(np.ceil(centre + half))) for centre in (region.y, region.x))
-    part = picture[top:bottom, left:right]
-    return part if part.size else picture
+    bottom, right = (min(end, int(np.ceil(centre + half))) for centre, end in ((region.y, height), (region.x, width)))
+    if top >= bottom or left >= right:
+        return slice(0, height), slice(0, width)
+    return slice(top, bottom), slice(left, right)
 
 
 def outline_image(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:

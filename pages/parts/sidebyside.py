@@ -21,6 +21,7 @@ from core.results import evidence_sentence
 from core.values import Checkpoint, Explanation, Interval, Radiograph
 from pages.parts.curves import show_figure
 from pages.parts.desk import Desk
+from pages.parts.outlining import offer_outline
 from pages.parts.study import film_label
 from pages.parts.trusting import can_be_checked, check, show_rows, tell
 from pages.parts.welcome import EXAMPLES, open_example
@@ -97,6 +98,8 @@ def show_maps(desk: Desk, reader: Reader, film: Radiograph, methods: Sequence[st
             with column:
                 _show_tile(desk, reader, film, maps.get(method), read.region)
     _show_numbers(desk, [maps[key] for key in methods])
+    if maps:
+        offer_outline(film, read.region, list(maps.values()))
 
 
 def _seconds(maps: int) -> str:
