@@ -12,10 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.ndimage import zoom
+from scipy.stats import spearmanr
 
+from core.appraise import make_studies, seeds_of
+from core.appraise.maps import outlined_films
 from core.backbones import BACKBONES
+from core.checkpoints import list_checkpoints
 from core.errors import ExplanationError
-from core.explain import METHODS, available_methods, canonical_method, explain
+from core.explain import METHODS, available_methods, canonical_method, explain, explain_square
 from core.explain.heatmaps import (
     channel_masks,
     fuse_maps,
@@ -29,6 +33,7 @@ from core.explain.heatmaps import (
 )
 from core.explain.passes import passes_of
 from core.radiographs import fit_square
+from core.reading import open_reader
 from core.values import Checkpoint, Radiograph, WristRegion
 
 
@@ -426,6 +431,24 @@ def test_quick_score_cam_is_score_cam_where_every_channel_is_a_group(small, film
     assert told[-1] == (4, 4)
     assert correlation(coarse.heatmap, full.heatmap) > 0.8
     assert explain(small, film, method="quickscorecam").settings["groups"] == 16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "checkpoint_id",
+    [each.id for each in list_checkpoints() if each.checkpoint and each.checkpoint.task == "fracture"],
+)
+def test_quick_score_cam_tells_what_all_channels_tell(checkpoint_id):
+    """Of 50 films the median correlation (Spearman) with the map of all channels; minutes for each checkpoint."""
+    reader = open_reader(checkpoint_id)
+    alike = []
+    for film in outlined_films(make_studies(seeds_of(100)[::2], jobs=0)):
+        square = reader.classifier.square(film.radiograph, reader.finder.find(film.radiograph))
+        maps = [explain_square(reader.classifier, square, method=key)[0] for key in ("quickscorecam", "scorecam")]
+        alike.append(spearmanr(*map(np.ravel, maps)).statistic)
+    print(checkpoint_id, len(alike), np.median(alike), min(alike))
+    assert len(alike) >= 45
+    assert np.median(alike) >= 0.95
 
 
 def test_score_cam_listens_to_the_head_where_the_library_s_does_not(film):
