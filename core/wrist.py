@@ -294,13 +294,19 @@ def load_finder(checkpoint_id: str, folder: str | Path = CHECKPOINTS) -> WristFi
     CheckpointError
         If it is incomplete, altered, or made for something else than finding wrists.
     """
+    card, model = load_finder_network(checkpoint_id, folder)
+    return WristFinder(card, freeze(model, (MAPS,)))
+
+
+def load_finder_network(checkpoint_id: str, folder: str | Path = CHECKPOINTS) -> tuple[Checkpoint, Any]:
+    """Verify a finder, build its network in code and load its weights; as :func:`load_finder`."""
     card = verify(find_checkpoint(checkpoint_id, Path(folder)))
     if card.task != "wrist":
         raise CheckpointError("A checkpoint that finds wrists was expected, but this one reads films for fractures.")
     _check_calibration(card.calibration)
     model = build_finder(card.input_size)
     load_weights(model, Path(folder) / card.id / WEIGHTS_NAME)
-    return WristFinder(card, freeze(model, (MAPS,)))
+    return card, model
 
 
 def _check_calibration(calibration: Mapping[str, Any] | None) -> None:

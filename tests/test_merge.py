@@ -1,6 +1,7 @@
 """The mean of several trainings' weights: what it is of, what it refuses, and what its card says."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,15 +10,18 @@ import pytest
 from core.backbones import build_classifier
 from core.checkpoints import publish
 from core.errors import CheckpointError, TrainingError
+from core.phantoms.dataset import DatasetSettings
 from core.train import PRESETS, merge
 from core.train.publish import describe_checkpoint
 from core.values import Checkpoint
+from core.wrist import build_finder
 from tests.test_publish import make_data, make_request, measure
 
 SETTINGS = replace(PRESETS["scaphoid"], backbone="efficientnetlite0", input_size=32)
 CARD = Checkpoint(
     "a", "A", "fracture", "efficientnetlite0", "top_activation", 32, scaling="local", location_head=True,
-    settings=SETTINGS, data={"split": "e" * 64, "licences": ["Theirs."]}, looks=1,
+    settings=SETTINGS, data={"split": "e" * 64, "licences": ["Theirs."], "simulated": True, "trained_on": "Seen."},
+    versions={"simulator": "2"}, looks=1,
 )  # fmt: skip
 
 
@@ -58,8 +62,9 @@ def test_networks_that_are_not_alike_have_no_mean(name, value):
         merge.check_alike([CARD, replace(CARD, **{name: value})])
 
 
-@pytest.mark.parametrize("cards", [[], [replace(CARD, task="wrist")]])
+@pytest.mark.parametrize("cards", [[], [replace(CARD, task="wrist")] * 2, [CARD, replace(CARD, task="wrist")]])
 def test_a_mean_is_of_what_reads_films(cards):
+    merge.check_alike([replace(CARD, task="wrist")])  # measured anew, not averaged
     with pytest.raises(CheckpointError, match="read films for fractures"):
         merge.check_alike(cards)
 
@@ -94,6 +99,52 @@ def test_patients_that_a_training_may_have_seen_do_not_measure_it(asked, folder,
     assert not asked.asked
 
 
+@pytest.mark.parametrize(
+    ("made_by", "simulated", "version", "refused"),
+    [
+        ("1", True, 2, False),
+        ("2", True, 2, True),
+        ("1", False, 2, True),
+        (None, True, 2, True),
+        ("1", True, None, True),
+    ],
+)
+def test_patients_of_another_version_of_the_simulator_were_never_seen(
+    asked, folder, tmp_path, monkeypatch, made_by, simulated, version, refused
+):
+    asked.split = "f" * 64
+    versions = {"simulator": made_by} if made_by else {}
+    card = replace(CARD, versions=versions, data=CARD.data | {"simulated": simulated})
+    monkeypatch.setattr(merge, "read_card", lambda _: card)
+    if version:
+        (tmp_path / "simulated.json").write_text(json.dumps(asdict(DatasetSettings(6, 1)) | {"version": version}))
+    if refused:
+        with pytest.raises(CheckpointError, match="may have seen patients"):
+            merge.measure_merged(["a"], "c", tmp_path, folder)
+    else:
+        merge.measure_merged(["a"], "c", tmp_path, folder)
+    assert bool(asked.asked) != refused
+
+
+def test_a_finder_is_measured_anew_with_its_own_weights(folder, tmp_path, monkeypatch):
+    model = build_finder(32)
+    rng = np.random.default_rng(3)
+    model.set_weights([rng.uniform(0.5, 1, value.shape).astype(value.dtype) for value in model.get_weights()])
+    sure = {"method": "logistic", "weight": 1.0, "bias": 0.0}
+    card = Checkpoint(
+        "finder", "F", "wrist", "efficientnetlite0", "top", 32, calibration=sure, settings=PRESETS["wrist"]
+    )
+    publish(tmp_path, card, model, [])
+    found = merge.mean_model(["finder"], tmp_path)
+    for value, expected in zip(found.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-3)  # published in half precision
+    told = []
+    monkeypatch.setattr(merge, "collect_films", lambda request: make_data(simulated=True, split=None))
+    monkeypatch.setattr(merge, "finish", lambda request, *_: told.append(request) or card)
+    merge.measure_merged(["finder"], "finder-b", tmp_path, tmp_path)
+    assert [(request.task, request.finder, request.average_of) for request in told] == [("wrist", None, ("finder",))]
+
+
 def test_looks_that_are_none_are_refused(asked, folder, tmp_path):
     with pytest.raises(TrainingError, match="looks"):
         merge.measure_merged(["a"], "c", tmp_path, folder, looks=99)
@@ -101,11 +152,19 @@ def test_looks_that_are_none_are_refused(asked, folder, tmp_path):
 
 def test_the_card_names_what_it_is_the_mean_of(tmp_path, folder):
     request = replace(make_request(tmp_path, out=str(folder)), average_of=("a", "b"))
-    data = describe_checkpoint(request, make_data(simulated=True), measure(), False).data
+    data = describe_checkpoint(request, make_data(simulated=True, split="e" * 64), measure(), False).data
     assert "its weights are the mean of those of a, b; no film of a real patient" in data["trained_on"]
     assert "Theirs." in data["licences"]
     one = replace(make_request(tmp_path, out=str(folder)), average_of=("a",))
-    assert "mean" not in describe_checkpoint(one, make_data(simulated=True), measure(), False).data["trained_on"]
+    here = make_data(simulated=True, split="e" * 64)
+    assert describe_checkpoint(one, here, measure(), False).data["trained_on"].startswith("Trained on 3 simulated")
+
+
+def test_what_was_trained_elsewhere_does_not_claim_these_films(tmp_path, folder):
+    request = replace(make_request(tmp_path, out=str(folder)), average_of=("a",))
+    data = describe_checkpoint(request, make_data(simulated=True, split="other"), measure(test_films=3), False).data
+    assert data["trained_on"] == "Its weights are those of a; no film of a real patient was used. a: Seen."
+    assert data["counts"] == {"test_films": 3}
 
 
 def test_the_command_says_what_is_wrong_in_one_line(capsys, tmp_path):

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from core.checkpoints.cards import write_card
 from core.errors import CheckpointError
 from core.originals import Simulation, find_simulation
 from core.phantoms.dataset import DatasetSettings
@@ -15,7 +16,7 @@ from core.phantoms.injection import COLUMNS
 from core.train import PRESETS, Request, TrainingData, publish
 from core.train.appraisal import Appraisal
 from core.train.squares import Film
-from core.values import Scores, WristRegion
+from core.values import Checkpoint, Scores, WristRegion
 from core.wrist import CLOSER_LOOKS
 
 REGION = WristRegion(5, 5, 4)
@@ -124,6 +125,22 @@ def test_no_name_of_a_real_dataset_is_published(finished):
 def test_studies_of_simulated_patients_keep_their_names(finished):
     _, told = finished(make_data(simulated=True))
     assert told.scores[1].study_ids == ("Bloggs/1", "Bloggs/2", "Poe/1")
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+@pytest.mark.parametrize("how", ["start", "teachers", "average_of"])
+def test_what_the_weights_came_from_is_told_with_what_it_had_learned(tmp_path, simulated, how):
+    sentence = "Trained on 5 films of somewhere."
+    card = Checkpoint(
+        "first", "First", "fracture", "efficientnetlite0", "top_activation", 64, data={"simulated": simulated}
+    )
+    card = replace(card, data=card.data | {"trained_on": sentence, "split": "a"}, weights_sha256="0" * 64)
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "card.json").write_text(write_card(card)[0])
+    request = make_request(tmp_path, out=str(tmp_path), **{how: "first" if how == "start" else ("first",)})
+    told = publish.describe_checkpoint(request, make_data(simulated=True, split="b"), measure(), False).data
+    assert told["trained_on"].endswith(f" first: {sentence}")
+    assert ("no film of a real patient was used" in told["trained_on"]) == told["simulated"] == simulated
 
 
 def test_patients_are_counted_only_where_they_are_known(tmp_path):

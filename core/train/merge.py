@@ -4,7 +4,8 @@ Trainings that began alike and differ in what they saw may lie in one valley of 
 than each of them (Wortsman et al., ICML 2022, arXiv:2203.05482). It costs nothing when films are read: it is one
 network. Trainings that began with other random numbers need not lie in one valley, and their mean was worse than
 each of them where it was tried (checkpoints/README.md); what came out is therefore measured and calibrated anew, as a
-training is at its end. With one ``--of`` a checkpoint is measured anew, for example with more looks at each film.
+training is at its end. With one ``--of`` a checkpoint, which may be a wrist finder, is measured anew, for example with
+more looks at each film.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from core.checkpoints.cards import check_id
 from core.classifier import load_network
 from core.datasets.splits import SPLIT_SEED
 from core.errors import CheckpointError, ScaphoidError
-from core.train.films import collect_films
+from core.phantoms.dataset import read_settings
+from core.train.films import TrainingData, collect_films
 from core.train.presets import check_settings
 from core.train.publish import finish
 from core.train.runs import Request
 from core.values import Checkpoint
+from core.wrist import load_finder_network
 
 _SHARED = ("backbone", "input_size", "feature_layer", "scaling", "location_head", "positive_label")
 # Not the finder: it cuts the films when they are read, and the first one's does so for the mean.
@@ -39,9 +42,9 @@ def check_alike(cards: Sequence[Checkpoint]) -> None:
     Raises
     ------
     CheckpointError
-        There is none, one finds wrists, or two differ.
+        There is none, one of several finds wrists, or two differ.
     """
-    if not cards or any(card.task != "fracture" for card in cards):
+    if not cards or (len(cards) > 1 and any(card.task != "fracture" for card in cards)):
         raise CheckpointError("Checkpoints that read films for fractures were expected, but there is none or another.")
     for name in _SHARED:
         found = list(dict.fromkeys(str(getattr(card, name)) for card in cards))
@@ -62,7 +65,8 @@ def mean_model(ids: Sequence[str], folder: Path) -> Any:
     """
     model, total = None, None
     for checkpoint_id in ids:
-        _, model = load_network(checkpoint_id, folder)
+        task = read_card(find_checkpoint(checkpoint_id, folder)).task
+        _, model = (load_network if task == "fracture" else load_finder_network)(checkpoint_id, folder)
         weights = [np.asarray(value, np.float64) for value in model.get_weights()]
         total = weights if total is None else [mean + value for mean, value in zip(total, weights, strict=True)]
     model.set_weights([value / len(ids) for value in total])
@@ -84,7 +88,7 @@ def measure_merged(
     folder : pathlib.Path
         Of checkpoints.
     looks : int or None
-        How often a film is looked at; None: as the first does.
+        How often a film is looked at; None: as the first does. Finders always look as new ones do.
 
     Raises
     ------
@@ -99,18 +103,30 @@ def measure_merged(
     if first.settings is None:
         raise CheckpointError("Checkpoints that were trained here were expected, but one tells no settings.")
     settings = replace(first.settings, extra={**first.settings.extra, "looks": looks or first.looks})
-    check_settings(settings, "fracture")
+    check_settings(settings, first.task)
     request = Request(
-        new_id, "fracture", str(data), None, str(Path(folder).resolve()), first.region, None, None, settings,
+        new_id, first.task, str(data), None, str(Path(folder).resolve()), first.region, None, None, settings,
         average_of=tuple(ids), split_seed=SPLIT_SEED,
     )  # fmt: skip
     films = collect_films(request)
-    if any(card.data.get("split") != films.split for card in cards):
+    if any(_may_have_seen(card, films, data) for card in cards):
         raise CheckpointError(
             "The dataset that the checkpoints were trained on was expected, but its parts are others than theirs: they "
             "may have seen patients that are to measure them."
         )
     return finish(request, films, mean_model(ids, folder), read_history(folder / first.id))
+
+
+def _may_have_seen(card: Checkpoint, films: TrainingData, data: Path) -> bool:
+    """Tell whether a checkpoint may have been trained on patients of the dataset's held-out parts.
+
+    It was not where it was trained on the same parts, nor where another version of the simulator made its films: that
+    one draws other patients from the same seed.
+    """
+    if card.data.get("split") == films.split:
+        return False
+    drawn = read_settings(data) if films.simulated and card.data.get("simulated") else None
+    return drawn is None or card.versions.get("simulator", str(drawn.version)) == str(drawn.version)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -158,13 +158,15 @@ def describe_checkpoint(
     backbone = find_backbone(request.settings.backbone)
     wrist = request.task == "wrist"
     injected = _is_injected(request, data)
-    counts = {
-        "train_films": len(data.train) - unreadable,
-        "train_films_unreadable": unreadable,
-        "train_studies": len({film.study_id for film in data.train}),
-        "train_patients": len({film.patient_id for film in data.train}),
-        **measured.counts,
-    }
+    sources = _sources(request)
+    counts = dict(measured.counts)
+    if _learned_here(request, data, sources):
+        counts |= {
+            "train_films": len(data.train) - unreadable,
+            "train_films_unreadable": unreadable,
+            "train_studies": len({film.study_id for film in data.train}),
+            "train_patients": len({film.patient_id for film in data.train}),
+        }
     if not data.patients_known:
         counts = {name: count for name, count in counts.items() if not name.endswith("_patients")}
     title = request.title or (
@@ -186,8 +188,8 @@ def describe_checkpoint(
         calibration=measured.calibration,
         settings=request.settings,
         data={
-            **_sentences(request, data, counts, injected),
-            "simulated": data.simulated,
+            **_sentences(request, data, counts, injected, sources),
+            "simulated": data.simulated and all(card.data.get("simulated") for card in sources),
             "patients_known": data.patients_known,
             "split": data.split,
             "counts": counts,
@@ -213,20 +215,54 @@ def _is_injected(request: Request, data: TrainingData) -> bool:
     return not data.simulated and folder.exists() and find_origin(find_table(folder)) == "injected"
 
 
+def _sources(request: Request) -> tuple[Checkpoint, ...]:
+    """Return the cards of the checkpoints that the weights came from or were taught by, as far as they are here."""
+    names = dict.fromkeys((*([request.start] if request.start else ()), *request.teachers, *request.average_of))
+    found = (_card_of(name, Path(request.out)) for name in names)
+    return tuple(card for card in found if card)
+
+
+def _learned_here(request: Request, data: TrainingData, sources: Sequence[Checkpoint]) -> bool:
+    """Tell whether anything was trained on this dataset, or was when the weights that were averaged were trained."""
+    averaged = [card for card in sources if card.id in request.average_of]
+    return not averaged or any(card.data.get("split") == data.split for card in averaged)
+
+
+def _trained_on(
+    request: Request, data: TrainingData, counts: Mapping[str, int], injected: bool, sources: Sequence[Checkpoint]
+) -> str:
+    """Say what the weights learned from, also before they came here."""
+    mean = f"its weights are {'the mean of ' * (len(request.average_of) > 1)}those of {', '.join(request.average_of)}"
+    if _learned_here(request, data, sources):
+        what = f"films of a dataset in the format {data.format}"
+        if data.simulated or injected:
+            what = "simulated films" if data.simulated else "real films with simulated breaks and without"
+        trained = f"Trained on {counts['train_films']:,} {what}{_of_patients(data, 'train')}"
+        if request.task == "wrist":
+            trained += f" and on {int(option(request.settings, 'decoys')):,} simulated films without a wrist"
+        if request.start:
+            trained += f", from the weights of {request.start} on"
+        if request.teachers:
+            trained += f", with {', '.join(request.teachers)} as teacher{'s' if len(request.teachers) > 1 else ''}"
+        trained += f"; {mean}" * (len(request.average_of) > 1)
+    else:
+        trained = mean.capitalize()
+    simulated = data.simulated and all(card.data.get("simulated") for card in sources)
+    trained += "; no film of a real patient was used." if simulated else "."
+    for card in sources:
+        if card.data.get("split") != data.split:
+            trained += f" {card.id}: {card.data.get('trained_on', 'it is not known on what it was trained.')}"
+    return trained
+
+
 def _sentences(
-    request: Request, data: TrainingData, counts: Mapping[str, int], injected: bool = False
+    request: Request,
+    data: TrainingData,
+    counts: Mapping[str, int],
+    injected: bool = False,
+    sources: Sequence[Checkpoint] = (),
 ) -> dict[str, str]:
-    what = f"films of a dataset in the format {data.format}"
-    if data.simulated or injected:
-        what = "simulated films" if data.simulated else "real films with simulated breaks and without"
-    trained = f"Trained on {counts['train_films']:,} {what}{_of_patients(data, 'train')}"
-    if request.task == "wrist":
-        trained += f" and on {int(option(request.settings, 'decoys')):,} simulated films without a wrist"
-    if request.teachers:
-        trained += f", with {', '.join(request.teachers)} as teacher{'s' if len(request.teachers) > 1 else ''}"
-    if len(request.average_of) > 1:
-        trained += f"; its weights are the mean of those of {', '.join(request.average_of)}"
-    trained += "; no film of a real patient was used." if data.simulated else "."
+    trained = _trained_on(request, data, counts, injected, sources)
     chosen = "the confidence was" if request.task == "wrist" else "calibration and operating points were"
     read = {split: _films_read(counts, split, data) for split in ("valid", "test")}
     tested = f"Tested on {read['test']:,} films"
@@ -288,12 +324,18 @@ def _licences(request: Request, data: TrainingData) -> list[str]:
 
 def _inherited(checkpoint_id: str, out: Path) -> list[str]:
     """Return what the card of a checkpoint that was learned from says of licences."""
+    card = _card_of(checkpoint_id, out)
+    return [str(line) for line in card.data.get("licences", ())] if card else []
+
+
+def _card_of(checkpoint_id: str, out: Path) -> Checkpoint | None:
+    """Return a checkpoint's card, from `out` or from among those that came along; None where it is in neither."""
     for folder in (out, CHECKPOINTS):
         try:
-            return [str(line) for line in read_card(find_checkpoint(checkpoint_id, folder)).data.get("licences", ())]
+            return read_card(find_checkpoint(checkpoint_id, folder))
         except CheckpointError:
             continue
-    return []
+    return None
 
 
 def _versions() -> dict[str, str]:
