@@ -249,7 +249,7 @@ def _bare_passes(subject: Subject, method: str) -> Callable[[], None]:
     if method == "gradcam":
         return lambda: passes.features(square, [layer])
     if method == "layercam":
-        layers = _fused_layers(subject)
+        layers = (*_fused_layers(subject), layer)
         return lambda: passes.features(square, layers)
     if method == "smoothgrad":
         batches = _batches(square, SMOOTHGRAD_SAMPLES, BACKWARD_BATCH)

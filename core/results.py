@@ -46,6 +46,7 @@ def reading_result(names: Sequence[str], reading: StudyReading) -> dict[str, Any
     row["seconds"] = round(reading.seconds, 4)
     row["weights_sha256"] = card.weights_sha256
     row["wrist_finder"] = card.region
+    row["not_shown_to_see"] = list(unseen_kinds([card, *(member.checkpoint for member in reading.members)]))
     if reading.members:
         row["models"] = member_results(reading)
     return row
@@ -114,6 +115,50 @@ def cases_sentence(reading: StudyReading, folder: Path = CHECKPOINTS) -> str:
     )
 
 
+def unseen_kinds(cards: Iterable[Checkpoint]) -> dict[str, Mapping[str, Any]]:
+    """Return the kinds of fracture that some model was not shown to tell from none at all: name -> its AUC.
+
+    That is where the AUC's 95% interval, against studies without a fracture, holds one half or lies below it.
+    """
+    found = {}
+    for card in cards:
+        for kind, measured in ((card.data.get("results") or {}).get("kinds") or {}).items():
+            auc = measured.get("auc") or {}
+            if auc.get("low") is not None and auc["low"] <= 0.5:
+                found.setdefault(_kind_words(kind), auc)
+    return found
+
+
+def unseen_sentence(cards: Iterable[Checkpoint], numbers: bool = False) -> str:
+    """Say which kinds of fracture the models were not shown to see; "" where there is none, or none was measured."""
+    unseen = unseen_kinds(cards)
+    if not unseen:
+        return ""
+    named = [
+        f"{kind} ({auc['value']:.2f}, {auc['low']:.2f} to {auc['high']:.2f}, n={auc['n']})" if numbers else kind
+        for kind, auc in unseen.items()
+    ]
+    chance = ", that is, no better than by chance (AUC with 95% interval)" if numbers else ""
+    return f"Not shown to see these fractures in the studies it was tested on{chance}: {', '.join(named)}."
+
+
+def kind_rows(card: Checkpoint) -> list[dict[str, str]]:
+    """Return how well the card says each kind of fracture is told from none, the worst first."""
+    kinds = ((card.data.get("results") or {}).get("kinds") or {}).items()
+    known = [(kind, found["auc"]) for kind, found in kinds if (found.get("auc") or {}).get("value") is not None]
+    known.sort(key=lambda item: item[1]["value"])
+    return [{"fracture": _kind_words(kind)} | _interval_words(auc) for kind, auc in known]
+
+
+def _kind_words(kind: str) -> str:
+    return (
+        kind.replace("_", " ")
+        .replace("salter harris 2", "Salter-Harris II")
+        .replace("colles", "Colles")
+        .replace("smith", "Smith")
+    )
+
+
 def evidence_sentence(explanation: Explanation, card: Checkpoint) -> tuple[str, bool]:
     """Say how a heat map may be read, and whether it is evidence at all. The raw peak decides, not the colours.
 
@@ -141,8 +186,8 @@ def evidence_sentence(explanation: Explanation, card: Checkpoint) -> tuple[str, 
     if usual and explanation.target == "for":
         seen = f"on 9 in 10 {usual.get('films', 'films')} without a {label} (n={usual['n']})"
         if explanation.peak <= usual["value"]:
-            return f"No positive evidence: the map's strongest point is no stronger than {seen}.", False
-        return f"The map's strongest point is stronger than {seen}. A heat map is a hint, not a proof.", True
+            return f"No positive evidence: what speaks for a {label} here is no stronger than {seen}.", False
+        return f"What speaks for a {label} here is stronger than {seen}. A heat map is a hint, not a proof.", True
     return "A heat map shows what the model looked at. It is a hint, not a proof.", True
 
 

@@ -152,7 +152,8 @@ class Explanation:
     heatmap : numpy.ndarray
         float32, the film's own (height, width), range [0, 1]; all zero where there is no evidence.
     peak : float
-        The map's maximum before it was scaled to [0, 1], in the method's own units; 0 means "no positive evidence".
+        The map's maximum before it was scaled to [0, 1], in the method's own units, or what the method says instead of
+        how much speaks for the target (``core.explain.Method.ask``); 0 means "no positive evidence".
         Without it a map scaled to its own maximum would make no evidence look like strong evidence.
     settings : Mapping
         Everything that is needed to make the same map again (layer, samples, noise, seed, region, ...).

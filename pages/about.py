@@ -6,7 +6,7 @@ import streamlit as st
 from core.checkpoints import CHECKPOINTS, default_id, list_checkpoints
 from core.errors import ScaphoidError
 from core.figures import scores_figure
-from core.results import held_out_scores, operating_point_rows, result_rows
+from core.results import held_out_scores, kind_rows, operating_point_rows, result_rows, unseen_sentence
 from pages.parts.frame import open_page
 
 open_page("About")
@@ -34,6 +34,9 @@ with left:
         sentences = card.data.get(key) or ["Not recorded."]
         st.markdown(f"#### {heading}")
         st.markdown(" ".join([sentences] if isinstance(sentences, str) else sentences))
+    unseen = unseen_sentence([card], numbers=True)
+    if unseen:
+        st.warning(unseen)
     rows = operating_point_rows(card)
     if rows:
         st.markdown("#### Where the words come from")
@@ -43,6 +46,10 @@ with right:
     if rows:
         st.markdown("#### What was measured")
         st.dataframe(pd.DataFrame(rows), hide_index=True, height="content")
+    rows = kind_rows(card)
+    if rows:
+        with st.expander("AUC by kind of simulated fracture, each against the studies without one"):
+            st.dataframe(pd.DataFrame(rows), hide_index=True, height="content")
     try:
         scores = held_out_scores(card)
     except ScaphoidError as error:

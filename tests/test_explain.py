@@ -356,9 +356,28 @@ def test_layer_cam_is_what_a_gradient_tape_gives(small, film):
         maps.append(cv2.GaussianBlur(cv2.resize(weighed, (32, 32)), (0, 0), 32 * 3 / 224))
     expected = np.sqrt(maps[0] * maps[1])
     ours = explain(small, film, method="layercam", layers=("early", "features"))
-    assert ours.peak == pytest.approx(expected.max(), rel=1e-4)
     np.testing.assert_allclose(ours.heatmap, expected / expected.max(), atol=1e-4)
     assert ours.settings["layers"] == ("early", "features")
+
+
+@pytest.mark.parametrize("target", ["for", "against"])
+def test_layer_cam_tells_as_grad_cam_does_how_much_speaks_for_the_target(small, film, target):
+    coarse = explain(small, film, method="gradcam", target=target)
+    fine = explain(small, film, method="layercam", layers=("early", "features"), target=target)
+    assert fine.peak == pytest.approx(coarse.peak)
+    assert fine.heatmap.any() == coarse.heatmap.any()
+
+
+def test_where_nothing_speaks_for_the_target_layer_cam_shows_no_place(small, film, monkeypatch):
+    """On the whole everything speaks against a break; one place of each layer speaks for it all the same."""
+    rising = np.zeros((8, 8, 1), np.float32)
+    rising[3, 4] = 1.0
+    steep = (np.ones((8, 8, 1), np.float32), np.where(rising > 0, 1.0, -0.5).astype(np.float32))
+    monkeypatch.setattr(passes_of(small), "features", lambda square, layers: [steep] * len(layers))
+    heat, peak, _ = explain_square(small, film.pixels, method="layercam", layers=("early", "features"))
+    assert heat.any()
+    assert peak == explain(small, film, method="gradcam").peak == 0
+    assert not explain(small, film, method="layercam", layers=("early", "features")).heatmap.any()
 
 
 def _from_layer(model, name, features):

@@ -214,4 +214,4 @@ def test_command_uses_only_films_without_a_fracture_and_finds_the_wrist_itself(t
     (tmp_path / "a file").write_text("")
     assert injected.main([str(data), str(tmp_path / "a file" / "out"), "--finder", "own"]) == 1
     assert "able to write" in capsys.readouterr().err
-    assert asked == ["wrist-finder-1", "own"]
+    assert asked == ["wrist-finder-2", "own"]

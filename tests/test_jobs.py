@@ -82,13 +82,13 @@ def test_a_training_starts_says_where_it_is_and_is_published(runs, tmp_path):
 
 
 def test_a_training_is_a_session_of_its_own_and_is_told_what_was_asked(runs, tmp_path):
-    asked = options(tmp_path, id="own", weights="none", finder="wrist-finder-1", epochs=300, region="all")
+    asked = options(tmp_path, id="own", weights="none", finder="wrist-finder-2", epochs=300, region="all")
     jobs.start_run(asked, runs)
     pid = json.loads((runs / "own/job.json").read_text())["pid"]
     assert os.getsid(pid) == pid, "a signal to the dashboard's terminal does not reach it"
     words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
     expected = {f"--data={tmp_path / 'films'}", "--backbone=resnet50", "--preset=scaphoid", "--weights=none"}
-    expected |= {"--finder=wrist-finder-1", "--epochs=300", "--region=all", "--id=own", f"--runs={runs}"}
+    expected |= {"--finder=wrist-finder-2", "--epochs=300", "--region=all", "--id=own", f"--runs={runs}"}
     assert expected <= set(words)
 
 

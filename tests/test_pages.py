@@ -488,7 +488,10 @@ def test_a_threshold_saved_under_a_name_is_what_the_reading_room_uses(elsewhere)
     assert "Limits everything: both chosen by hand on" in words(app)
     assert "no longer held out" in words(app)
     app.switch_page("pages/about.py").run()
+    assert "Not shown to see these fractures" in app.warning[0].value
+    assert "fracture" in app.dataframe[-1].value
     app.switch_page("streamlit_app.py").run()
+    assert "Not shown to see these fractures" in words(app)
     assert app.selectbox(key="limits").value == "everything"
     assert "Fracture suspected" in words(app)
     app.selectbox(key="limits").set_value("").run()

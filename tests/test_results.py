@@ -16,11 +16,14 @@ from core.results import (
     evidence_sentence,
     film_result,
     held_out_scores,
+    kind_rows,
     model_names,
     operating_point_rows,
     reading_result,
     result_rows,
     study_result,
+    unseen_kinds,
+    unseen_sentence,
 )
 from core.values import Checkpoint, Explanation, Interval, OperatingPoint, Prediction, Radiograph, WristRegion
 
@@ -155,6 +158,33 @@ def test_tables_of_the_card():
     )
     assert [row["films"] for row in both] == ["simulated", "real"]
     assert operating_point_rows(card())[0]["sensitivity"] == "0.95 (0.90 to 0.98, n=100)"
+
+
+def test_kinds_that_are_told_no_better_than_by_chance_are_named():
+    def auc(value, low, high, n=35):
+        return {"auc": {"value": value, "low": low, "high": high, "n": n}, "peak": None}
+
+    kinds = {
+        "colles": auc(0.99, 0.98, 1.0, 100),
+        "scaphoid": auc(0.501, 0.402, 0.596),
+        "salter_harris_2": auc(0.7, 0.5, 0.9, 4),  # its interval holds one half: too few to tell
+        "smith": auc(0.52, 0.501, 0.55, 900),
+        "ulnar_styloid": auc(0.46, 0.37, 0.49),  # worse than chance is not seeing either
+        "buckle": {"auc": {"value": None, "low": None, "high": None, "n": 0}, "peak": None},
+    }
+    blind = card(data={"results": {"kinds": kinds}, "simulated": True})
+    assert list(unseen_kinds([blind])) == ["scaphoid", "Salter-Harris II", "ulnar styloid"]
+    short = unseen_sentence([blind])
+    assert short.endswith("tested on: scaphoid, Salter-Harris II, ulnar styloid.")
+    assert "scaphoid (0.50, 0.40 to 0.60, n=35)" in unseen_sentence([blind], numbers=True)
+    assert unseen_sentence([card()]) == ""
+    assert list(unseen_kinds([card(), blind])) == list(unseen_kinds([blind])), "a mean sees no more than was shown"
+    rows = kind_rows(blind)
+    assert [row["fracture"] for row in rows] == [
+        "ulnar styloid", "scaphoid", "Smith", "Salter-Harris II", "Colles",
+    ]  # fmt: skip
+    assert rows[1] == {"fracture": "scaphoid", "value": "0.501", "95% interval": "0.402 to 0.596", "n": "35"}
+    assert reading_result(["a"], reading([0.4], data=blind.data))["not_shown_to_see"] == list(unseen_kinds([blind]))
 
 
 def test_models_stand_beside_each_other_by_what_was_measured_on_which_films():

@@ -228,10 +228,10 @@ def test_a_finder_is_trained_and_finds_something(dataset, places, monkeypatch):
         (["--input-size", "0"], "input_size must be a whole number of pixels from 32"),
         (["--cache-gib", "nan"], "A cache's limit"),
         (["--teacher", "nobody-1"], "there is none called nobody-1"),
-        (["--teacher", "wrist-finder-1"], "wrist-finder-1 finds wrists"),
-        (["--teacher", "scaphoid-lite0-1", "--input-size", "80"], "a multiple of 32, but 80 came"),
-        (["--finder", "wrist-finder-1"], "none called wrist-finder-1 does"),
-        (["--out", str(CHECKPOINTS), "--finder", "scaphoid-lite0-1"], "scaphoid-lite0-1 reads films"),
+        (["--teacher", "wrist-finder-2"], "wrist-finder-2 finds wrists"),
+        (["--teacher", "scaphoid-lite0-2", "--input-size", "80"], "a multiple of 32, but 80 came"),
+        (["--finder", "wrist-finder-2"], "none called wrist-finder-2 does"),
+        (["--out", str(CHECKPOINTS), "--finder", "scaphoid-lite0-2"], "scaphoid-lite0-2 reads films"),
     ],
 )
 def test_errors_are_one_sentence(dataset, places, capsys, more, sentence):
@@ -244,7 +244,7 @@ def test_errors_are_one_sentence(dataset, places, capsys, more, sentence):
 
 def test_a_teacher_of_steps_is_refused_before_films_are_read(dataset, places, capsys, monkeypatch):
     steps = {"method": "isotonic", "logits": [0.0], "probabilities": [0.5]}
-    card = replace(verify(CHECKPOINTS / "scaphoid-lite0-1"), calibration=steps)
+    card = replace(verify(CHECKPOINTS / "scaphoid-lite0-2"), calibration=steps)
     monkeypatch.setattr("core.train.__main__._find_card", lambda *_: card)
     assert main(ask(dataset, places, "--backbone", "efficientnetlite0", "--teacher", "steps-1")) == 1
     assert "that of steps-1 is isotonic" in capsys.readouterr().err

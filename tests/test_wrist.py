@@ -25,7 +25,7 @@ from core.wrist import (
     to_film,
 )
 
-EMBEDDED = "wrist-finder-1"
+EMBEDDED = "wrist-finder-2"
 
 
 def maps_of(hot, cells=8, log2_side=-2.0, angle=0.0, cold=-9.0):

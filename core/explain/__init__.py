@@ -77,11 +77,11 @@ def _ask_grad_cam(question: Question) -> np.ndarray:
     return grad_cam(features, question.sign * gradients)
 
 
-def _ask_layer_cam(question: Question) -> np.ndarray:
-    found = question.passes.features(question.square, question.settings["layers"])
-    size = question.square.shape[0]
-    maps = [layer_cam(features, question.sign * gradients) for features, gradients in found]
-    return fuse_maps(maps, size, LAYERCAM_BLUR * size)
+def _ask_layer_cam(question: Question) -> tuple[np.ndarray, float]:
+    settings, size = question.settings, question.square.shape[0]
+    *finer, (features, gradients) = question.passes.features(question.square, [*settings["layers"], settings["layer"]])
+    maps = [layer_cam(each, question.sign * slope) for each, slope in finer]
+    return fuse_maps(maps, size, LAYERCAM_BLUR * size), float(grad_cam(features, question.sign * gradients).max())
 
 
 def _ask_score_cam(question: Question) -> np.ndarray:
@@ -163,7 +163,9 @@ class Method:
         What it shows, in one plain line.
     citation : str
     ask : Callable
-        `Question` -> raw map, shape (h, w), nowhere negative.
+        `Question` -> raw map, shape (h, w), nowhere negative; or that and, where its own maximum tells nothing of the
+        kind, how much on the film speaks for the target. LayerCAM's maximum is high at steep edges on any film, so it
+        goes by plain Grad-CAM's.
     defaults : Mapping
         Its settings; a layer of None stands for the checkpoint's own feature layer, layers of None for its stages.
     directed : bool
@@ -183,7 +185,7 @@ class Method:
     title: str
     description: str
     citation: str
-    ask: Callable[[Question], np.ndarray]
+    ask: Callable[[Question], np.ndarray | tuple[np.ndarray, float]]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     directed: bool = True
     evidence: bool = True
@@ -199,7 +201,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             "Places that push the answer towards the target, by three depths of the network together.",
             "Jiang et al., IEEE TIP 2021, fused by the geometric mean of the maps of strides 4, 8 and 16",
             _ask_layer_cam,
-            {"layers": None},
+            {"layers": None, "layer": None},
             corners=False,
         ),
         "gradcam": Method(
@@ -336,6 +338,8 @@ def explain(
     square = np.asarray(classifier.square(radiograph, region), np.float32)
     size = square.shape[0]
     heat, peak, used = explain_square(classifier, square, method=key, target=target, progress=progress, **settings)
+    # Where nothing speaks for the target there is no place to show, though a map may have steeper places than others.
+    heat = heat if peak > 0 else np.zeros_like(heat)
     film_heat = fit_square(radiograph.height, radiograph.width, size, region).invert(heat)
     used |= {"input_size": size, "region": asdict(region) if region else None}
     return Explanation(radiograph.id, classifier.checkpoint.id, key, target, np.clip(film_heat, 0, 1), peak, used)
@@ -365,7 +369,7 @@ def explain_square(
     heat : numpy.ndarray
         float32, shape (n, n), range [0, 1]: n cells that share the square evenly, each value in the middle of its own.
     peak : float
-        The raw map's maximum.
+        The raw map's maximum, or what the method says instead of how much speaks for the target; 0: nothing does.
     settings : dict
         All of them.
 
@@ -377,11 +381,14 @@ def explain_square(
     key = canonical_method(method)
     used = _settings_of(key, classifier.checkpoint, target, settings)
     sign = 1 if target == "for" else -1
-    raw = METHODS[key].ask(
+    found = METHODS[key].ask(
         Question(passes_of(classifier), classifier.run, square, sign, used, progress or (lambda done, total: None))
     )
+    raw, strength = found if isinstance(found, tuple) else (found, None)
     heat, _ = scaled(upsample(raw, square.shape[0]) if METHODS[key].corners else raw)
-    return heat, scaled(raw)[1], used
+    highest = scaled(raw)[1]
+    # Without any heat there is no place that speaks for the target, however much the network leans to it.
+    return heat, highest if strength is None or not highest else strength, used
 
 
 def _settings_of(key: str, card: Checkpoint, target: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -197,8 +197,8 @@ def _scrambled_likeness(
     with scrambled.lock:
         for seed in range(_TRIES * SHUFFLES[depth]):
             scrambled.scramble(depth, seed)
-            other, peak, _ = explain_square(scrambled, square, **asked)
-            if peak > 0:
+            other, _, _ = explain_square(scrambled, square, **asked)
+            if other.any():
                 found.append(likeness(heat, other))
             if len(found) == SHUFFLES[depth]:
                 break

@@ -24,7 +24,14 @@ from core.figures import (
     probability_figure,
 )
 from core.reading import ALL, EnsembleReader, Reader, StudyReading
-from core.results import cases_sentence, evidence_sentence, member_results, model_names, study_result
+from core.results import (
+    cases_sentence,
+    evidence_sentence,
+    member_results,
+    model_names,
+    study_result,
+    unseen_sentence,
+)
 from core.values import Checkpoint, Explanation, Radiograph, WristRegion
 from pages.parts.desk import Desk
 from pages.parts.readers import reader_of
@@ -165,8 +172,13 @@ def _show_answer(desk: Desk, reading: StudyReading) -> None:
         f"<h2>{html.escape(reading.decision.text)}</h2>"
         f'<span class="share">{share}</span>'
         f"<p>{html.escape(cases_sentence(reading))}</p>"
-        f'<p class="small">{html.escape(_how(desk, reading))}</p></section>'
+        f'<p class="small">{html.escape(_how(desk, reading))}</p>'
+        f'<p class="small">{html.escape(_unseen(reading))}</p></section>'
     )
+
+
+def _unseen(reading: StudyReading) -> str:
+    return unseen_sentence(part.checkpoint for part in reading.members or (reading,))
 
 
 def _how(desk: Desk, reading: StudyReading) -> str:
