@@ -81,8 +81,15 @@ class Subject:
 
     @property
     def square(self) -> np.ndarray:
-        """What the network reads of the film, float32, shape (1, size, size, 1)."""
-        return self.classifier.square(self.radiograph, self.region)[None, ..., None]
+        """What the network reads of the film at the first look, float32, shape (1, size, size, 1)."""
+        return self.squares(self.radiograph, self.region)[:1]
+
+    def squares(self, radiograph: Radiograph, region: WristRegion | None) -> np.ndarray:
+        """Return what the network reads of a film at all of its looks, float32, shape (looks, size, size, 1)."""
+        from core.classifier import LOOKS
+
+        looks = LOOKS[: self.classifier.checkpoint.looks]
+        return np.stack([self.classifier.square(radiograph, region, look) for look in looks])[..., None]
 
 
 def measure(
@@ -130,9 +137,10 @@ def measure(
 def time_predict(subject: Subject, repeat: int) -> Row:
     """Time the way from a film in memory to its probability."""
     classifier, model = subject.classifier, subject.classifier.model
+    squares = subject.squares(subject.radiograph, subject.region)
     times = measure(
         lambda: classifier.predict([subject.radiograph], [subject.region]),
-        lambda: model.predict(subject.square, verbose=0),
+        lambda: model.predict(squares, verbose=0),
         repeat,
     )
     return _row("film to probability", times, "keras.Model.predict", repeat, subject)
@@ -155,9 +163,9 @@ def time_film(subject: Subject, repeat: int) -> Row:
         explain(classifier, radiograph, region=region)
 
     def rival() -> None:
-        square = classifier.square(*read())[None, ..., None]
-        classifier.model.predict(square, verbose=0)
-        rival_heat(square)
+        squares = subject.squares(*read())
+        classifier.model.predict(squares, verbose=0)
+        rival_heat(squares[:1])
 
     times = measure(ours, rival, repeat)
     return _row("file to probability and Grad-CAM", times, "keras.Model.predict, tf-keras-vis", repeat, subject)

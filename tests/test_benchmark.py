@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -115,6 +116,16 @@ def test_rows_time_what_they_say(subject, monkeypatch, capsys):
         assert row["checkpoint"] == ("2,000 resamples" if of_studies else "small-1")
     assert subject.finder.found == 2 * (1 + 1)  # both ways of the "film" row: one turn to warm up, one timed
     assert subject.square.shape == (1, 32, 32, 1)
+
+
+def test_the_rival_looks_as_often_as_we_do(subject):
+    twice = replace(subject.classifier.checkpoint, looks=2)
+    film = subject.radiograph
+    classifier = Classifier(twice, subject.classifier.model, None)
+    squares = Subject(classifier, None, b"", film, subject.region).squares(film, subject.region)
+    np.testing.assert_array_equal(squares[0], subject.square[0])
+    np.testing.assert_array_equal(squares[1], subject.square[0][:, ::-1])
+    assert len(squares) == 2
 
 
 @pytest.mark.parametrize("method", ["gradcam", "layercam", "smoothgrad", "scorecam"])
