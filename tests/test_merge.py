@@ -126,6 +126,33 @@ def test_patients_of_another_version_of_the_simulator_were_never_seen(
     assert bool(asked.asked) != refused
 
 
+@pytest.mark.parametrize(
+    ("learned", "refused"),
+    [
+        ([("f", 7, "2")], False),  # another seed: other patients
+        ([("f", 1, "2")], True),
+        ([("f", 1, "1")], False),
+        ([("f", None, None)], True),  # what learned from films of people, which may be any
+        ([("e", 1, "2")], False),  # the same parts
+        ([("e", 1, "2"), ("f", 1, "2")], True),  # its start had seen patients that are held out here
+        ([("e", 1, "2"), ("f", 7, "2")], False),
+    ],
+)
+def test_patients_that_a_start_or_teacher_may_have_seen_do_not_measure_it(
+    asked, folder, tmp_path, monkeypatch, learned, refused
+):
+    entries = [{"split": name * 64, "seed": seed, "version": version} for name, seed, version in learned]
+    card = replace(CARD, data=CARD.data | {"simulated": True, "learned": entries})
+    monkeypatch.setattr(merge, "read_card", lambda _: card)
+    (tmp_path / "simulated.json").write_text(json.dumps(asdict(DatasetSettings(6, 1)) | {"version": 2}))
+    if refused:
+        with pytest.raises(CheckpointError, match="may have seen patients"):
+            merge.measure_merged(["a"], "c", tmp_path, folder)
+    else:
+        merge.measure_merged(["a"], "c", tmp_path, folder)
+    assert bool(asked.asked) != refused
+
+
 def test_a_finder_is_measured_anew_with_its_own_weights(folder, tmp_path, monkeypatch):
     model = build_finder(32)
     rng = np.random.default_rng(3)

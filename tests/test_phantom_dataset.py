@@ -109,14 +109,40 @@ def test_folder_of_other_settings_is_refused(written, capsys):
 
 
 @pytest.mark.parametrize(
-    "wish", [["--studies", "0"], ["--size", "5"], ["--valid-fraction", "2"], ["--seed", "-1"], ["--jobs", "0"]]
-)
+    "wish",
+    [
+        ["--studies", "0"], ["--size", "5"], ["--valid-fraction", "2"], ["--seed", "-1"], ["--jobs", "0"],
+        ["--often", "nose=3"], ["--often", "scaphoid=0"], ["--often", "scaphoid=nan"],
+    ],
+)  # fmt: skip
 def test_impossible_wishes_are_one_line(wish, tmp_path, capsys):
     assert command.main([str(tmp_path / "out"), "--studies", "2", *wish]) == 1
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: Expected")
     assert error.count("\n") == 0
     assert not (tmp_path / "out").exists()
+
+
+def test_kinds_can_be_drawn_more_often_to_learn_from_but_not_to_measure(written, tmp_path):
+    """A factor so large that nothing else is drawn where the kind is possible; what measures stays as it was."""
+    out = tmp_path / "often"
+    done = command.main(
+        [str(out), "--studies", "10", "--seed", "4", "--size", "64", "--often", "scaphoid=1000", "ulna=1000"]
+    )
+    assert done == 0
+    plain, changed = (
+        {row["path"]: row for row in csv.DictReader((folder / "metadata.csv").read_text("utf-8").splitlines())}
+        for folder in (written, out)
+    )
+    assert changed.keys() == plain.keys()
+    train = [row for row in changed.values() if row["split"] == "train" and row["label"] == "1"]
+    assert {row["kind"] for row in train} <= {"scaphoid", "ulna"}
+    assert {plain[row["path"]]["kind"] for row in train} - {"scaphoid", "ulna"}
+    for path, row in plain.items():
+        if row["split"] == "valid":
+            assert changed[path] == row
+            assert (out / path).read_bytes() == (written / path).read_bytes()
+    assert json.loads((out / "simulated.json").read_text("utf-8"))["often"] == {"scaphoid": 1000, "ulna": 1000}
 
 
 def test_help_is_light():

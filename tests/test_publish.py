@@ -11,6 +11,7 @@ import pytest
 from core.checkpoints.cards import write_card
 from core.errors import CheckpointError
 from core.originals import Simulation, find_simulation
+from core.phantoms import VERSION
 from core.phantoms.dataset import DatasetSettings
 from core.phantoms.injection import COLUMNS
 from core.train import PRESETS, Request, TrainingData, publish
@@ -141,6 +142,25 @@ def test_what_the_weights_came_from_is_told_with_what_it_had_learned(tmp_path, s
     told = publish.describe_checkpoint(request, make_data(simulated=True, split="b"), measure(), False).data
     assert told["trained_on"].endswith(f" first: {sentence}")
     assert ("no film of a real patient was used" in told["trained_on"]) == told["simulated"] == simulated
+
+
+@pytest.mark.parametrize("how", ["start", "teachers", "average_of"])
+def test_every_dataset_that_the_weights_learned_from_is_on_the_card(tmp_path, how):
+    """Three trainings, each from the one before: the last one's card names all three datasets."""
+    older = {"split": "a", "seed": 5, "version": "1"}
+    drawn = asdict(DatasetSettings(studies=3, seed=8)) | {"version": 2}
+    card = Checkpoint("first", "First", "fracture", "efficientnetlite0", "top_activation", 64)
+    card = replace(card, data={"simulated": True, "simulator": drawn, "split": "b"}, weights_sha256="0" * 64)
+    assert publish.find_learned(card) == [{"split": "b", "seed": 8, "version": "2"}]
+    card = replace(card, data=card.data | {"learned": [*publish.find_learned(card), older]})
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "card.json").write_text(write_card(card)[0])
+    (tmp_path / "simulated.json").write_text(json.dumps(asdict(DatasetSettings(studies=3, seed=9))))
+    request = make_request(tmp_path, out=str(tmp_path), **{how: "first" if how == "start" else ("first",)})
+    told = publish.describe_checkpoint(request, make_data(simulated=True, split="c"), measure(), False)
+    own = {"split": "c", "seed": 9, "version": str(VERSION)}
+    # A mean that is measured on a dataset which none of its parts learned from has learned nothing there.
+    assert publish.find_learned(told) == [*([own] if how != "average_of" else []), *publish.find_learned(card)]
 
 
 def test_patients_are_counted_only_where_they_are_known(tmp_path):

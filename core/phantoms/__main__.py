@@ -32,9 +32,26 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         default="8",
         help="depth of the PNG files; mixed: as each machine stores",
     )
+    parser.add_argument(
+        "--often",
+        metavar="KIND=N",
+        type=_times,
+        nargs="+",
+        default=[],
+        help="in the train split, draw these kinds of fracture N times as often as they come",
+    )
     parser.add_argument("--sheet", metavar="FILE.png", type=Path, help="also draw the first films on a contact sheet")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
     return parser.parse_args(arguments)
+
+
+def _times(text: str) -> tuple[str, float]:
+    """Return the kind and the factor of ``KIND=N``."""
+    kind, _, factor = text.partition("=")
+    try:
+        return kind, float(factor)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected KIND=N, such as scaphoid=4, but got {text!r}") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     start = time.monotonic()
     try:
-        settings = DatasetSettings(options.studies, options.seed, options.size, options.valid_fraction, options.bits)
+        settings = DatasetSettings(
+            options.studies, options.seed, options.size, options.valid_fraction, options.bits, dict(options.often)
+        )
         films = write_dataset(options.out, settings, options.jobs, _progress(start))
         if options.sheet:
             write_sheet(options.out, options.sheet)

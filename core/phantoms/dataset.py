@@ -7,9 +7,9 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 
 from core.errors import DatasetError
 from core.phantoms.films import VERSION, SimulatedFilm, simulate_study
+from core.phantoms.fractures import KINDS
 from core.phantoms.sheets import draw_sheet
 
 COLUMNS = (
@@ -47,6 +48,9 @@ class DatasetSettings:
     bits : str
         ``"8"``: 8-bit PNG; ``"16"``: 16-bit PNG that use a part of their range, as machines store films; ``"mixed"``:
         each study as its machine stores it.
+    often : mapping of str to float
+        Kinds of fracture that are drawn so many times as often as they come, in the ``train`` split: rare and faint
+        ones are learned from more examples, while what measures them stays as it comes.
     version : int
         ``core.phantoms.VERSION``.
     """
@@ -56,6 +60,7 @@ class DatasetSettings:
     size: int = 512
     valid_fraction: float = 0.2
     bits: str = "8"
+    often: Mapping[str, float] = field(default_factory=dict)
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -69,6 +74,13 @@ class DatasetSettings:
             raise DatasetError(f"Expected a valid fraction of 0 to 1, but got {self.valid_fraction}.")
         if self.bits not in BITS:
             raise DatasetError(f"Expected 8, 16 or mixed bits, but got {self.bits!r}.")
+        if not isinstance(self.often, Mapping):
+            raise DatasetError("Expected kinds of fracture and how many times as often each is drawn.")
+        for kind, factor in self.often.items():
+            if kind not in KINDS:
+                raise DatasetError(f"Expected a kind of fracture ({', '.join(KINDS)}), but got {kind!r}.")
+            if not 0.01 <= factor <= 1000:
+                raise DatasetError(f"Expected {kind} 0.01 to 1000 times as often, but got {factor}.")
 
 
 @dataclass(frozen=True)
@@ -131,17 +143,12 @@ def _claim(out: Path, settings: DatasetSettings) -> None:
     if out.exists() and not out.is_dir():
         raise DatasetError("Expected a folder to write to, but there is a file of that name.")
     note = out / _SETTINGS
-    wanted = asdict(settings)
     if note.is_file():
-        try:
-            found = json.loads(note.read_text("utf-8"))
-        except (OSError, ValueError):
-            found = None
-        if found != wanted:
+        if read_settings(out) != settings:
             raise DatasetError("Expected an empty folder, but it holds simulated films made with other settings.")
     elif out.is_dir() and any(out.iterdir()):
         raise DatasetError("Expected an empty folder, but it holds files that are not simulated films.")
-    _write(note, (json.dumps(wanted, indent=2) + "\n").encode())
+    _write(note, (json.dumps(asdict(settings), indent=2) + "\n").encode())
 
 
 def _plan(settings: DatasetSettings) -> list[_Task]:
@@ -179,7 +186,9 @@ def _write_study(task: _Task, out: Path, settings: DatasetSettings) -> list[dict
     if note.is_file():
         return json.loads(note.read_text("utf-8"))
     rows = []
-    for number, film in enumerate(simulate_study(task.seed, size=settings.size, positive=task.positive), start=1):
+    often = settings.often if task.split == "train" else None
+    study = simulate_study(task.seed, size=settings.size, positive=task.positive, often=often)
+    for number, film in enumerate(study, start=1):
         path = f"{task.folder}/image{number}.png"
         stored, bits = encode_film(film, settings.bits)
         _write(out / path, _png(stored))

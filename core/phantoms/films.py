@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import cv2
@@ -160,15 +161,17 @@ def simulate_study(
     laterality: str | None = None,
     child: bool | None = None,
     square: bool = False,
+    often: Mapping[str, float] | None = None,
 ) -> tuple[SimulatedFilm, ...]:
     """Simulate a study: films of the same wrist, with the same break, from the same detector.
 
     Most have a PA and a lateral film; 35% have an oblique one as a third; 8% have a PA and an oblique film alone.
-    Parameters are those of :func:`simulate_film`.
+    Parameters are those of :func:`simulate_film`, and `often`: where no `kind` is given, the kinds named there are
+    drawn so many times as often as they come.
     """
     drawn = _stream(seed, _CHOICES, 2).random()
     views = ("PA", "OBLIQUE") if drawn < 0.08 else VIEWS if drawn < 0.43 else ("PA", "LATERAL")
-    return _simulate(seed, views, size, positive, kind, framing, laterality, child, square, 1.0)
+    return _simulate(seed, views, size, positive, kind, framing, laterality, child, square, 1.0, often)
 
 
 def simulate_wrist(
@@ -204,7 +207,7 @@ def _check(name: str, value: str | None, known: tuple[str, ...]) -> None:
 
 
 def _simulate(
-    seed, views, size, positive, kind, framing, laterality, child, square, jitter
+    seed, views, size, positive, kind, framing, laterality, child, square, jitter, often=None
 ) -> tuple[SimulatedFilm, ...]:
     for name, value, known in (
         ("view", views[0], VIEWS),
@@ -236,7 +239,7 @@ def _simulate(
     for attempt in range(_ATTEMPTS):
         # A whole wrist has its fracture too, which it does not suffer: hand and flesh are bent by it as a broken one's.
         rng = _stream(seed, _BREAK, attempt)
-        wanted = kind or _possible_kind(rng, patient)
+        wanted = kind or _possible_kind(rng, patient, often)
         fracture = fractures.plan_fracture(wanted, rng, patient.child, lowest)
         films = tuple(
             _take_film(seed, number, pose, side, patient, machine, metal, settings[number], fracture, broken)
@@ -263,9 +266,9 @@ def _draw_pose(seed: int, number: int, view: str, patient: anatomy.Patient) -> a
     return anatomy.draw_pose(anatomy.draw_view(view, rng), patient, rng)
 
 
-def _possible_kind(rng: np.random.Generator, patient: anatomy.Patient) -> str:
+def _possible_kind(rng: np.random.Generator, patient: anatomy.Patient, often: Mapping[str, float] | None) -> str:
     for _ in range(20):
-        kind = fractures.draw_kind(rng, patient.child)
+        kind = fractures.draw_kind(rng, patient.child, often)
         if patient.child and patient.age < fractures.OLDEST_NEEDED.get(kind, 0.0):
             continue
         if patient.growing or kind not in fractures.CHILD_ONLY:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -129,9 +130,9 @@ class Fracture:
     gap_mm: float
 
 
-def draw_kind(rng: np.random.Generator, child: bool) -> str:
-    """Draw a kind of fracture as often as it is seen at that age."""
-    weights = np.array(_CHILD if child else _ADULT)
+def draw_kind(rng: np.random.Generator, child: bool, often: Mapping[str, float] | None = None) -> str:
+    """Draw a kind of fracture as often as it is seen at that age, or `often` (kind: factor) times as often."""
+    weights = np.array(_CHILD if child else _ADULT) * [(often or {}).get(kind, 1.0) for kind in KINDS]
     return str(rng.choice(KINDS, p=weights / weights.sum()))
 
 

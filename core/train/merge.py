@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from core.errors import CheckpointError, ScaphoidError
 from core.phantoms.dataset import read_settings
 from core.train.films import TrainingData, collect_films
 from core.train.presets import check_settings
-from core.train.publish import finish
+from core.train.publish import find_learned, finish
 from core.train.runs import Request
 from core.values import Checkpoint
 from core.wrist import load_finder_network
@@ -120,13 +120,19 @@ def measure_merged(
 def _may_have_seen(card: Checkpoint, films: TrainingData, data: Path) -> bool:
     """Tell whether a checkpoint may have been trained on patients of the dataset's held-out parts.
 
-    It was not where it was trained on the same parts, nor where another version of the simulator made its films: that
-    one draws other patients from the same seed.
+    It was not where it was trained on the same parts, nor where the simulator made its films from another seed or in
+    another version: those are other patients.
     """
-    if card.data.get("split") == films.split:
-        return False
-    drawn = read_settings(data) if films.simulated and card.data.get("simulated") else None
-    return drawn is None or card.versions.get("simulator", str(drawn.version)) == str(drawn.version)
+    drawn = read_settings(data) if films.simulated else None
+
+    def may(learned: Mapping[str, Any]) -> bool:
+        if learned["split"] == films.split:
+            return False
+        if drawn is None or learned["version"] is None:
+            return True
+        return learned["version"] == str(drawn.version) and learned["seed"] in (None, drawn.seed)
+
+    return any(map(may, find_learned(card)))
 
 
 def _parser() -> argparse.ArgumentParser:

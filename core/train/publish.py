@@ -192,6 +192,7 @@ def describe_checkpoint(
             "simulated": data.simulated and all(card.data.get("simulated") for card in sources),
             "patients_known": data.patients_known,
             "split": data.split,
+            "learned": _learned(request, data, sources),
             "counts": counts,
             "results": dict(measured.results),
             "licences": _licences(request, data),
@@ -207,6 +208,34 @@ def _simulator(request: Request, data: TrainingData) -> dict[str, Any]:
 
     found = read_settings(Path(request.data)) if data.simulated else None
     return {"simulator": asdict(found)} if found else {}
+
+
+def _learned(request: Request, data: TrainingData, sources: Sequence[Checkpoint]) -> list[dict[str, Any]]:
+    """Return every dataset that the weights learned from, here and before: see :func:`find_learned`."""
+    here = _learned_here(request, data, sources)
+    own = [_tell_apart(data.split, _simulator(request, data).get("simulator"))] if here else []
+    every = [*own, *(entry for card in sources for entry in find_learned(card))]
+    return [entry for place, entry in enumerate(every) if entry not in every[:place]]
+
+
+def find_learned(card: Checkpoint) -> list[dict[str, Any]]:
+    """Return the datasets that a checkpoint's weights learned from, those of its start, teachers and parts included.
+
+    Returns
+    -------
+    list of dict
+        ``split``: the parts' fingerprint (None: not known); ``seed`` and ``version`` of the simulator that made the
+        films (None: not simulated, or not known). Two seeds or two versions never draw the same patient.
+    """
+    made = card.data.get("simulator") or {"version": card.versions.get("simulator")}
+    return card.data.get("learned") or [
+        _tell_apart(card.data.get("split"), made if card.data.get("simulated") else None)
+    ]
+
+
+def _tell_apart(split: str | None, made: Mapping[str, Any] | None) -> dict[str, Any]:
+    version = (made or {}).get("version")
+    return {"split": split, "seed": (made or {}).get("seed"), "version": version if version is None else str(version)}
 
 
 def _is_injected(request: Request, data: TrainingData) -> bool:
