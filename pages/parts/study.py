@@ -167,13 +167,14 @@ def _show_answer(desk: Desk, reading: StudyReading) -> None:
         )
         return
     share = percent(reading.probability) + (f" {reading.checkpoint.id}" if reading.members else "")
+    small = "".join(
+        f'<p class="small">{html.escape(line)}</p>' for line in (_how(desk, reading), _unseen(reading)) if line
+    )
     st.html(
         f'<section class="answer" style="--tone:{_TONES[reading.decision.label]}" aria-live="polite">'
         f"<h2>{html.escape(reading.decision.text)}</h2>"
         f'<span class="share">{share}</span>'
-        f"<p>{html.escape(cases_sentence(reading))}</p>"
-        f'<p class="small">{html.escape(_how(desk, reading))}</p>'
-        f'<p class="small">{html.escape(_unseen(reading))}</p></section>'
+        f"<p>{html.escape(cases_sentence(reading))}</p>{small}</section>"
     )
 
 
