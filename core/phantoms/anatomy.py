@@ -168,7 +168,7 @@ def draw_patient(rng: np.random.Generator, child: bool | None, oldest_needed: fl
         fat_mm=float(rng.uniform(1.5, 7.0)),
         density=float((rng.uniform(0.62, 0.95) if child else rng.uniform(0.75, 1.2)) * (1 - 0.45 * frail)),
         cortex_mm=float(rng.uniform(0.75, 1.25) * (1 - 0.4 * frail)),
-        texture=float(rng.uniform(0.7, 1.6) + 0.6 * frail),
+        texture=float(rng.uniform(0.4, 1.4) + 0.6 * frail),
         ulnar_variance_mm=float(np.clip(rng.normal(-0.3, 1.5), -4.5, 4.0)),
         deviation=float(rng.normal(2, 7)),
         scar=float(rng.uniform(0.08, 0.4) if (not child and rng.random() < 0.5) else 0.0),

@@ -16,6 +16,8 @@ ELBOW = np.array([4.0, -243.0])
 _FOREARM, _ELBOW = 11, 12
 # Sizes of the table of a bone's end: mm a row, columns.
 _ROW, _COLUMNS = 0.35, 36
+# The walls of a spike are cortex too: it shows more than its depth says, by this power of its share.
+_SPIKE = 0.35
 
 
 def build_forearm(patient: Patient, pose: Pose) -> list[Bone]:
@@ -66,44 +68,52 @@ def _top(levels: np.ndarray, y: float) -> tuple[float, float, float, float]:
 
 
 def _radius_crown(levels, patient: Patient, pose: Pose, rng) -> np.ndarray:
-    """Return points (n, 3) of the radius' joint surface: a dish that leans to the ulna and to the palm."""
+    """Return points (n, 4) of the radius' joint surface, a dish that leans to the ulna and to the palm.
+
+    The last column is the power of :func:`_cap`.
+    """
     cx, a, cz, b = _top(levels, -1.0)
     s, t = _disc(3.0)
     surface = np.array(outlines.RADIUS_SURFACE)
     flat = np.interp(s, np.linspace(-1, 1, 40), np.interp(np.linspace(-18.4, 11, 40), *surface.T))
-    y = flat * np.clip(rng.normal(1.0, 0.16), 0.62, 1.4)
+    y = flat * np.clip(rng.normal(1.1, 0.18), 0.65, 1.5) * (0.75 if patient.growing else 1.0)
     tilt = math.tan(math.radians(np.clip(rng.normal(10.5, 5.0), -3, 22)))
     # The styloid is no ridge from back to palm but a blunt cone; the lips at back and palm stand up.
     point = np.clip((-s - 0.55) / 0.45, 0, 1)
-    y = y - tilt * t * b * (1 - 0.5 * point) - 5.5 * point * t * t + rng.uniform(0.9, 2.2) * t * t * (1 - point)
+    y = y - tilt * t * b * (1 - 0.5 * point) - 2.5 * point * t * t + rng.uniform(0.6, 2.2) * t * t * (1 - point)
     ridge = rng.uniform(0.0, 0.7) * np.exp(-np.square((s - 0.2) / 0.1))  # between scaphoid and lunate fossa
-    edge = np.maximum(np.maximum(np.abs(s), np.abs(t)) - 0.9, 0) / 0.1
-    y = y + ridge - rng.uniform(0.8, 2.0) * edge * edge + 1.3 + rng.normal(0, 0.5)
-    return np.column_stack([cx + a * s, y, cz + b * t])
+    # The rim is rounded off, but for the styloid's flank, which falls off by itself.
+    edge = np.maximum(np.maximum(s, np.abs(t)) - 0.9, 0) / 0.1
+    y = y + ridge - rng.uniform(0.8, 2.0) * edge * edge + 0.4 + rng.normal(0, 0.5)
+    return np.column_stack([cx + a * s, y, cz + b * t, 1 - (1 - _SPIKE) * np.clip(point * 1.6, 0, 1)])
 
 
 def _ulna_crown(levels, patient: Patient, pose: Pose, rng) -> np.ndarray:
-    """Return points (n, 3) of the ulna's head with its styloid, turned as the forearm is rotated."""
+    """Return points (n, 4) of the ulna's head with its styloid, turned as the forearm is rotated."""
     cx, a, cz, b = _top(levels, -4.0 + patient.ulnar_variance_mm)
     s, t = _disc(2.2)
+    # The head is a low dome that falls off all round, most towards the radius, which turns about it.
+    dome = rng.uniform(1.0, 2.6) * np.hypot(s + 0.15, t) ** 2 + rng.uniform(0.4, 2.0) * np.clip(-s - 0.45, 0, 1) / 0.55
+    # The styloid is a blunt cone whose back wall is the ulna's own, with a dent, the fovea, at its foot.
     place = math.radians(rng.normal(-14, 10) + pose.rotation)
-    reach, height = rng.uniform(0.62, 0.74), np.clip(rng.normal(5.6, 1.2), 2.5, 9)
-    away = np.hypot(s - reach * math.cos(place), t - reach * math.sin(place)) / rng.uniform(0.24, 0.34)
-    y = -2.4 - 2.6 * np.clip(np.hypot(s, t) - 0.72, 0, 1) ** 2 / 0.28**2 * 0.5
-    y = y + height * np.clip(1.3 - away, 0, 1) ** 0.8 - 0.9 * np.exp(-np.square((away - 2.0) / 0.6))
-    return np.column_stack([cx + a * s, y + patient.ulnar_variance_mm, cz + b * t])
+    reach, height = rng.uniform(0.62, 0.78), np.clip(rng.normal(5.4, 1.5), 2.0, 9)
+    away = np.hypot(s - reach * math.cos(place), t - reach * math.sin(place)) / rng.uniform(0.32, 0.46)
+    blunt = rng.uniform(0.55, 1.0)
+    y = -1.8 - dome + (height + dome) * np.clip(1.35 - away, 0, 1) ** blunt
+    y = y - rng.uniform(0.5, 1.4) * np.exp(-np.square((away - 1.7) / 0.5))
+    return np.column_stack([cx + a * s, y + patient.ulnar_variance_mm, cz + b * t, np.full(len(s), _SPIKE)])
 
 
 def _seen(name: str, levels, crown, patient: Patient, pose: Pose, rng) -> list[Bone]:
     """Return one bone of the forearm as the view shows it, in one part or, while it grows, in two."""
     turned = math.radians(pose.view.angle)
     shift = patient.ulnar_variance_mm if name == "ulna" else 0.0
-    high = -1.0 if name == "radius" else -4.5 + shift
+    high = -6.0 if name == "radius" else -4.5 + shift
     scar = (rng.uniform(13, 19), rng.uniform(0.2, 0.6))
     marks = _marks(patient, rng)
     if not patient.growing:
         left, right = _edges(levels, high, pose)
-        cap, rim = _cap(crown, turned, patient.cortex_mm, 1.0 if name == "radius" else 0.42)
+        cap, rim = _cap(crown, turned, patient.cortex_mm)
         points = smooth(np.vstack([right, rim, left[::-1]]), 4)
         bands = ((np.ptp(points[:, 1]) - scar[0], 0.5, patient.scar),) if patient.scar else ()
         return [_bone(name, points, patient, turned, bands, marks, cap)]
@@ -137,7 +147,7 @@ def _epiphysis(name: str, crown, plate: float, end, patient: Patient, turned: fl
     spread = np.hypot(*((crown[:, [0, 2]] - crown[:, [0, 2]].mean(axis=0)) / np.ptp(crown[:, [0, 2]], axis=0) * 2).T)
     crown[:, 1] -= (1 - ripe) * 2.4 * np.clip(spread, 0, 1) ** 3
     crown[:, 1] = np.maximum(crown[:, 1], low + 1.8)
-    cap, rim = _cap(crown, turned, patient.cortex_mm, 1.0 if name == "radius" else 0.42, low + 1.5)
+    cap, rim = _cap(crown, turned, patient.cortex_mm, low + 1.5)
     bottom = np.column_stack([np.linspace(rim[-1, 0] + 0.4, rim[0, 0] - 0.4, 6), low + rough])
     bottom[[0, -1], 1] += 0.4 + (1 - ripe) * 0.5
     return [_bone(f"{name} epiphysis", smooth(np.vstack([rim, bottom]), 4), patient, turned, (), (), cap)]
@@ -153,10 +163,11 @@ def _edges(levels: np.ndarray, high: float, pose: Pose) -> tuple[np.ndarray, np.
     return np.column_stack([middle - half, y]), np.column_stack([middle + half, y])
 
 
-def _cap(
-    crown: np.ndarray, turned: float, cortex: float, power: float, base: float | None = None
-) -> tuple[Cap, np.ndarray]:
-    """Return a bone's end as a table over the film, and its rim (n, 2) from +x to -x."""
+def _cap(crown: np.ndarray, turned: float, cortex: float, base: float | None = None) -> tuple[Cap, np.ndarray]:
+    """Return a bone's end as a table over the film, and its rim (n, 2) from +x to -x.
+
+    The last column of `crown` says by which power of its share in the beam's way each point shows.
+    """
     u = crown[:, 0] * math.cos(turned) + crown[:, 2] * math.sin(turned)
     low, high = u.min(), u.max()
     across = (high - low) / (_COLUMNS - 6)
@@ -173,7 +184,9 @@ def _cap(
     plate = max(round(0.75 * cortex / _ROW), 1)
     above = np.concatenate([share[plate:], np.zeros((plate, _COLUMNS), np.float32)])
     share[0] = above[0] = 1.0
-    # A spike's walls are cortex too: it shows more than its depth says.
+    count = np.bincount(column.astype(int), minlength=_COLUMNS)
+    seen = np.bincount(column.astype(int), crown[:, 3], minlength=_COLUMNS)
+    power = np.interp(np.arange(_COLUMNS), np.flatnonzero(count), seen[count > 0] / count[count > 0])
     share, above = share**power, above**power
     matrix = np.array([[1 / across, 0, 2.0 - low / across], [0, 1 / _ROW, -0.5 - bottom / _ROW]])
     row = 0.0 if base is None else float(matrix[1, 1] * base + matrix[1, 2])
@@ -181,8 +194,12 @@ def _cap(
     rim = np.array(
         [[low + (k + 0.5) * (high - low) / 16, crown[bins == k, 1].max()] for k in range(16) if (bins == k).any()]
     )
-    rim[[0, -1], 0] = low, high
     rim[1:-1, 1] = rim[1:-1, 1] * 0.6 + (rim[:-2, 1] + rim[2:, 1]) * 0.2
+    # Both ends lie where the surface meets the walls.
+    order = np.argsort(u)
+    least = crown[:, 1].min() + 0.3 if base is None else base
+    ends = [[x, max(crown[some, 1].mean(), least)] for x, some in ((low, order[:9]), (high, order[-9:]))]
+    rim = np.vstack([ends[:1], rim, ends[1:]])
     return Cap(np.dstack([share, share - above]).astype(np.float32), matrix, row), rim[::-1]
 
 
