@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from core import train
-from core.checkpoints import CHECKPOINTS, read_history, read_scores, verify
+from core.checkpoints import CHECKPOINTS, default_id, read_history, read_scores, verify
 from core.classifier import load_classifier
 from core.datasets.splits import fingerprint
 from core.errors import DatasetError, TrainingError
@@ -31,6 +31,8 @@ from core.train.survey import survey_dataset
 from core.values import Radiograph, Study, WristRegion
 from core.wrist import MAPS, draw_grid, load_finder, read_grid
 from tests.films import png_film
+
+EMBEDDED = default_id()
 
 
 def write_films(root, split, seeds, size=80):
@@ -229,9 +231,9 @@ def test_a_finder_is_trained_and_finds_something(dataset, places, monkeypatch):
         (["--cache-gib", "nan"], "A cache's limit"),
         (["--teacher", "nobody-1"], "there is none called nobody-1"),
         (["--teacher", "wrist-finder-2"], "wrist-finder-2 finds wrists"),
-        (["--teacher", "scaphoid-lite0-2", "--input-size", "80"], "a multiple of 32, but 80 came"),
+        (["--teacher", EMBEDDED, "--input-size", "80"], "a multiple of 32, but 80 came"),
         (["--finder", "wrist-finder-2"], "none called wrist-finder-2 does"),
-        (["--out", str(CHECKPOINTS), "--finder", "scaphoid-lite0-2"], "scaphoid-lite0-2 reads films"),
+        (["--out", str(CHECKPOINTS), "--finder", EMBEDDED], f"{EMBEDDED} reads films"),
     ],
 )
 def test_errors_are_one_sentence(dataset, places, capsys, more, sentence):
@@ -244,7 +246,7 @@ def test_errors_are_one_sentence(dataset, places, capsys, more, sentence):
 
 def test_a_teacher_of_steps_is_refused_before_films_are_read(dataset, places, capsys, monkeypatch):
     steps = {"method": "isotonic", "logits": [0.0], "probabilities": [0.5]}
-    card = replace(verify(CHECKPOINTS / "scaphoid-lite0-2"), calibration=steps)
+    card = replace(verify(CHECKPOINTS / EMBEDDED), calibration=steps)
     monkeypatch.setattr("core.train.__main__._find_card", lambda *_: card)
     assert main(ask(dataset, places, "--backbone", "efficientnetlite0", "--teacher", "steps-1")) == 1
     assert "that of steps-1 is isotonic" in capsys.readouterr().err
