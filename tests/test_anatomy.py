@@ -89,14 +89,33 @@ def test_finger_bone_is_as_long_as_its_ends_are_apart():
 def test_end_of_a_bone_is_whole_below_its_surface_and_open_above():
     around = np.linspace(0, 2 * np.pi, 60, endpoint=False)
     rings = [
-        np.column_stack([r * np.cos(around), np.full(60, 2.0), r * np.sin(around)]) for r in np.linspace(0.5, 9, 30)
+        np.column_stack([r * np.cos(around), np.full(60, 2.0), r * np.sin(around), np.ones(60)])
+        for r in np.linspace(0.5, 9, 30)
     ]
-    cap, rim = forearm._cap(np.vstack(rings), 0.0, 1.0, 1.0)
+    cap, rim = forearm._cap(np.vstack(rings), 0.0, 1.0)
     below = [cap.table[round(cap.matrix[1, 1] * y + cap.matrix[1, 2]), 18, 0] for y in (1.0, 3.0)]
     assert below == pytest.approx([1, 0], abs=1e-5)
-    np.testing.assert_allclose(rim[:, 1], 2.0)
+    np.testing.assert_allclose(rim[1:-1, 1], 2.0)
+    np.testing.assert_allclose(rim[[0, -1], 1], 2.3)  # no lower than this, so that the walls below never meet them
     # The plate under a level surface is as thick all over: its rows add up to its thickness of about 0.75 mm.
     assert cap.table[:, 18, 1].sum() / cap.matrix[1, 1] == pytest.approx(0.7, abs=0.1)
+
+
+def test_a_spike_shows_more_than_its_share_of_the_beams_way():
+    """The same ridge with a power of one half on one side: there, what a quarter of the depth holds shows as a half."""
+    x, z = (grid.ravel() for grid in np.meshgrid(np.linspace(-8, 8, 40), np.linspace(-8, 8, 40)))
+    ridge = np.where(np.abs(z) < 2, 4.0, 0.0)
+    caps = [
+        forearm._cap(np.column_stack([x, ridge, z, power]), 0.0, 1.0)[0]
+        for power in (np.ones(1600), np.where(x < 0, 0.5, 1.0))
+    ]
+    row = round(caps[0].matrix[1, 1] * 2.0 + caps[0].matrix[1, 2])
+    share, shown = (cap.table[row, :, 0] for cap in caps)
+    columns = np.arange(share.size)
+    left, right = (columns > 4) & (columns < 14), (columns > 22) & (columns < 31)
+    assert share[left | right] == pytest.approx(np.full((left | right).sum(), 0.25), abs=0.02)
+    np.testing.assert_allclose(shown[left], np.sqrt(share[left]), atol=1e-6)
+    np.testing.assert_allclose(shown[right], share[right], atol=1e-6)
 
 
 def test_moved_bone_is_drawn_moved():

@@ -195,7 +195,7 @@ def _cap(crown: np.ndarray, turned: float, cortex: float, base: float | None = N
         [[low + (k + 0.5) * (high - low) / 16, crown[bins == k, 1].max()] for k in range(16) if (bins == k).any()]
     )
     rim[1:-1, 1] = rim[1:-1, 1] * 0.6 + (rim[:-2, 1] + rim[2:, 1]) * 0.2
-    # Both ends lie where the surface meets the walls.
+    # Both ends lie where the surface meets the walls, but always above the lowest point, where the walls may end.
     order = np.argsort(u)
     least = crown[:, 1].min() + 0.3 if base is None else base
     ends = [[x, max(crown[some, 1].mean(), least)] for x, some in ((low, order[:9]), (high, order[-9:]))]
