@@ -24,6 +24,7 @@ from core.explain.heatmaps import (
     channel_masks,
     fuse_maps,
     grad_cam,
+    grad_cam_plus_plus,
     group_channels,
     layer_cam,
     scaled,
@@ -146,6 +147,22 @@ def test_layer_cam_of_a_hand_worked_map():
     features[..., 1] = [[-5, 1], [-1, 0]]
     gradients[..., 1] = [[1, 3], [0.5, 9]]  # -5, 3, -0.5, 0
     np.testing.assert_allclose(layer_cam(features, gradients), [[0, 3], [1, 8]])  # -4 is cut
+
+
+def test_grad_cam_plus_plus_of_a_hand_worked_map():
+    features, gradients = np.array([[[1.0], [3.0]]]), np.array([[[1.0], [2.0]]])
+    # alphas 1 / (2 + 4) and 4 / (8 + 32), of their sum 0.625 and 0.375; weight 0.625 * 1 + 0.375 * 2
+    np.testing.assert_allclose(grad_cam_plus_plus(features, gradients), [[1.375, 4.125]])
+    assert not grad_cam_plus_plus(features, -gradients).any()
+    assert not grad_cam_plus_plus(features, np.zeros_like(gradients)).any()
+
+
+def test_grad_cam_plus_plus_of_the_faintest_gradients_is_that_of_their_positive_part():
+    rng = np.random.default_rng(8)
+    features, gradients = rng.random((3, 3, 4), np.float32), 1e-15 * rng.normal(size=(3, 3, 4)).astype(np.float32)
+    # Beside the squares the cubes are nothing: every alpha is a half before, and 1 / 9 after they add up to 1.
+    expected = features @ np.maximum(gradients, 0).mean(axis=(0, 1))
+    np.testing.assert_allclose(grad_cam_plus_plus(features, gradients), expected, rtol=1e-6)
 
 
 def test_fused_maps_of_hand_worked_ones():
@@ -278,7 +295,9 @@ def classic(request):
 
 
 def test_agrees_with_tf_keras_vis_on_every_classic_backbone(classic):
+    import tensorflow as tf
     from tf_keras_vis.gradcam import Gradcam
+    from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
     from tf_keras_vis.saliency import Saliency
 
     classifier, film = classic
@@ -298,8 +317,14 @@ def test_agrees_with_tf_keras_vis_on_every_classic_backbone(classic):
             assert correlation(ours.heatmap, theirs) >= 0.999, target
             compared += 1
     assert compared
+    stages = [classifier.model.get_layer(name).output.shape[1] for name in BACKBONES[classifier.model.name].stages]
+    assert stages[:3] == [64 // stride for stride in (4, 8, 16)], "what LayerCAM is fused of"
     if not thorough:
         return
+
+    theirs = GradcamPlusPlus(view)(lambda logit: logit - tf.stop_gradient(logit), square, **options)[0]
+    ours = explain(classifier, film, method="gradcampp")
+    np.testing.assert_allclose(ours.heatmap * ours.peak, theirs, rtol=1e-3)
 
     samples, noise = 2, 0.15
     deviates = np.random.default_rng(7).standard_normal((samples, *film.pixels.shape))

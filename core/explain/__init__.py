@@ -22,6 +22,7 @@ from core.explain.heatmaps import (
     channel_masks,
     fuse_maps,
     grad_cam,
+    grad_cam_plus_plus,
     group_channels,
     layer_cam,
     scaled,
@@ -127,23 +128,8 @@ def _ask_smooth_grad(question: Question) -> np.ndarray:
 
 
 def _ask_grad_cam_plus_plus(question: Question) -> np.ndarray:
-    import tensorflow as tf
-    from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
-
-    # The method differentiates exp(score). Taking the film's own logit away as a constant leaves every derivative in
-    # proportion and keeps exp(score) at 1, where it can neither overflow nor vanish.
-    def score(logit):
-        return question.sign * (logit - tf.stop_gradient(logit))
-
-    question.passes.feature_map(question.settings["layer"])  # a layer without one is refused in our own words
-    return GradcamPlusPlus(question.passes.logit_model())(
-        score,
-        question.square[None, ..., None],
-        penultimate_layer=question.settings["layer"],
-        seek_penultimate_conv_layer=False,
-        expand_cam=False,
-        normalize_cam=False,
-    ).numpy()[0]
+    ((features, gradients),) = question.passes.features(question.square, [question.settings["layer"]])
+    return grad_cam_plus_plus(features, question.sign * gradients)
 
 
 def _ask_location(question: Question) -> np.ndarray:
@@ -243,7 +229,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "gradcampp": Method(
             "Grad-CAM++",
             "Like Grad-CAM, with more weight on small and on several separate regions.",
-            "Chattopadhyay et al., WACV 2018, arXiv:1710.11063; drawn by tf-keras-vis",
+            "Chattopadhyay et al., WACV 2018, arXiv:1710.11063",
             _ask_grad_cam_plus_plus,
             {"layer": None},
         ),
