@@ -249,7 +249,7 @@ def time_floor(subject: Subject, repeat: int, method: str) -> Row:
 
 
 def _bare_passes(subject: Subject, method: str) -> Callable[[], None]:
-    from core.explain import BACKWARD_BATCH, FORWARD_BATCH
+    from core.explain import FORWARD_BATCH, backward_batch
     from core.explain.passes import passes_of
 
     passes, run, square = passes_of(subject.classifier), subject.classifier.run, subject.square[0, ..., 0]
@@ -260,7 +260,7 @@ def _bare_passes(subject: Subject, method: str) -> Callable[[], None]:
         layers = (*_fused_layers(subject), layer)
         return lambda: passes.features(square, layers)
     if method == "smoothgrad":
-        batches = _batches(square, SMOOTHGRAD_SAMPLES, BACKWARD_BATCH)
+        batches = _batches(square, SMOOTHGRAD_SAMPLES, backward_batch(square.shape[0]))
         return lambda: [passes.input_gradients(batch) for batch in batches]
     ((features, _),) = passes.features(square, [layer])
     batches = _batches(square, int((np.ptp(features, axis=(0, 1)) > 0).sum()), FORWARD_BATCH)
@@ -298,8 +298,6 @@ def _alone(function: Callable[..., float], *arguments: Any) -> float:
 
 def _peak_memory(backbone: str, size: int, methods: Sequence[str]) -> float:
     """Read a film and explain it by each method; return the most memory that this process has held, in GB."""
-    import resource
-
     from core.explain import explain
     from core.radiographs import read_radiograph
 
@@ -307,8 +305,19 @@ def _peak_memory(backbone: str, size: int, methods: Sequence[str]) -> float:
     classifier.predict([radiograph])
     for method in methods:
         explain(classifier, radiograph, method=method)
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return held / (1e9 if sys.platform == "darwin" else 1e6)
+    return most_held()
+
+
+def most_held() -> float:
+    """Return the most memory that this process has held so far, in GB."""
+    try:
+        # What getrusage tells on Linux a child inherits from its parent, even where it then runs something else.
+        with open("/proc/self/status", encoding="ascii") as status:
+            return next(float(line.split()[1]) / 1e6 for line in status if line.startswith("VmHWM"))
+    except FileNotFoundError:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
 
 
 def time_training(subject: Subject, repeat: int) -> Row:

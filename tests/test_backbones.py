@@ -140,7 +140,7 @@ def test_an_unknown_backbone_is_refused_with_the_known_ones():
 # --- Frozen -----------------------------------------------------------------------------------------------------------
 
 
-def test_frozen_graph_answers_as_the_model_and_leaves_it_alone(models, films):
+def test_frozen_graph_answers_as_the_model_and_leaves_it_alone(models, films, monkeypatch):
     model = models["efficientnetlite0"]
     scramble(model, kernels=True)
     before = [weight.copy() for weight in model.get_weights()]
@@ -157,12 +157,19 @@ def test_frozen_graph_answers_as_the_model_and_leaves_it_alone(models, films):
     for index in range(len(films)):
         np.testing.assert_allclose(run(films[index : index + 1])["logit"][0], answers["logit"][index], atol=1e-5)
     check_threads(run, films, answers["logit"])
+    with monkeypatch.context() as patch:
+        patch.setattr("core.backbones.INLINED_BYTES", 0)
+        handed_in = freeze(model)
 
     assert names == [layer.name for layer in model.layers]
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
     model.get_layer("logit").set_weights([np.zeros((64, 1)), np.array([5.0])])
     assert answer(model, films)["logit"] == pytest.approx(5.0)
     np.testing.assert_array_equal(run(films)["logit"], answers["logit"])
+    np.testing.assert_allclose(
+        handed_in(films)["logit"], expected["logit"], atol=1e-4 * np.abs(expected["logit"]).max()
+    )
+    check_threads(handed_in, films, handed_in(films)["logit"])
     np.testing.assert_array_equal(freeze(model, ("location",))(films)["location"], answers["location"])
     with pytest.raises(CheckpointError, match="output named verdict"):
         freeze(model, ("verdict",))

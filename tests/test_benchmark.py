@@ -170,6 +170,14 @@ def test_memory_is_that_of_the_method_that_takes_most(subject, monkeypatch):
     assert row.ours > 1
 
 
+def test_memory_of_a_process_of_its_own_does_not_begin_with_its_parent_s():
+    held = np.ones(200_000_000, np.uint8)
+    grown = benchmark.most_held()
+    assert grown > 0.2
+    assert benchmark._alone(benchmark.most_held) < grown - 0.15
+    assert held[-1]
+
+
 def test_the_rival_of_the_metrics_measures_the_same():
     """Nothing is quick that does less: as many estimates, and the same where no resampling is."""
     from core.metrics import ESTIMATES, evaluate_scores

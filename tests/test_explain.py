@@ -19,7 +19,7 @@ from core.appraise.maps import outlined_films
 from core.backbones import BACKBONES
 from core.checkpoints import list_checkpoints
 from core.errors import ExplanationError
-from core.explain import METHODS, available_methods, canonical_method, explain, explain_square
+from core.explain import METHODS, available_methods, backward_batch, canonical_method, explain, explain_square
 from core.explain.heatmaps import (
     channel_masks,
     fuse_maps,
@@ -519,7 +519,8 @@ def test_score_cam_listens_to_the_head_where_the_library_s_does_not(film):
     assert np.abs(ours_after - ours_before).max() > 0.05
 
 
-def test_progress_is_told_to_the_end(small, film):
+def test_progress_is_told_to_the_end(small, film, monkeypatch):
+    monkeypatch.setattr("core.explain.BACKWARD_PIXELS", 2 * 32**2)
     for method, options, total in (("scorecam", {}, None), ("smoothgrad", {"samples": 6}, 6)):
         told = []
         explain(small, film, method=method, progress=lambda done, all_, told=told: told.append((done, all_)), **options)
@@ -633,7 +634,8 @@ def test_noise_is_seeded_whatever_the_batches(small, film):
     maps = {seed: explain(small, film, method="smoothgrad", seed=seed, samples=5).heatmap for seed in (0, 1)}
     np.testing.assert_array_equal(maps[0], explain(small, film, method="smoothgrad", seed=0, samples=5).heatmap)
     assert np.abs(maps[0] - maps[1]).max() > 1e-3
-    with mock.patch("core.explain.BACKWARD_BATCH", 2):
+    assert (backward_batch(224), backward_batch(320), backward_batch(2048)) == (2, 1, 1)
+    with mock.patch("core.explain.BACKWARD_PIXELS", 2 * 32**2):
         np.testing.assert_allclose(maps[0], explain(small, film, method="smoothgrad", samples=5).heatmap, atol=1e-5)
 
 

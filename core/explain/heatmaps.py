@@ -165,6 +165,7 @@ def group_channels(features: np.ndarray, groups: int) -> tuple[np.ndarray, np.nd
         int, shape (groups,): the channel whose mask lies nearest to the group's mean.
     """
     from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
 
     if not features.size:
         return np.zeros(0, int), np.zeros(0, int)
@@ -172,7 +173,9 @@ def group_channels(features: np.ndarray, groups: int) -> tuple[np.ndarray, np.nd
     masks = masks - masks.min(axis=1, keepdims=True)
     masks /= masks.max(axis=1, keepdims=True)
     different = len(np.unique(masks, axis=0))
-    found = KMeans(min(groups, different), n_init=1, max_iter=20, random_state=0).fit(masks)
+    # Some milliseconds of work, after which several threads of OpenMP go on spinning and keep the network waiting.
+    with threadpool_limits(1):
+        found = KMeans(min(groups, different), n_init=1, max_iter=20, random_state=0).fit(masks)
     away = ((masks - found.cluster_centers_[found.labels_]) ** 2).sum(axis=1)
     order = np.lexsort((away, found.labels_))
     _, first = np.unique(found.labels_[order], return_index=True)
