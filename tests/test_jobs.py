@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -338,6 +339,19 @@ def test_a_survey_counts_what_there_is_and_names_no_file(tmp_path):
     assert "image9" not in " ".join((*found.left_out, *found.notes))
     assert not found.simulated
     assert not found.with_regions
+
+
+def test_a_survey_names_the_parts_of_the_body_and_counts_the_one_that_is_asked_for(tmp_path):
+    for part, films in (("WRIST", 2), ("ELBOW", 3)):
+        for number in range(films):
+            path = tmp_path / f"train/XR_{part}/patient0000{number}/study1_positive/image1.png"
+            path.parent.mkdir(parents=True)
+            path.write_bytes(png_film())
+    counts = {region: survey_dataset(tmp_path, region).rows[0]["films"] for region in (None, "XR_ELBOW", "all")}
+    assert counts == {None: 2, "XR_ELBOW": 3, "all": 5}
+    assert all(survey_dataset(tmp_path, region).parts == ("XR_ELBOW", "XR_WRIST") for region in counts)
+    shutil.rmtree(tmp_path / "train/XR_ELBOW")
+    assert survey_dataset(tmp_path).parts == ()
 
 
 def test_a_survey_of_nothing_is_one_sentence(tmp_path):

@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -638,6 +639,26 @@ def test_a_training_is_begun_watched_stopped_and_resumed(films, elsewhere, runs)
     wait_until(again, lambda _: buttons() == ["Stop"])
     assert str(films) not in words(again)
     assert str(films) not in " ".join(code.value for code in again.code)
+
+
+def test_a_recipe_brings_the_part_of_the_body_that_it_was_trained_on(tmp_path, elsewhere, runs, monkeypatch):
+    asked = []
+    monkeypatch.setattr("core.train.jobs.start_run", lambda options, *_: asked.append(options) or "begun")
+    for part, split, number in product(("WRIST", "ELBOW"), ("train", "valid"), (1, 2)):
+        finding = ("positive", "negative")[number - 1]
+        place = tmp_path / f"MURA-v1.1/{split}/XR_{part}/patient{split}{number}/study1_{finding}"
+        place.mkdir(parents=True)
+        (place / "image1.png").write_bytes(png_film())
+    app = choose(open_page("pages/train.py"), tmp_path / "MURA-v1.1")
+    films = lambda: app.dataframe[0].value["films"].tolist()  # noqa: E731
+    assert films() == [2, 2]
+    app.selectbox(key="preset").set_value("mura-320").run()
+    assert films() == [4, 4]
+    app.button(key="start").click().run()
+    app.selectbox(key="region-mura-320").set_value("XR_ELBOW").run()
+    assert films() == [2, 2]
+    app.button(key="start").click().run()
+    assert [options.region for options in asked] == ["all", "XR_ELBOW"]
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,21 @@ def test_every_dataset_that_the_weights_learned_from_is_on_the_card(tmp_path, ho
     assert publish.find_learned(told) == [*([own] if how != "average_of" else []), *publish.find_learned(card)]
 
 
+def test_of_weights_that_were_made_elsewhere_nothing_is_claimed(tmp_path):
+    request = make_request(tmp_path, out=str(tmp_path), weights_file="model.keras")
+    request = replace(request, settings=replace(request.settings, weights="e" * 64))
+    told = publish.describe_checkpoint(request, make_data(simulated=True), measure(), False).data
+    assert not told["simulated"]
+    assert "no film of a real patient" not in told["trained_on"]
+    assert told["trained_on"].endswith("is not known.")
+    assert {"split": None, "seed": None, "version": None} in told["learned"]
+    assert "whose own licence applies" in told["licences"][0]
+    published = replace(request, settings=replace(request.settings, weights="imagenet"))
+    told = publish.describe_checkpoint(published, make_data(simulated=True), measure(), False).data
+    assert told["simulated"]
+    assert "Apache-2.0" in told["licences"][0]
+
+
 def test_patients_are_counted_only_where_they_are_known(tmp_path):
     request, counts = make_request(tmp_path), {"test_films": 3, "test_patients": 3, "valid_films": 2}
     known = publish.describe_checkpoint(request, make_data(), measure(**counts), False).data

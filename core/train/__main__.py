@@ -14,11 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from core.backbones import BACKBONES, find_backbone
+from core.backbones import BACKBONES, are_published, find_backbone
 from core.checkpoints import CHECKPOINTS, find_checkpoint, verify
 from core.checkpoints.cards import check_id
 from core.errors import CheckpointError, ScaphoidError, TrainingError
-from core.starts import LITE0_START
+from core.starts import IMAGENET_START, LITE0_START
 from core.train import (
     PRESETS,
     REQUEST_NAME,
@@ -29,6 +29,7 @@ from core.train import (
     RunFolder,
     Stopped,
     describe_refusal,
+    recipes,
     train,
 )
 from core.train.devices import PRECISIONS, read_team
@@ -49,7 +50,7 @@ def make_request(options: argparse.Namespace) -> Request:
     backbone = find_backbone(options.backbone or PRESETS[preset].backbone or "efficientnetlite0").name
     if options.task == "wrist" and backbone != "efficientnetlite0":
         raise TrainingError(f"A wrist finder is built on efficientnetlite0, but {backbone} came.")
-    weights, weights_file, start = _find_weights(options)
+    weights, weights_file, start = _find_weights(options, backbone)
     chosen = {
         name: getattr(options, name)
         for name in ("epochs", "seed", "input_size", "batch_size", "learning_rate")
@@ -74,7 +75,7 @@ def make_request(options: argparse.Namespace) -> Request:
         check_id(run_id), options.task, str(Path(options.data).resolve()), options.format,
         str(Path(options.out).resolve()), options.finder, weights_file, options.title, settings, start, teachers,
         options.precision, options.deterministic, str(options.cache.resolve()) if options.cache else None,
-        options.cache_gib, options.region,
+        options.cache_gib, options.region or recipes.REGIONS.get(preset),
     )  # fmt: skip
 
 
@@ -107,18 +108,15 @@ def _check_finder(finder: str, out: Path) -> None:
         raise TrainingError(f"A checkpoint that finds wrists was expected, but {card.id} reads films for fractures.")
 
 
-def _find_weights(options: argparse.Namespace) -> tuple[str | None, str | None, str | None]:
+def _find_weights(options: argparse.Namespace, backbone: str) -> tuple[str | None, str | None, str | None]:
     """Return (what the card says training started from, file, checkpoint)."""
     weights = options.weights
-    if weights in ("none", "imagenet"):
+    if weights in ("none", IMAGENET_START):
         return (None if weights == "none" else weights), None, None
     if weights == LITE0_START:
         return weights, None, None
     if Path(weights).is_file():
-        digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
-        lite0 = BACKBONES["efficientnetlite0"].weights_hash == f"sha256:{digest}"
-        name = LITE0_START if lite0 and options.backbone == "efficientnetb0" else digest
-        return name, str(Path(weights).resolve()), None
+        return _name_file(Path(weights), backbone, options.task), str(Path(weights).resolve()), None
     try:
         card = _find_card(check_id(weights), Path(options.out))
     except CheckpointError as error:
@@ -128,6 +126,19 @@ def _find_weights(options: argparse.Namespace) -> tuple[str | None, str | None, 
     if card.task != "fracture" or options.task != "fracture":
         raise TrainingError("Only a checkpoint that reads films can be started from, to train one that does, too.")
     return card.weights_sha256, None, card.id
+
+
+def _name_file(path: Path, backbone: str, task: str) -> str:
+    """Return what the card says of weights in a file: which published ones they are, or else their sha256."""
+    if backbone == "efficientnetb0" and path.suffix in (".pth", ".whl"):
+        return LITE0_START
+    if are_published(path, backbone):
+        return IMAGENET_START
+    if task == "wrist":
+        raise TrainingError(
+            "A wrist finder starts from the published weights of EfficientNet-Lite0, but the file holds other ones."
+        )
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _find_card(checkpoint_id: str, out: Path) -> Any:
@@ -158,7 +169,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--region",
         help="part of the body whose films are taken, such as XR_WRIST, or all (default: all, but of a MURA folder "
-        "with several its wrists)",
+        "with several its wrists unless the preset is mura-320)",
     )
     parser.add_argument("--backbone", help=", ".join(BACKBONES))
     parser.add_argument("--task", choices=TASKS, default="fracture")
@@ -166,8 +177,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--weights",
         default="imagenet",
-        help="imagenet, none, a file, the id of a checkpoint, or for efficientnetb0 lite0: EfficientNet-Lite0's "
-        "ImageNet weights (default: imagenet)",
+        help="imagenet, none, the id of a checkpoint, a file (the published ImageNet weights, or a Keras model or its "
+        "weights), or for efficientnetb0 lite0: EfficientNet-Lite0's ImageNet weights (default: imagenet)",
     )
     parser.add_argument("--teacher", nargs="+", metavar="ID", help="checkpoints whose answers are learned, too")
     parser.add_argument("--finder", metavar="ID", help="wrist finder that will cut the films when they are read")

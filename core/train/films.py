@@ -73,11 +73,17 @@ def open_dataset(folder: Path, format: str | None = None, region: str | None = N
 
     index = index_dataset(folder, format, region)
     if region is None and index.format == "mura":
-        parts = {path.parts[-4].upper() for path in index.paths if path.parts[-4:-3]}
-        if WRIST in parts and len({part for part in parts if part.startswith("XR_")}) > 1:
+        parts = parts_of_body(index)
+        if WRIST in parts and len(parts) > 1:
             index = index_dataset(folder, format, WRIST)
             return replace(index, notes=(*index.notes, WRISTS_ALONE))
     return index
+
+
+def parts_of_body(index: DatasetIndex) -> tuple[str, ...]:
+    """Return the parts of the body that the folders of a MURA dataset name, such as XR_WRIST."""
+    parts = {path.parts[-4].upper() for path in index.paths if path.parts[-4:-3]} if index.format == "mura" else set()
+    return tuple(sorted(part for part in parts if part.startswith("XR_")))
 
 
 def collect_films(request: Request) -> TrainingData:

@@ -8,6 +8,7 @@ from typing import Any
 
 from core.backbones import build_classifier
 from core.checkpoints import CHECKPOINTS, find_checkpoint, verify
+from core.checkpoints.imports import read_model
 from core.checkpoints.weights import WEIGHTS_NAME, load_weights
 from core.errors import CheckpointError, TrainingError
 from core.starts import LITE0_START, start_from_lite0
@@ -43,7 +44,8 @@ def build_network(request: Request, size: int, location: bool, start: bool = Fal
     settings = request.settings
     weights = None
     from_lite0 = start and request.start is None and settings.weights == LITE0_START
-    if start and request.start is None and not from_lite0:
+    from_elsewhere = start and request.starts_elsewhere
+    if start and request.start is None and not from_lite0 and not from_elsewhere:
         weights = request.weights_file or settings.weights
     if request.task == "wrist":
         model = build_finder(size, weights)
@@ -58,8 +60,13 @@ def build_network(request: Request, size: int, location: bool, start: bool = Fal
         )
     if from_lite0:
         start_from_lite0(model, request.weights_file or "imagenet")
+    if from_elsewhere:
+        # Numbers alone are taken: what films are scaled to is this training's own choice.
+        found = read_model(Path(request.weights_file), settings.backbone, scaling="keras")
+        _start_from(model, found.model, location)
     if start and request.start is not None:
-        _start_from(model, request.start, Path(request.out), location)
+        _, source = open_checkpoint(request.start, Path(request.out), size)
+        _start_from(model, source, location)
     for layer in model.layers:
         if type(layer).__name__ == "BatchNormalization":
             layer.momentum = float(option(settings, "norm_momentum"))
@@ -117,9 +124,8 @@ def open_checkpoint(checkpoint_id: str, out: Path, size: int) -> tuple[Checkpoin
     return card, model
 
 
-def _start_from(model: Any, checkpoint_id: str, out: Path, location: bool) -> None:
-    """Give `model` the weights of a checkpoint, layer by layer, wherever name and shapes are the same."""
-    _, source = open_checkpoint(checkpoint_id, out, int(model.input.shape[1]))
+def _start_from(model: Any, source: Any, location: bool) -> None:
+    """Give `model` the weights of another, layer by layer, wherever name and shapes are the same."""
     known = {layer.name: layer for layer in source.layers if layer.weights}
     wanted = [layer for layer in model.layers if layer.weights and (location or layer.name != "location")]
     moved = 0
@@ -129,7 +135,7 @@ def _start_from(model: Any, checkpoint_id: str, out: Path, location: bool) -> No
             layer.set_weights(other.get_weights())
             moved += 1
     if moved < 0.5 * len(wanted):
-        raise TrainingError("A checkpoint to start from must have the same backbone, but most of its layers differ.")
+        raise TrainingError("What to start from must have the same backbone, but most of its layers differ.")
 
 
 def join_losses(model: Any, request: Request, weights: tuple[float, float], teachers: Sequence[Any] = ()) -> Any:

@@ -189,7 +189,7 @@ def describe_checkpoint(
         settings=request.settings,
         data={
             **_sentences(request, data, counts, injected, sources),
-            "simulated": data.simulated and all(card.data.get("simulated") for card in sources),
+            "simulated": _all_simulated(request, data, sources),
             "patients_known": data.patients_known,
             "split": data.split,
             "learned": _learned(request, data, sources),
@@ -214,6 +214,7 @@ def _learned(request: Request, data: TrainingData, sources: Sequence[Checkpoint]
     """Return every dataset that the weights learned from, here and before: see :func:`find_learned`."""
     here = _learned_here(request, data, sources)
     own = [_tell_apart(data.split, _simulator(request, data).get("simulator"))] if here else []
+    own += [_tell_apart(None, None)] if request.starts_elsewhere else []
     every = [*own, *(entry for card in sources for entry in find_learned(card))]
     return [entry for place, entry in enumerate(every) if entry not in every[:place]]
 
@@ -251,6 +252,11 @@ def _sources(request: Request) -> tuple[Checkpoint, ...]:
     return tuple(card for card in found if card)
 
 
+def _all_simulated(request: Request, data: TrainingData, sources: Sequence[Checkpoint]) -> bool:
+    """Tell whether nothing but simulated films went into the weights, here and before."""
+    return data.simulated and not request.starts_elsewhere and all(card.data.get("simulated") for card in sources)
+
+
 def _learned_here(request: Request, data: TrainingData, sources: Sequence[Checkpoint]) -> bool:
     """Tell whether anything was trained on this dataset, or was when the weights that were averaged were trained."""
     averaged = [card for card in sources if card.id in request.average_of]
@@ -271,13 +277,16 @@ def _trained_on(
             trained += f" and on {int(option(request.settings, 'decoys')):,} simulated films without a wrist"
         if request.start:
             trained += f", from the weights of {request.start} on"
+        if request.starts_elsewhere:
+            trained += ", from weights that were made elsewhere on"
         if request.teachers:
             trained += f", with {', '.join(request.teachers)} as teacher{'s' if len(request.teachers) > 1 else ''}"
         trained += f"; {mean}" * (len(request.average_of) > 1)
     else:
         trained = mean.capitalize()
-    simulated = data.simulated and all(card.data.get("simulated") for card in sources)
-    trained += "; no film of a real patient was used." if simulated else "."
+    trained += "; no film of a real patient was used." if _all_simulated(request, data, sources) else "."
+    if request.starts_elsewhere:
+        trained += " On what the weights that it started from were trained is not known."
     for card in sources:
         if card.data.get("split") != data.split:
             trained += f" {card.id}: {card.data.get('trained_on', 'it is not known on what it was trained.')}"
@@ -338,6 +347,8 @@ def _licences(request: Request, data: TrainingData) -> list[str]:
         lines += _inherited(request.start, Path(request.out))
     elif request.settings.weights in START_LICENCES:
         lines.append(f"Started from {START_LICENCES[request.settings.weights]}.")
+    elif request.starts_elsewhere:
+        lines.append("Started from weights that were made elsewhere, whose own licence applies.")
     elif request.settings.weights is not None:
         lines.append(f"Started from {backbone.weights_licence}.")
     for teacher in (*request.teachers, *request.average_of):

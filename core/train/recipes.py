@@ -20,7 +20,7 @@ kept apart, and lower figures are to be expected.
 
 ``mura-320`` (all seven regions of MURA, DenseNet-169 and ResNet-50)
     Documented: 320 x 320 in grey, flips and rotations of up to 30 degrees, ImageNet's mean and standard deviation,
-    Adam, binary cross-entropy. ``--region all`` trains on all seven regions; without it, the wrists alone are taken.
+    Adam, binary cross-entropy.
     Assumed, after Rajpurkar et al. 2017 (https://arxiv.org/abs/1712.06957): flips are left to right, a rate of 1e-4,
     8 films a batch, a tenth of the rate when the loss on valid stops falling. Assumed without a source: 10 epochs,
     black where a turned film ends, no dropout, class weights or early stopping, every layer trained.
@@ -100,6 +100,8 @@ PRESETS: Mapping[str, TrainingSettings] = MappingProxyType(
     }
 )
 """Name -> settings; `backbone` is the trainer's choice, as both recipes were trained with two of them."""
+REGIONS: Mapping[str, str] = MappingProxyType({"mura-320": "all"})
+"""Name -> part of the body that a recipe was trained on, where it is not the wrist alone."""
 
 
 def turn_and_shear(square: np.ndarray, degrees: float, shear_degrees: float, border: int) -> np.ndarray:

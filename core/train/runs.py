@@ -16,6 +16,7 @@ import numpy as np
 
 from core.datasets.splits import SPLIT_SEED
 from core.errors import TrainingError
+from core.starts import IMAGENET_START, LITE0_START
 from core.train.devices import read_team
 from core.values import TrainingSettings
 
@@ -84,6 +85,11 @@ class Request:
     split_seed: int = SPLIT_SEED
     split: str | None = None
     average_of: tuple[str, ...] = ()
+
+    @property
+    def starts_elsewhere(self) -> bool:
+        """Whether training starts from a model in a file, of which nothing is known but its numbers."""
+        return self.weights_file is not None and self.settings.weights not in (IMAGENET_START, LITE0_START)
 
 
 def new_id(backbone: str, preset: str) -> str:

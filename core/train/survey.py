@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.datasets.composition import FORMAT_WORDS
-from core.train.films import open_dataset
+from core.train.films import open_dataset, parts_of_body
 from core.values import Study
 
 _PARTS = {"train": "for training", "valid": "for validation", "test": "for testing", "all": "all"}
@@ -35,6 +35,8 @@ class DatasetSurvey:
         Whether the table says of every film where the wrist is.
     patients_known : bool
         Whether the dataset says which films are of one patient.
+    parts : tuple of str
+        The parts of the body in the folder where there are several, whichever were looked at.
     """
 
     sentence: str
@@ -44,17 +46,25 @@ class DatasetSurvey:
     simulated: bool
     with_regions: bool
     patients_known: bool = True
+    parts: tuple[str, ...] = ()
 
 
-def survey_dataset(folder: Path | str) -> DatasetSurvey:
+def survey_dataset(folder: Path | str, region: str | None = None) -> DatasetSurvey:
     """Look through a folder of films, or a table that lists them.
+
+    Parameters
+    ----------
+    folder : pathlib.Path or str
+    region : str or None
+        As of :func:`core.train.films.open_dataset`.
 
     Raises
     ------
     DatasetError
         As `core.datasets.index_dataset`.
     """
-    index = open_dataset(Path(folder))
+    index = open_dataset(Path(folder), region=region)
+    parts = parts_of_body(index if region == "all" else open_dataset(Path(folder), region="all"))
     films = sum(len(study.paths) for study in index.studies)
     simulated = index.origin == "simulated"
     kind = "simulated films" if simulated else "films"
@@ -66,6 +76,7 @@ def survey_dataset(folder: Path | str) -> DatasetSurvey:
         simulated=simulated,
         with_regions=all(path in index.regions for study in index.studies for path in study.paths),
         patients_known=index.patients_known,
+        parts=parts if len(parts) > 1 else (),
     )
 
 

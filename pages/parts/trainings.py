@@ -7,13 +7,15 @@ from collections.abc import Sequence
 
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from core.backbones import BACKBONES
 from core.checkpoints import CHECKPOINTS, default_id, list_checkpoints
 from core.errors import CheckpointError, DatasetError, ScaphoidError
 from core.figures import LearningCurve
 from core.results import model_names
-from core.train import PRESETS, jobs
+from core.train import PRESETS, jobs, recipes
+from core.train.films import WRIST
 from core.train.jobs import RunOptions, RunStatus
 from core.train.survey import DatasetSurvey, survey_dataset
 from core.values import Checkpoint
@@ -55,15 +57,14 @@ def show_new_training() -> None:
     st.caption("It works on the computer that serves this page, and goes on when you close the browser.")
     field, button = st.columns([0.76, 0.24], vertical_alignment="bottom")
     place = field.text_input("Folder of films on this computer", key="folder", placeholder="/data/MURA-v1.1").strip()
-    survey = _surveyed(place, button.button("Look", key="look", width="stretch"))
+    survey = _surveyed(place, None, button.button("Look", key="look", width="stretch"))
     if survey is None:
         return
-    _show_survey(survey)
     presets = [name for name in PRESETS if name in _PRESET_WORDS] + [
         name for name in PRESETS if name not in _PRESET_WORDS and name != "wrist"
     ]
     words = {name: _PRESET_WORDS.get(name, (name, "")) for name in presets}
-    left, right = st.columns(2)
+    left, right, *third = st.columns(3 if survey.parts else 2)
     preset = left.selectbox("Recipe", presets, format_func=lambda name: words[name][0], key="preset")
     wish = PRESETS[preset].backbone or "efficientnetlite0"
     networks = sorted(BACKBONES, key=lambda name: name != wish)
@@ -71,13 +72,32 @@ def show_new_training() -> None:
         "Network", networks, format_func=lambda name: BACKBONES[name].title, key=f"backbone-{preset}"
     )
     st.caption(words[preset][1])
-    options = _more_choices(place, preset, backbone, survey)
+    region = None
+    for column in third:
+        region = _choose_region(column, preset, survey.parts)
+        survey = _surveyed(place, region)
+        if survey is None:
+            return
+    _show_survey(survey)
+    options = _more_choices(place, preset, backbone, survey, region)
     _say_what_happens(options, "patients" if survey.patients_known else "films")
     if st.button("Start training", type="primary", key="start"):
         _start(options)
 
 
-def _surveyed(place: str, again: bool) -> DatasetSurvey | None:
+def _choose_region(column: DeltaGenerator, preset: str, parts: Sequence[str]) -> str:
+    """Let somebody choose the part of the body; at first what the recipe was trained on, or else the wrist."""
+    wish = recipes.REGIONS.get(preset, WRIST)
+    choices = sorted(["all", *parts], key=lambda part: part != wish)
+    return column.selectbox(
+        "Part of the body",
+        choices,
+        format_func=lambda part: "All" if part == "all" else part.removeprefix("XR_").capitalize(),
+        key=f"region-{preset}",
+    )
+
+
+def _surveyed(place: str, region: str | None, again: bool = False) -> DatasetSurvey | None:
     """Return what the folder holds, looked through once; else say why there is nothing to train on."""
     if not place:
         st.caption(
@@ -89,20 +109,23 @@ def _surveyed(place: str, again: bool) -> DatasetSurvey | None:
     if not folder.is_absolute():
         st.error("The folder's whole path is needed, from its first letter or slash on, but a part of one was given.")
         return None
-    known = st.session_state.get("surveyed")
-    if again or known is None or known[0] != place:
+    known = st.session_state.setdefault("surveyed", {})
+    if again:
+        known.clear()
+    if (place, region) not in known:
         with st.spinner("Looking through the folder"):
             try:
-                found = survey_dataset(folder)
+                found = survey_dataset(folder, region)
             except DatasetError as error:
                 found = str(error)
             except OSError:
                 found = "A folder that may be read was expected, but this one may not."
-        known = st.session_state["surveyed"] = (place, found)
-    if isinstance(known[1], str):
-        st.error(known[1])
+        known[place, region] = found
+    found = known[place, region]
+    if isinstance(found, str):
+        st.error(found)
         return None
-    return known[1]
+    return found
 
 
 def _show_survey(survey: DatasetSurvey) -> None:
@@ -114,7 +137,7 @@ def _show_survey(survey: DatasetSurvey) -> None:
         st.caption(note)
 
 
-def _more_choices(place: str, preset: str, backbone: str, survey: DatasetSurvey) -> RunOptions:
+def _more_choices(place: str, preset: str, backbone: str, survey: DatasetSurvey, region: str | None) -> RunOptions:
     usable = [entry.checkpoint for entry in list_checkpoints(CHECKPOINTS) if entry.checkpoint]
     alike = [card for card in usable if card.task == "fracture" and card.backbone == backbone]
     starts = _STARTS | {key: f"Weights of {name}" for key, name in model_names(alike).items()}
@@ -139,9 +162,11 @@ def _more_choices(place: str, preset: str, backbone: str, survey: DatasetSurvey)
         preset=preset,
         id=name or None,
         weights=weights,
-        finder=_usual_finder(usable) if survey.with_regions else None,
+        # The published recipes read whole films, also where it is known where the wrist is.
+        finder=_usual_finder(usable) if survey.with_regions and preset not in recipes.PRESETS else None,
         epochs=int(epochs),
         out=CHECKPOINTS,
+        region=region,
     )
 
 
