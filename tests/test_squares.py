@@ -107,6 +107,7 @@ def test_parts_of_a_run_share_its_limit_and_leave_each_other_alone(tmp_path, mon
         monkeypatch.setattr("core.datasets.cache._take_space", lambda *_: pytest.fail("a part was made anew"))
     monkeypatch.setattr(squares, "memory_limit_bytes", lambda: limit)
     assert Squares(films[:6], 32, shelf=Shelf(films=8))._cache.kept == 5
+    assert Squares(films[:6], 32, shelf=Shelf(films=8)).beyond == 1
     assert Squares(films[:6], 32)._cache.kept == 6
 
 

@@ -6,11 +6,13 @@ epoch: what is killed goes on with ``--resume ID`` and has lost at most one epoc
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from core.checkpoints import find_checkpoint, verify
 from core.errors import CheckpointError, DatasetError, ScaphoidError, TrainingError
 from core.train.films import TrainingData, collect_films
 from core.train.loop import fit
@@ -69,6 +71,9 @@ def train(request: Request, runs: Path = RUNS, report: Report | None = None) -> 
     run = RunFolder(Path(runs) / request.id)
     report = report or Report(run, request)
     try:
+        if (done := _published(request, run)) is not None:
+            _tell(report, phase="published", message="", seconds_left=0.0)
+            return done
         if (Path(request.out) / request.id).exists():
             raise CheckpointError(f"A new checkpoint must have a new id, but {request.id} exists.")
         if _leads():
@@ -101,6 +106,20 @@ def train(request: Request, runs: Path = RUNS, report: Report | None = None) -> 
         message = "It ended by an unexpected error; its log says which."
         _tell(report, phase="failed", message=message, seconds_left=None)
         raise
+
+
+def _published(request: Request, run: RunFolder) -> Checkpoint | None:
+    """Return this run's checkpoint if it was published before the run was cut off; None where another has the id."""
+    if not run.has_state or request.split is None:
+        return None
+    try:
+        card = verify(find_checkpoint(request.id, Path(request.out)))
+    except CheckpointError:
+        return None
+    asked, made = (
+        json.dumps(asdict(each), sort_keys=True) if each else "" for each in (request.settings, card.settings)
+    )
+    return card if asked == made and card.data.get("split") == request.split else None
 
 
 def describe_refusal(error: OSError) -> str:

@@ -186,7 +186,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=Path, default=RUNS, help="folder of runs (default: runs, in Scaphoid's own)")
     parser.add_argument("--id", help="of the run and of the checkpoint: lower-case letters, digits and hyphens")
     parser.add_argument("--title", help="the checkpoint's name for people")
-    parser.add_argument("--resume", metavar="ID", help="go on with a run that was cut off")
+    parser.add_argument(
+        "--resume",
+        metavar="ID",
+        help="go on with a run that was cut off; with several machines --runs must be a folder that all of them share",
+    )
     for name, kind in (("epochs", int), ("seed", int), ("input-size", int), ("batch-size", int)):
         parser.add_argument(f"--{name}", type=kind)
     parser.add_argument("--learning-rate", type=float)
@@ -197,7 +201,9 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"one of the preset's further settings or {', '.join(FIELDS)}; its value as JSON",
     )
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="auto: half precision on GPUs")
-    parser.add_argument("--deterministic", action="store_true", help="the same on a GPU each time, but slower")
+    parser.add_argument(
+        "--deterministic", action="store_true", help="the same figures on a GPU each time, but slower (TensorFlow)"
+    )
     parser.add_argument("--cache", type=Path, metavar="DIR", help="keep decoded films there, not in memory")
     parser.add_argument("--cache-gib", type=float, default=20.0, metavar="N", help="its limit (default: 20)")
     return parser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -132,7 +133,8 @@ def prepare_devices(precision: str, batch_size: int, deterministic: bool = False
     Raises
     ------
     TrainingError
-        As :func:`choose_precision`, :func:`read_team` and :func:`choose_strategy`; several workers without TensorFlow.
+        As :func:`choose_precision`, :func:`read_team` and :func:`choose_strategy`; several workers, or the same figures
+        from run to run, were asked for without TensorFlow.
     """
     import keras
 
@@ -140,6 +142,8 @@ def prepare_devices(precision: str, batch_size: int, deterministic: bool = False
     if keras.backend.backend() != "tensorflow":
         if team.workers > 1:
             raise TrainingError("Several machines train together on TensorFlow, but another backend is set.")
+        if deterministic:
+            raise TrainingError("Training is deterministic on TensorFlow alone, but another backend is set.")
         return choose_precision(precision, gpu_capabilities()), None, team
     import tensorflow as tf
 
@@ -157,6 +161,8 @@ def prepare_devices(precision: str, batch_size: int, deterministic: bool = False
         strategy = tf.distribute.MirroredStrategy()
     if deterministic and gpus:
         tf.config.experimental.enable_op_determinism()
+    elif gpus:
+        print("note: on a GPU figures differ a little from run to run; with --deterministic not", file=sys.stderr)
     return choose_precision(precision, gpu_capabilities()), strategy, team
 
 

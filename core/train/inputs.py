@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from core.train.runs import Progress, Report, Request
 from core.train.squares import Shelf, Squares, list_unreadable
 
 JUDGED_AT_ONCE = 32
+_CACHE_HELPS = "--cache DIR keeps them on a disk"
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +75,7 @@ def _prepare_classifier(request: Request, data: TrainingData, report: Report) ->
     )
     valid = Squares(data.valid, settings.input_size, whole=whole, progress=_telling("valid", report), shelf=shelf)
     _list_unreadable(data, squares, valid, report)
+    _tell_beyond(request, squares, valid)
     made = {
         size: batches.FractureSampler(
             squares,
@@ -95,10 +98,11 @@ def _prepare_classifier(request: Request, data: TrainingData, report: Report) ->
 def _prepare_finder(request: Request, data: TrainingData, report: Report) -> Inputs:
     settings = request.settings
     side = round(settings.input_size * batches.WRIST_MARGIN)
-    shelf = Shelf(films=_films_kept(data))
+    shelf = _shelf(request, data)
     squares = Squares(data.train, side, whole=True, progress=_telling("train", report), shelf=shelf)
     valid = Squares(data.valid, settings.input_size, whole=True, progress=_telling("valid", report), shelf=shelf)
     _list_unreadable(data, squares, valid, report)
+    _tell_beyond(request, squares, valid)
     others = make_decoys(int(option(settings, "decoys")), side, settings.seed * 1_000_000 + 1)
     made = {
         size: batches.WristSampler(
@@ -141,6 +145,17 @@ def _list_unreadable(data: TrainingData, squares: Squares, valid: Squares, repor
     folder = report.path.parent if report.path else None
     list_unreadable("train", data.train, squares.unreadable, folder)
     list_unreadable("valid", data.valid, valid.unreadable, folder)
+
+
+def _tell_beyond(request: Request, *parts: Squares) -> None:
+    """Say how many films do not fit where decoded ones are kept, and what would help."""
+    beyond, every = sum(part.beyond for part in parts), sum(len(part) for part in parts)
+    if beyond:
+        where, helps = ("the cache", "--cache-gib raises its limit") if request.cache else ("memory", _CACHE_HELPS)
+        print(
+            f"note: {beyond:,} of {every:,} films do not fit into {where} and are decoded in every epoch; {helps}",
+            file=sys.stderr,
+        )
 
 
 def _sizes(request: Request) -> set[int]:

@@ -99,6 +99,8 @@ class Loop:
         state = self.run_folder.load_state()
         if state:
             self.history, self.best = state.history, state.best
+        if self.team.workers > 1:
+            check_in_step(self.strategy, len(self.history))
         patience = int(option(self.settings, "early_stopping"))
         self.progress, self.first = Progress("training"), len(self.history)
         self.report(phase="training", message="", total=sum(self.steps), history=self.history)
@@ -249,6 +251,27 @@ class Loop:
         for number, share in enumerate(share_out(feeder, self.strategy, self.teachers, self.team)):
             self._set_rate(epoch, number)
             self._after_step(epoch, number, float(step(share)))
+
+
+def check_in_step(strategy: Any, epochs: int) -> None:
+    """Refuse to train together with machines that have another number of epochs behind them; each asks all.
+
+    Raises
+    ------
+    TrainingError
+    """
+    import tensorflow as tf
+
+    def mean(value: float) -> float:
+        answers = strategy.run(lambda: tf.constant(value, tf.float32))
+        return float(strategy.reduce(tf.distribute.ReduceOp.MEAN, answers, axis=None))
+
+    # Without spread the mean of the squares is the square of the mean, and every machine comes to the same verdict.
+    if abs(mean(float(epochs) ** 2) - mean(float(epochs)) ** 2) > 1e-3:
+        raise TrainingError(
+            "Machines that train together go on from one folder of runs that all of them share, but some have more "
+            "epochs behind them than others."
+        )
 
 
 def shared_step(trained: Any, strategy: Any, sampler: Any, teachers: Sequence[Teacher]) -> Any:

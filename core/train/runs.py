@@ -24,6 +24,8 @@ RUNS = Path(__file__).resolve().parents[2] / "runs"
 """Where runs lie, whether they were begun on the Train page or in any folder by the command."""
 STATE_NAME, REQUEST_NAME, PROGRESS_NAME = "state.npz", "request.json", "progress.json"
 PROGRESS_EVERY_S = 2.0
+MOST_WAITING = 0.05
+"""Share of an epoch's time from which on it is said that the network waited for films."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,4 +301,10 @@ def _duration(seconds: float | None) -> str:
 
 def show_row(row: Mapping[str, float]) -> str:
     """Return a row of the history as a line."""
-    return ", ".join(f"{name} {value:.4g}" for name, value in row.items())
+    shown = ", ".join(
+        f"{name} for films {100 * value:.2g}%" if name == "waiting" else f"{name} {value:.4g}"
+        for name, value in row.items()
+    )
+    if row.get("waiting", 0) < MOST_WAITING:
+        return shown
+    return f"{shown}\nnote: the network waited for films; --cache DIR on a fast disk may help"

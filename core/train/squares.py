@@ -161,6 +161,11 @@ class Squares:
         """Return the number of films."""
         return len(self.films)
 
+    @property
+    def beyond(self) -> int:
+        """How many films do not fit where decoded ones are kept: they are decoded each time they are asked for."""
+        return len(self._all) - self._cache.kept
+
     @cached_property
     def regions(self) -> list[WristRegion | None]:
         """Where the wrist is on each film; asks the size of each, but decodes none."""
