@@ -545,6 +545,7 @@ def test_heat_maps_are_measured_told_and_stored(published, monkeypatch, capsys):
             yield studies.KnownStudy(f"s{number}", 1, (make_film(0.5, 1, blob(0, 0), number, **facts),))
 
     def measure(films, reader, check_every, is_fit, progress):
+        assert check_every == 5
         for film in films:
             told = (film.name, film.patient_id, film.origin, reader.classifier.checkpoint.id)
             for method, hit, away in (("layercam", film.thin, 0.0), ("gradcam", False, 7.25)):

@@ -294,7 +294,13 @@ SOUND = Checks(
         ({"repeated": 0.5}, "unsure", "changes when it is made again"),
         ({"outside": 0.25, "bright": 0.1}, "unsure", "35% of its heat lies outside the limb"),
         ({"removal": Removal(0.3, 0.1, (0.5, 0.2), (0.4, 0.6))}, "unsure", "places drawn at random"),
-        ({"removal": Removal(0.3, 0.7, (0.5, 0.2), (0.4, 0.6))}, "good", "stable"),
+        ({"removal": Removal(0.3, 0.7, (0.5, 0.2), (0.4, 0.6))}, "unsure", "taking it away costs no more"),
+        ({"removal": Removal(-4.8, 0.7, (-2.6, 0.2), (-0.6, 0.6))}, "unsure", "taking it away costs no more"),
+        ({"removal": Removal(0.6, 0.5, (0.5, 0.2), (0.4, 0.6))}, "unsure", "alone it does not bring the answer back"),
+        ({"scrambled": {"head": 0.95, "deep": 0.3, "all": 0.1}}, "unsure", "layers that give the answer are scrambled"),
+        ({"scrambled": {"head": 0.5, "deep": 0.9, "all": 0.1}}, "unsure", "deeper half of the model is scrambled"),
+        ({"others": {"layercam": 0.6, "location": 0.1}}, "unsure", "other methods mark other places"),
+        ({"others": {}}, "good", "stable"),
     ],
 )
 def test_the_gravest_finding_makes_the_sentence(change, level, words):
@@ -317,5 +323,7 @@ def test_the_numbers_behind_the_sentence_are_all_told():
         0.6,
     ]
     assert rows["Outside the limb"] == 0.1
+    assert SOUND.steadiness("turned") == pytest.approx(0.85)
+    assert SOUND.agreement == 0.6
     assert SOUND.unsteadiest == ("exposed", pytest.approx(0.8))
     assert SOUND.stability == pytest.approx(0.8)

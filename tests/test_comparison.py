@@ -9,8 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
+from core.datasets import index_dataset
 from core.errors import DatasetError, ExplanationError
 from core.evaluate import run
+from core.evaluate.explanations import _spacing, load_films
 from core.evaluate.options import make_parser
 from core.explain.comparison import (
     BASELINES,
@@ -18,6 +20,7 @@ from core.explain.comparison import (
     OutlinedFilm,
     baseline_map,
     measure_maps,
+    parse_rows,
     read_rows,
     rows_text,
     summarise,
@@ -98,7 +101,8 @@ def made_row(film, method, hit, **more):
 
 
 def checked(stability, deletion):
-    return {"stability": stability, "deletion": deletion, "deletion_random": 0.4, "deletion_edges": 0.1}
+    moved = {"turned": stability, "shifted": 0.9, "exposed": 1.0}
+    return {**moved, "deletion": deletion, "deletion_random": 0.4, "deletion_edges": 0.1}
 
 
 def test_estimates_of_hand_worked_rows():
@@ -181,11 +185,21 @@ def test_rows_are_written_and_read_again(tmp_path):
     assert len(again[0].overlaps) == len(THRESHOLDS)
 
 
-@pytest.mark.parametrize("text", ["", "film,hit\na,1\n", None, "another method"])
+def test_a_table_without_rows_is_refused():
+    with pytest.raises(ExplanationError, match="no rows"):
+        parse_rows(rows_text([]).encode())
+
+
+@pytest.mark.parametrize("text", ["", "film,hit\na,1\n", None, "another method", "another origin", "no id"])
 def test_another_table_is_refused(tmp_path, text):
     path = tmp_path / "maps.csv"
-    if text == "another method":
-        text = rows_text([made_row("a", "eigencam", 1)])
+    changed = {
+        "another method": {"method": "eigencam"},
+        "another origin": {"origin": "**x**"},
+        "no id": {"checkpoint_id": "a b"},
+    }
+    if text in changed:
+        text = rows_text([replace(made_row("a", "gradcam", 1), **changed[text])])
     if text is not None:
         path.write_text(text)
     with pytest.raises(ExplanationError, match="measured heat maps"):
@@ -236,6 +250,25 @@ def test_the_command_measures_outlined_films_and_writes_a_row_for_each_map(datas
     assert told["explanations"][0]["hit"]["value"] == 1
     assert told["thin"][0]["n"] == 1
     assert told["explanations"][0]["checks"]["good"]["n"] == 1
+
+
+def test_the_size_of_a_pixel_is_known_where_the_layout_says_what_it_means(tmp_path):
+    """GRAZPEDWRI-DX's pixel_spacing is in mm; what another table means by it is not known."""
+    stem = "0001_1234567891_01_WRI-L1_M010"
+    film, boxes = (tmp_path / place for place in (f"images_part1/{stem}.png", f"labels/{stem}.txt"))
+    for path in (film, boxes):
+        path.parent.mkdir()
+    cv2.imwrite(str(film), np.arange(64 * 48, dtype=np.uint16).reshape(64, 48))
+    boxes.write_text("3 0.5 0.25 0.25 0.1\n")
+    heads, row = "filestem,patient_id,study_number,fracture_visible,pixel_spacing", f"{stem},1,1,1,0.144"
+    (tmp_path / "dataset.csv").write_text(f"{heads}\n{row}\n")
+    index = index_dataset(tmp_path)
+    (found,) = load_films(index, list(index.paths))
+    assert index.format == "graz"
+    assert found.spacing_mm == (0.144, 0.144)
+    assert found.outline.any()
+    assert _spacing({"pixel_spacing": "0.144"}, "csv") is None
+    assert _spacing({"spacing_mm": "0.2", "pixel_spacing": "0.144"}, "graz") == (0.2, 0.2)
 
 
 def test_a_film_that_cannot_be_read_is_told_and_the_others_are_measured(dataset, capsys):

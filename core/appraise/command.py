@@ -234,7 +234,8 @@ def _appraise_explanations(
     # Every other study is broken.
     seeds = [each for each in seeds_of(2 * options.films, options.seed) if each[1]]
     films = list(outlined_films(make_studies(seeds, options.size, options.jobs)))
-    rows = measure_readers(films, readers, Progress(len(films) * len(readers), sys.stderr, "films"))
+    progress = Progress(len(films) * len(readers), sys.stderr, "films")
+    rows = measure_readers(films, readers, options.check_every, progress)
     every, thin = (summarise(rows, only_thin, options.resamples) for only_thin in (False, True))
     how = {"asked_films": options.films, "size": options.size, "seed": options.seed, "version": str(VERSION)}
     report = how | {"resamples": options.resamples} | to_dict(every, thin)
@@ -330,6 +331,10 @@ def _parser() -> argparse.ArgumentParser:
     explanations.add_argument(
         "--films", metavar="N", type=_whole(1, SEEDS_APART // 2), default=DEFAULT_FILMS,
         help=f"films with a fracture, each of another study (default: {DEFAULT_FILMS})",
+    )  # fmt: skip
+    explanations.add_argument(
+        "--check-every", metavar="N", type=_whole(1, 10**6), default=5,
+        help="how far they can be trusted is measured on every Nth film (default: 5)",
     )  # fmt: skip
     explanations.add_argument(
         "--write", action="store_true", help="store what was measured, and put tables into the documents"

@@ -13,9 +13,6 @@ from core.quality import assess
 if TYPE_CHECKING:
     from core.reading import Reader
 
-CHECK_EVERY = 10
-"""Every so many films the maps are also checked, which takes dozens of maps for each of them."""
-
 
 def outlined_films(studies: Iterable[KnownStudy]) -> Iterator[OutlinedFilm]:
     """Yield one film of each broken study, of another place in the study each time: films of one wrist are alike."""
@@ -31,7 +28,9 @@ def outlined_films(studies: Iterable[KnownStudy]) -> Iterator[OutlinedFilm]:
         )
 
 
-def measure_readers(films: Sequence[OutlinedFilm], readers: Sequence[Reader], progress: Progress) -> list[MapRow]:
+def measure_readers(
+    films: Sequence[OutlinedFilm], readers: Sequence[Reader], check_every: int, progress: Progress
+) -> list[MapRow]:
     """Measure the maps of every reader on the same films, those that are not fit to be read left out."""
     rows: list[MapRow] = []
     for number, reader in enumerate(readers):
@@ -39,7 +38,7 @@ def measure_readers(films: Sequence[OutlinedFilm], readers: Sequence[Reader], pr
         rows += measure_maps(
             films,
             reader,
-            check_every=CHECK_EVERY,
+            check_every=check_every,
             is_fit=lambda film, region: assess(film, region).level != "unfit",
             progress=lambda done, before=before: progress(before + done),
         )

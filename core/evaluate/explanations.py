@@ -38,12 +38,13 @@ _HEADS = ("hit", "hit, thin", "energy", "overlap", "distance", "hit - Grad-CAM's
 _CHECK_HEADS = {
     "repeated": "again",
     "stability": "moved",
+    "agreement": "others",
     "head": "head",
     "deep": "deep half",
     "all": "all",
     "deletion_ahead": "taken away",
     "insertion_ahead": "given back",
-    "outside": "outside",
+    "stray": "outside",
     "good": "passed",
 }
 
@@ -76,13 +77,18 @@ def run_explanations(
         reader = open_reader(checkpoint_id, *place)
         print(f"{reader.classifier.checkpoint.id}:", file=sys.stderr, flush=True)
         progress = Progress(len(films), sys.stderr, "films")
-        rows += measure_maps(
+        found = measure_maps(
             load_films(index, films),
             reader,
             options.methods,
+            check_every=options.check_every,
             is_fit=lambda film, region: options.read_unfit or assess(film, region).level != "unfit",
             progress=progress,
         )
+        refused = len(films) - len({row.film for row in found})
+        if refused:
+            print(f"{refused} of {len(films)} films are not fit to be read and are left out.", file=sys.stderr)
+        rows += found
     if not rows:
         raise DatasetError("A film that is fit to be read was expected, but none of those with an outline is.")
     if options.out:
@@ -135,7 +141,7 @@ def load_films(index: DatasetIndex, paths: Sequence[Path]) -> Iterator[OutlinedF
         film = read_film(path)
         outline = index.read_mask(path, film.height, film.width) > 0
         known = details.get(path, {})
-        spacing = film.spacing_mm or _spacing(known)
+        spacing = film.spacing_mm or _spacing(known, index.format)
         yield OutlinedFilm(index.name_of(path), patients[path], film, outline, spacing, _is_thin(known), index.origin)
 
 
@@ -146,8 +152,9 @@ def _number(row: Mapping[str, str], name: str) -> float | None:
         return None
 
 
-def _spacing(row: Mapping[str, str]) -> tuple[float, float] | None:
-    spacing = _number(row, "spacing_mm")
+def _spacing(row: Mapping[str, str], layout: str) -> tuple[float, float] | None:
+    """Return the size of a pixel; what GRAZPEDWRI-DX calls pixel_spacing is in mm, which elsewhere is not known."""
+    spacing = _number(row, "spacing_mm") or (_number(row, "pixel_spacing") if layout == "graz" else None)
     return (spacing, spacing) if spacing and spacing > 0 else None
 
 
@@ -199,9 +206,12 @@ def to_text(every: Sequence[MethodSummary], thin: Sequence[MethodSummary]) -> st
         checked = [each for each in ours if each.checked]
         if checked:
             count = checked[0].checked["good"].n
-            lines += ["", f"checked on {count} films: likeness to the map when made again, with the wrist moved, with "]
-            lines[-1] += "the head, the deep half or all of the network scrambled; logits more than random places or "
-            lines[-1] += "edges when the hottest are taken away, or given back; share of heat outside the limb"
+            lines += [
+                "",
+                f"checked on {count} films: likeness to the map when made again, with the wrist moved, to other "
+                "methods' maps, with the head, the deep half or all of the network scrambled; logits more than random "
+                "places or edges when the hottest are taken away, or given back; share of heat outside the limb",
+            ]
             lines.append(_line("", _CHECK_HEADS.values(), 11))
             for each in checked:
                 values = (each.checked.get(name) for name in (*CHECKED, "good"))

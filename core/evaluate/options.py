@@ -86,11 +86,18 @@ def make_parser() -> argparse.ArgumentParser:
         nargs="?",
         const=MOST_FILMS,
         help="instead measure the heat maps of N films drawn at random on which the dataset outlines a fracture "
-        f"(default: {MOST_FILMS}): how they lie to it, beside maps of the middle and of edges, and, on every fifth "
-        "film, how far they can be trusted; --out writes a row for each map",
+        f"(default: {MOST_FILMS}): how they lie to it, beside maps of the middle and of edges, and how far they can be "
+        "trusted; --out writes a row for each map",
     )
     parser.add_argument(
-        "--methods", metavar="NAME", nargs="+", help="heat maps to measure (default: all but Score-CAM)"
+        "--methods", metavar="NAME", nargs="+", help="heat maps to measure (default: all but the full Score-CAM)"
+    )
+    parser.add_argument(
+        "--check-every",
+        metavar="N",
+        type=_count,
+        default=5,
+        help="how far heat maps can be trusted is measured on every Nth film (default: 5)",
     )
     parser.add_argument(
         "--apart",

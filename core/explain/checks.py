@@ -72,12 +72,18 @@ class Checks:
     @property
     def unsteadiest(self) -> tuple[str, float]:
         """The kind of change that changes the map most, and the mean likeness over its two directions."""
-        kinds: dict[str, list[float]] = {}
-        for name, value in self.moved.items():
-            kinds.setdefault(name.partition(" ")[0], []).append(value)
-        means = {kind: float(np.mean(values)) for kind, values in kinds.items()}
+        means = {kind: self.steadiness(kind) for kind in dict.fromkeys(name.partition(" ")[0] for name in self.moved)}
         worst = min(means, key=means.get)
         return worst, means[worst]
+
+    def steadiness(self, kind: str) -> float:
+        """Return the mean likeness over the two directions of a kind of change: turned, shifted or exposed."""
+        return float(np.mean([value for name, value in self.moved.items() if name.partition(" ")[0] == kind]))
+
+    @property
+    def agreement(self) -> float:
+        """The mean likeness to the maps of other methods; NaN where there is no other."""
+        return float(np.mean(list(self.others.values()))) if self.others else float("nan")
 
     @property
     def stability(self) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -25,7 +26,8 @@ from core.values import Interval, Radiograph, WristRegion
 
 BASELINES = {"centre": "Middle of the square", "edges": "Edges of the film"}
 """Maps of those who do not look for a break: key -> title."""
-USUAL_METHODS = ("layercam", "gradcam", "gradcampp", "smoothgrad", "location")
+USUAL_METHODS = ("layercam", "gradcam", "gradcampp", "smoothgrad", "quickscorecam", "location")
+ORIGINS = ("real", "simulated", "injected")
 REFERENCE = "gradcam"
 """What the other maps are compared with."""
 THIN_MM = 1.0
@@ -49,7 +51,7 @@ class OutlinedFilm:
     thin : bool or None
         Whether the break is thin; None where it is not known.
     origin : str
-        ``"real"``, ``"simulated"`` or ``"injected"``.
+        One of `ORIGINS`.
     """
 
     name: str
@@ -73,12 +75,12 @@ class MapRow:
         What the checkpoint says of the film.
     hit, energy, distance, unit, overlaps
         As of ``core.explain.localisation.Localisation``.
-    repeated, stability, head, deep, all : float
+    repeated, turned, shifted, exposed, agreement, head, deep, all : float
         Likenesses, see ``core.explain.checks.Checks``; `head`, `deep` and `all` to maps of scrambled networks.
     deletion, deletion_random, deletion_edges, insertion, insertion_random, insertion_edges : float
         In logits, see ``core.explain.removal.Removal``.
-    outside : float
-        Share of the heat outside the limb, or on what is burnt white.
+    outside, bright : float
+        Shares of the heat outside the limb, and on what is burnt white.
     level : str
         Of ``core.explain.trust.trust_sentence``; empty where the map was not checked.
     """
@@ -96,7 +98,10 @@ class MapRow:
     unit: str
     overlaps: tuple[float, ...]
     repeated: float = math.nan
-    stability: float = math.nan
+    turned: float = math.nan
+    shifted: float = math.nan
+    exposed: float = math.nan
+    agreement: float = math.nan
     head: float = math.nan
     deep: float = math.nan
     all: float = math.nan
@@ -107,7 +112,18 @@ class MapRow:
     insertion_random: float = math.nan
     insertion_edges: float = math.nan
     outside: float = math.nan
+    bright: float = math.nan
     level: str = ""
+
+    @property
+    def stability(self) -> float:
+        """Likeness under the kind of change that changes the map most."""
+        return min(self.turned, self.shifted, self.exposed)
+
+    @property
+    def stray(self) -> float:
+        """Share of the heat outside the limb, or on what is burnt white."""
+        return self.outside + self.bright
 
     @property
     def deletion_ahead(self) -> float:
@@ -163,12 +179,13 @@ class MethodSummary:
 CHECK_NAMES = {
     "repeated": "made again",
     "stability": "wrist moved",
+    "agreement": "other methods",
     "head": "head scrambled",
     "deep": "deeper half",
     "all": "all scrambled",
     "deletion_ahead": "taken away",
     "insertion_ahead": "given back",
-    "outside": "outside the limb",
+    "stray": "outside the limb",
     "good": "pass",
 }
 """What is in `MethodSummary.checked` -> how tables call it."""
@@ -252,10 +269,11 @@ def _row(
     removal = checks.removal
     return MapRow(
         *row,
-        *(checks.repeated, checks.stability, *(checks.scrambled[depth] for depth in ("head", "deep", "all"))),
+        *(checks.repeated, *(checks.steadiness(kind) for kind in ("turned", "shifted", "exposed")), checks.agreement),
+        *(checks.scrambled[depth] for depth in ("head", "deep", "all")),
         *(removal.deletion, removal.random[0], removal.edges[0]),
         *(removal.insertion, removal.random[1], removal.edges[1]),
-        checks.outside + checks.bright,
+        *(checks.outside, checks.bright),
         trust_sentence(checks)[0],
     )
 
@@ -344,6 +362,7 @@ def _checked(rows: Sequence[MapRow], drawn: tuple[int, int]) -> dict[str, Interv
 
 # --- as a table ------------------------------------------------------------------------------------------------------
 
+_NO_TABLE = "A table of measured heat maps was expected, but it cannot be read as one."
 _NUMBERS = tuple(each.name for each in fields(MapRow) if each.type == "float")
 
 
@@ -377,18 +396,29 @@ def read_rows(path: Path) -> list[MapRow]:
         The table cannot be read, or is another.
     """
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            table = csv.DictReader(file)
-            if table.fieldnames != [each.name for each in fields(MapRow)]:
-                raise ValueError
-            return [_read_row(row) for row in table]
-    except (OSError, UnicodeError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise ExplanationError("A table of measured heat maps was expected, but it cannot be read as one.") from error
+        return parse_rows(path.read_bytes())
+    except OSError as error:
+        raise ExplanationError(_NO_TABLE) from error
+
+
+def parse_rows(content: bytes) -> list[MapRow]:
+    """Do as :func:`read_rows`, of a file's content."""
+    try:
+        table = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        if table.fieldnames != [each.name for each in fields(MapRow)]:
+            raise ValueError
+        rows = [_read_row(row) for row in table]
+    except (UnicodeError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise ExplanationError(_NO_TABLE) from error
+    if not rows:
+        raise ExplanationError("A table of measured heat maps was expected, but this one has no rows.")
+    return rows
 
 
 def _read_row(row: Mapping[str, str]) -> MapRow:
     overlaps = tuple(float(each) for each in row["overlaps"].split())
-    if len(overlaps) != len(THRESHOLDS) or row["method"] not in {*METHODS, *BASELINES}:
+    known = row["method"] in {*METHODS, *BASELINES} and row["origin"] in ORIGINS and row["unit"] in ("mm", "px")
+    if len(overlaps) != len(THRESHOLDS) or not known or not re.fullmatch("[a-z0-9-]+", row["checkpoint_id"]):
         raise ValueError
     values: dict[str, Any] = {each.name: row[each.name] for each in fields(MapRow)}
     values |= {name: float(row[name]) if row[name] else math.nan for name in _NUMBERS}

@@ -13,7 +13,15 @@ import streamlit as st
 from core.checkpoints import CHECKPOINTS
 from core.errors import ScaphoidError
 from core.explain import METHODS, available_methods
-from core.explain.comparison import CHECK_NAMES, MEASURED_NAME, MethodSummary, method_title, read_rows, summarise
+from core.explain.comparison import (
+    CHECK_NAMES,
+    MEASURED_NAME,
+    MethodSummary,
+    method_title,
+    parse_rows,
+    read_rows,
+    summarise,
+)
 from core.explain.trust import trust_sentence
 from core.figures import around_region, film_image, hits_figure
 from core.reading import Reader
@@ -144,12 +152,22 @@ def _summaries(place: str, changed: int) -> tuple[list[MethodSummary], list[Meth
 def show_split(names: Mapping[str, str]) -> None:
     """Show what was measured of the published models' maps over many films, with intervals."""
     st.markdown("### Over many films with a known fracture")
+    given = st.file_uploader(
+        "Measured on films of yours",
+        type="csv",
+        key="measured-maps",
+        help="The table that `python -m core.evaluate --data DIR --explanations --out FILE` writes. It stays in this "
+        "session.",
+    )
+    if given is not None:
+        _show_given(given.getvalue(), names)
+        return
     place = CHECKPOINTS / MEASURED_NAME
     if not place.is_file():
         st.info(
             "Nothing was measured yet. `python -m core.appraise explanations --write` measures the maps of all models "
-            "on simulated films, `python -m core.evaluate --data DIR --explanations` on a dataset of yours that "
-            "outlines its fractures."
+            "on simulated films, `python -m core.evaluate --data DIR --explanations --out FILE` on a dataset of yours "
+            "that outlines its fractures."
         )
         return
     try:
@@ -157,6 +175,24 @@ def show_split(names: Mapping[str, str]) -> None:
     except ScaphoidError as error:
         st.error(str(error))
         return
+    _show_summaries(every, thin, names)
+
+
+def _show_given(content: bytes, names: Mapping[str, str]) -> None:
+    """Show a table that somebody brings; nothing of it is kept where another session could see it."""
+    known = st.session_state.get("given-maps")
+    if known is None or known[0] != content:
+        try:
+            rows = parse_rows(content)
+        except ScaphoidError as error:
+            st.error(str(error))
+            return
+        with st.spinner("Measuring"):
+            known = st.session_state["given-maps"] = (content, summarise(rows), summarise(rows, thin=True))
+    _show_summaries(*known[1:], names)
+
+
+def _show_summaries(every: Sequence[MethodSummary], thin: Sequence[MethodSummary], names: Mapping[str, str]) -> None:
     which = st.segmented_control("Breaks", ["all", "thin"], default="all", key="breaks") or "all"
     shown = every if which == "all" else thin
     if not shown:
@@ -171,10 +207,10 @@ def show_split(names: Mapping[str, str]) -> None:
             films = next(each.checked["good"].n for each in ours if each.checked)
             st.caption(
                 f"How far the maps can be trusted, medians of {films} of these films. Likeness (1: the same) to the "
-                "map itself when it is made again and when the wrist is moved, and to the map of a scrambled network, "
-                "where low is good; what taking away the hottest places costs the score, and giving back only them "
-                "brings, in logits, more than random places or the film's edges do; share of the heat outside the limb "
-                "or on what is burnt white; share of the maps that pass."
+                "map itself when it is made again and when the wrist is moved, to other methods' maps, and to the "
+                "map of a scrambled network, where low is good; what taking away the hottest places costs the score, "
+                "and giving back only them brings, in logits, more than random places or the film's edges do; share of "
+                "the heat outside the limb or on what is burnt white; share of the maps that pass."
             )
             st.dataframe(pd.DataFrame(checked), hide_index=True, height="content")
 
