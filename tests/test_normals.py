@@ -81,7 +81,7 @@ def folder(tmp_path):
 def card():
     rate = Interval(0.9, 0.8, 0.95, 100)
     points = (OperatingPoint("high_sensitivity", 0.2, rate, rate), OperatingPoint("high_specificity", 0.25, rate, rate))
-    told = {"tested_on": "Simulated.", "results": {}, "licences": [], "simulated": True}
+    told = {"tested_on": "Simulated.", "results": {}, "licences": ["Free."], "simulated": True}
     return Checkpoint(
         "old", "Old", "fracture", "efficientnetlite0", "top_activation", 64, operating_points=points, data=told
     )

@@ -142,6 +142,24 @@ def test_what_the_weights_came_from_is_told_with_what_it_had_learned(tmp_path, s
     told = publish.describe_checkpoint(request, make_data(simulated=True, split="b"), measure(), False).data
     assert told["trained_on"].endswith(f" first: {sentence}")
     assert ("no film of a real patient was used" in told["trained_on"]) == told["simulated"] == simulated
+    for learned, is_told in ((["b"], False), (["b", "a"], True)):
+        more = card.data | {"split": "b", "learned": [{"split": each, "seed": 1, "version": "1"} for each in learned]}
+        (tmp_path / "first" / "card.json").write_text(write_card(replace(card, data=more))[0])
+        told = publish.describe_checkpoint(request, make_data(simulated=True, split="b"), measure(), False).data
+        assert told["trained_on"].endswith(sentence) == is_told, "nothing is said twice, and nothing is left out"
+
+
+def test_what_start_and_teacher_share_is_told_once(tmp_path):
+    card = Checkpoint("first", "First", "fracture", "efficientnetlite0", "top_activation", 64, data={"split": "a"})
+    first = replace(card, data=card.data | {"trained_on": "Trained on films."}, weights_sha256="0" * 64)
+    second = replace(first, id="second", data=card.data | {"trained_on": "Taught. first: Trained on films."})
+    for each in (first, second):
+        (tmp_path / each.id).mkdir()
+        (tmp_path / each.id / "card.json").write_text(write_card(each)[0])
+    request = make_request(tmp_path, out=str(tmp_path), start="second", teachers=("first",))
+    told = publish.describe_checkpoint(request, make_data(split="b"), measure(), False).data["trained_on"]
+    assert told.endswith(" second: Taught. first: Trained on films.")
+    assert told.count("Trained on films.") == 1
 
 
 @pytest.mark.parametrize("how", ["start", "teachers", "average_of"])

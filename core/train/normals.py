@@ -213,7 +213,7 @@ def measure(
         "tested_on": f"{card.data['tested_on']} {told['sentence']}",
         "results": {**card.data["results"], **results_at(scores, points[1].threshold), **told["results"]},
         "peaks": {method: {**peak, "films": "real films"} for method, peak in peaks.items()},
-        "licences": [*card.data["licences"], licence],
+        "licences": list(dict.fromkeys([*card.data["licences"], licence])),
     }
     changed = replace(card, id=new_id, operating_points=points, data=data_entry)
     weights = folder / card.id / WEIGHTS_NAME

@@ -288,8 +288,9 @@ def _trained_on(
     if request.starts_elsewhere:
         trained += " On what the weights that it started from were trained is not known."
     for card in sources:
-        if card.data.get("split") != data.split:
-            trained += f" {card.id}: {card.data.get('trained_on', 'it is not known on what it was trained.')}"
+        told = f" {card.id}: {card.data.get('trained_on', 'it is not known on what it was trained.')}"
+        if told not in trained and any(entry["split"] != data.split for entry in find_learned(card)):
+            trained += told
     return trained
 
 
