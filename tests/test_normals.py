@@ -257,3 +257,20 @@ def test_a_mean_needs_the_same_studies(two_models, tmp_path):
     path.write_text(path.read_text().replace("s5,", "s500,"))
     with pytest.raises(CheckpointError, match="scored on the same studies"):
         measure_ensemble(folder)
+
+
+def test_a_mean_of_models_that_were_tested_on_other_studies_has_points_and_no_results(two_models, tmp_path):
+    import shutil
+
+    from core.checkpoints import SCORES_NAME
+    from core.train.ensembles import measure_ensemble
+
+    folder = shutil.copytree(two_models[0], tmp_path / "checkpoints")
+    alike = measure_ensemble(folder)
+    path = folder / "two" / SCORES_NAME
+    lines = [line.replace("s5,", "s500,") if ",test," in f",{line}" else line for line in path.read_text().splitlines()]
+    path.write_text("\n".join(lines) + "\n")
+    found = measure_ensemble(folder)
+    assert "auc" in alike.data["results"]
+    assert found.data["results"] == {}
+    assert [point.threshold for point in found.operating_points] == [p.threshold for p in alike.operating_points]

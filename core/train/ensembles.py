@@ -27,17 +27,21 @@ from core.values import Checkpoint, Scores
 
 
 def scores_of_mean(members: Sequence[Checkpoint], folder: Path) -> dict[str, Scores]:
-    """Return the mean's scores on ``valid`` and ``test``.
+    """Return the mean's scores on ``valid`` and, where the members were tested on the same studies, on ``test``.
+
+    A model that was appraised (``core.appraise``) was tested on other studies than one that is fresh from training.
 
     Raises
     ------
     CheckpointError
-        The members were not scored on the same studies.
+        The members' points were not chosen on the same studies.
     """
     found = {}
     for split in ("valid", "test"):
         several = [each for card in members for each in read_scores(folder / card.id) if each.split == split]
         studies = {tuple(sorted(zip(each.study_ids, each.labels.tolist(), strict=True))) for each in several}
+        if split == "test" and len(studies) != 1:
+            continue
         if len(several) != len(members) or len(studies) != 1:
             raise CheckpointError("The models of a mean must all be scored on the same studies, but these were not.")
         found[split] = mean_scores(several)
@@ -86,7 +90,7 @@ def measure_ensemble(
         "not_for": str(first.get("not_for", "")),
         "simulated": all(bool(card.data.get("simulated")) for card in members),
         "licences": sorted({line for card in members for line in card.data.get("licences", ())}),
-        "results": classifier_results(scores["test"], points),
+        "results": classifier_results(scores["test"], points) if "test" in scores else {},
     }
     if normals is not None:
         read = read_normals(open_members(members, folder), normals, progress)

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 
 import streamlit as st
 
 from core.checkpoints import CHECKPOINTS, default_id, list_checkpoints
+from core.errors import ScaphoidError
 from core.explain.scrambled import ScrambledClassifier
 from core.reading import ALL, EnsembleReader, Reader, open_ensemble, open_reader
 from core.wrist import WristFinder, load_finder
 
+_warms = threading.Event()
+"""Set where a server runs that somebody looks at."""
+_warming = threading.Lock()
+
 
 @st.cache_resource(max_entries=10, show_spinner=False)
 def _reader(checkpoint_id: str, weights_sha256: str) -> Reader:
-    return open_reader(checkpoint_id, CHECKPOINTS, _finder_of)
+    reader = open_reader(checkpoint_id, CHECKPOINTS, _finder_of)
+    if _warms.is_set():
+        threading.Thread(target=_warm_maps, args=(reader,), daemon=True, name=f"warm-up {checkpoint_id}").start()
+    return reader
 
 
 @st.cache_resource(max_entries=3, show_spinner=False)
@@ -58,30 +67,38 @@ def scrambled_of(reader: Reader) -> ScrambledClassifier:
 
 @st.cache_resource(show_spinner=False)
 def warm_up() -> threading.Thread:
-    """Load the default checkpoint in the background while the reader still looks for the films; once per server."""
-    thread = threading.Thread(target=_warm, daemon=True, name="warm-up")
+    """Load the default checkpoint in the background while the reader still looks for the films; once per server.
+
+    From here on every checkpoint, once loaded, makes a first map by each quick method, which takes some seconds that
+    nobody has to wait for.
+    """
+    _warms.set()
+    thread = threading.Thread(target=_load_default, daemon=True, name="warm-up")
     thread.start()
     return thread
 
 
-def _warm() -> None:
+def _load_default() -> None:
+    with suppress(ScaphoidError):  # The page itself says what is wrong with the checkpoint when it is used.
+        reader_of(default_id(CHECKPOINTS))
+
+
+def _warm_maps(reader: Reader) -> None:
+    """Read a simulated film and explain it by every quick method, one checkpoint after the other."""
     import numpy as np
 
-    from core.errors import ScaphoidError
-    from core.explain import METHODS, explain
+    from core.explain import METHODS, available_methods, explain
     from core.figures import png_bytes
     from core.phantoms import simulate_film
     from core.radiographs import read_radiograph
 
     try:
-        reader = reader_of(default_id(CHECKPOINTS))
-        film = read_radiograph(png_bytes(np.rint(255 * simulate_film(1, size=224).pixels).astype(np.uint8)))
-        region = reader.read([film]).films[0].region
-        explain(
-            reader.classifier, film, method=next(iter(METHODS)), region=region
-        )  # the first that a reader is offered
-    except ScaphoidError:
-        return  # The page itself says what is wrong with the checkpoint when it is used.
+        with _warming:
+            film = read_radiograph(png_bytes(np.rint(255 * simulate_film(1, size=224).pixels).astype(np.uint8)))
+            region = reader.read([film]).films[0].region
+            for method in available_methods(reader.checkpoint):
+                if METHODS[method].quick:
+                    explain(reader.classifier, film, method=method, region=region)
     except Exception:
         if threading.main_thread().is_alive():
             raise

@@ -1,0 +1,40 @@
+"""Checkpoints as pages hold them: loaded once, and warm before anybody waits."""
+
+import threading
+
+import pytest
+
+from core.checkpoints import CHECKPOINTS, default_id
+from core.explain import METHODS, available_methods, explain
+from core.radiographs import read_radiograph
+from pages.parts import readers
+from tests.films import png_film
+
+
+@pytest.fixture
+def reader():
+    return readers.open_reader(default_id(CHECKPOINTS), CHECKPOINTS)
+
+
+def test_nothing_is_built_for_a_map_once_its_method_is_warm(reader, monkeypatch):
+    readers._warm_maps(reader)
+    monkeypatch.setattr("core.explain.passes._compile", lambda *_: pytest.fail("a pass was compiled again"))
+    monkeypatch.setattr("keras.Model", lambda *_, **__: pytest.fail("a network was built again"))
+    film = read_radiograph(png_film())
+    for method in available_methods(reader.checkpoint):
+        if METHODS[method].quick:
+            explain(reader.classifier, film, method=method)
+
+
+def test_a_checkpoint_is_warmed_where_a_server_runs_and_by_no_test(monkeypatch):
+    warmed = []
+    monkeypatch.setattr(readers, "open_reader", lambda name, *_: name)
+    monkeypatch.setattr(readers, "_warm_maps", warmed.append)
+    monkeypatch.setattr(readers, "_warms", threading.Event())
+    readers._reader.__wrapped__("cold", "")
+    readers._warms.set()
+    readers._reader.__wrapped__("warm", "")
+    for thread in threading.enumerate():
+        if thread.name == "warm-up warm":
+            thread.join()
+    assert warmed == ["warm"]
