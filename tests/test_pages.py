@@ -314,7 +314,11 @@ def test_what_was_measured_over_many_films_is_told_with_intervals(elsewhere):
     for film in range(12):
         for method, hit in (("layercam", float(film < 9)), ("gradcam", float(film < 3)), ("centre", 0.0)):
             place = (hit, 0.3, 1.0 - hit, "mm", (0.2,) * len(THRESHOLDS))
-            checked = {"stability": 0.9, "head": 0.4, "level": "good"} if film % 4 == 0 and method != "centre" else {}
+            checked = (
+                {"turned": 0.9, "shifted": 0.9, "exposed": 0.9, "head": 0.4, "level": "good"}
+                if film % 4 == 0 and method != "centre"
+                else {}
+            )
             rows.append(MapRow(f"f{film}", f"p{film}", "simulated", default, method, film < 4, 0.9, *place, **checked))
     (elsewhere / MEASURED_NAME).write_text(rows_text(rows))
     app = open_page("pages/explanations.py")
@@ -330,6 +334,16 @@ def test_what_was_measured_over_many_films_is_told_with_intervals(elsewhere):
     assert app.dataframe[0].value["highest point in the outline"][0].startswith("1.00 (")
     (elsewhere / MEASURED_NAME).write_text("another table")
     assert "measured heat maps" in app.run().error[0].value
+
+    mine = [replace(row, origin="real", unit="px") for row in rows if row.film < "f2"]
+    app.file_uploader(key="measured-maps").set_value(("mine.csv", rows_text(mine).encode(), "text/csv")).run()
+    assert not app.error
+    assert f"{len({row.film for row in mine})} real films" in words(app)
+    assert "distance (px)" in app.dataframe[0].value
+    other = open_page("pages/explanations.py")
+    assert "real films" not in words(other), "what one reader brings another does not see"
+    app.file_uploader(key="measured-maps").set_value(("mine.csv", b"film,hit", "text/csv")).run()
+    assert "measured heat maps" in app.error[0].value
 
 
 # --- Compare ----------------------------------------------------------------------------------------------------------
