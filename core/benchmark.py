@@ -173,8 +173,8 @@ def time_film(subject: Subject, repeat: int) -> Row:
 
 def time_gradcam(subject: Subject, repeat: int) -> Row:
     """Time Grad-CAM of a film in memory."""
-    rival_heat = _library_gradcam(subject)
-    times = measure(lambda: _explain(subject, "gradcam"), lambda: rival_heat(subject.square), repeat)
+    rival_heat, square = _library_gradcam(subject), subject.square
+    times = measure(lambda: _explain(subject, "gradcam"), lambda: rival_heat(square), repeat)
     return _row("Grad-CAM", times, "tf-keras-vis", repeat, subject)
 
 
@@ -182,13 +182,12 @@ def time_smoothgrad(subject: Subject, repeat: int) -> Row:
     """Time SmoothGrad of a film in memory."""
     from tf_keras_vis.saliency import Saliency
 
-    samples, saliency = SMOOTHGRAD_SAMPLES, Saliency(_logit_model(subject))
+    samples, saliency, square = SMOOTHGRAD_SAMPLES, Saliency(_logit_model(subject)), subject.square
     times = measure(
         lambda: _explain(subject, "smoothgrad", samples=samples),
-        lambda: saliency(_score, subject.square, smooth_samples=samples),
+        lambda: saliency(_score, square, smooth_samples=samples),
         repeat,
         rival_repeat=2,
-        warm=False,
     )
     return _row(f"SmoothGrad, {samples} samples", times, "tf-keras-vis", repeat, subject)
 
@@ -198,10 +197,11 @@ def time_scorecam(subject: Subject, repeat: int) -> Row:
     from tf_keras_vis.scorecam import Scorecam
 
     scorecam, layer = Scorecam(_logit_model(subject)), subject.classifier.checkpoint.feature_layer
+    square = subject.square
     repeat = min(repeat, 2)
     times = measure(
         lambda: _explain(subject, "scorecam"),
-        lambda: scorecam(_score, subject.square, penultimate_layer=layer, seek_penultimate_conv_layer=False),
+        lambda: scorecam(_score, square, penultimate_layer=layer, seek_penultimate_conv_layer=False),
         repeat,
         rival_repeat=1,
         warm=False,
@@ -225,11 +225,11 @@ def time_layercam(subject: Subject, repeat: int) -> Row:
     """Time LayerCAM of three depths beside the library's, one depth after the other."""
     from tf_keras_vis.layercam import Layercam
 
-    layercam, layers = Layercam(_logit_model(subject)), _fused_layers(subject)
+    layercam, layers, square = Layercam(_logit_model(subject)), _fused_layers(subject), subject.square
 
     def rival() -> None:
         for layer in layers:
-            layercam(_score, subject.square, penultimate_layer=layer, seek_penultimate_conv_layer=False)
+            layercam(_score, square, penultimate_layer=layer, seek_penultimate_conv_layer=False)
 
     times = measure(lambda: _explain(subject, "layercam", layers=layers), rival, repeat)
     return _row("LayerCAM, three depths", times, "tf-keras-vis", repeat, subject)
