@@ -37,6 +37,7 @@ FLOOR_METHODS = ("gradcam", "layercam", "smoothgrad", "scorecam")
 MEMORY_METHODS = ("layercam", "gradcam", "gradcampp", "smoothgrad", "quickscorecam", "scorecam")
 # Windows does not tell a process the most it has held.
 MEMORY_SIZES = () if sys.platform == "win32" else (224, 320)
+INPUTS_BACKBONE = "efficientnetb0"
 TRAINING_BACKBONE, TRAINING_SIZE, TRAINING_FILMS = "densenet169", 128, 32
 
 
@@ -346,6 +347,69 @@ def time_training(subject: Subject, repeat: int) -> Row:
     )
 
 
+def time_inputs(subject: Subject, repeat: int) -> Row:
+    """Time a batch being drawn in one thread as the preset ``scaphoid`` does, beside the step that it is for.
+
+    The step is one of EfficientNetB0 with random weights, whatever the checkpoint. From a ratio of 1 on, films are
+    there before they are needed; in an epoch threads draw them while the network computes.
+    """
+    import keras
+
+    from core.backbones import build_classifier
+    from core.train.batches import FRACTURE_MARGIN, FractureSampler
+    from core.train.presets import PRESETS, option
+
+    settings = replace(PRESETS["scaphoid"], backbone=INPUTS_BACKBONE)
+    sampler = FractureSampler(
+        KeptFilms(round(settings.input_size * FRACTURE_MARGIN), FRACTURE_MARGIN, settings.batch_size),
+        input_size=settings.input_size,
+        batch_size=settings.batch_size,
+        seed=0,
+        location=True,
+        whole=False,
+        textures=float(option(settings, "textures")),
+    )
+    films, targets = sampler.batch(0, 0)
+    model = build_classifier(INPUTS_BACKBONE, input_size=settings.input_size)
+    trained = keras.Model(model.input, model.output["logit"])
+    trained.compile(keras.optimizers.AdamW(), keras.losses.BinaryCrossentropy(from_logits=True))
+    repeat = min(repeat, 5)
+    step = partial(trained.train_on_batch, films, targets["logit"])
+    times = measure(partial(sampler.batch, 0, 0), step, repeat)
+    name = f"{settings.batch_size} films drawn for training, {settings.input_size} px"
+    return replace(
+        _row(name, times, "the step they are for", repeat, subject), checkpoint=f"{INPUTS_BACKBONE}, untrained"
+    )
+
+
+class KeptFilms:
+    """A few simulated films over and over, decoded, as training keeps them (see ``core.train.squares.Squares``)."""
+
+    def __init__(self, size: int, margin: float, films: int) -> None:
+        from pathlib import Path
+
+        import cv2
+
+        from core.phantoms import simulate_film
+        from core.train.squares import Film
+
+        region = WristRegion(size / 2, size / 2, size / margin)
+        self.margin = margin
+        self.films = [Film(Path(), str(index), str(index), index % 2, region=region) for index in range(films)]
+        drawn = [simulate_film(seed, size=size, positive=bool(seed), square=True) for seed in (0, 1)]
+        squares = [cv2.resize(np.uint8(255 * film.pixels), (size, size)) for film in drawn]
+        mask = cv2.resize(np.uint8(255 * (drawn[1].mask > 0)), (size, size))
+        self._squares = ((squares[0], None), (squares[1], mask))
+
+    def __len__(self) -> int:
+        """Return the number of films."""
+        return len(self.films)
+
+    def square(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return one film's pixels and mask, uint8 (size, size)."""
+        return self._squares[index % 2]
+
+
 def time_metrics(subject: Subject, repeat: int) -> Row:
     """Time all metrics of 10,000 studies with 2,000 resamples of their patients, whatever the checkpoint.
 
@@ -417,6 +481,7 @@ ROWS: Mapping[str, Callable[[Subject, int], Row]] = MappingProxyType(
         "threshold": time_threshold,
         "threshold-large": time_threshold_large,
         "train": time_training,
+        "inputs": time_inputs,
     }
 )
 SLOW_ROWS = (
@@ -426,6 +491,7 @@ SLOW_ROWS = (
     *(f"memory-{size}" for size in MEMORY_SIZES),
     "threshold-large",
     "train",
+    "inputs",
 )
 
 

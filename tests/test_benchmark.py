@@ -118,6 +118,32 @@ def test_rows_time_what_they_say(subject, monkeypatch, capsys):
     assert subject.square.shape == (1, 32, 32, 1)
 
 
+def test_films_are_drawn_for_training_as_training_draws_them(subject, monkeypatch):
+    import keras
+
+    seen = []
+
+    def build(backbone, *, input_size):
+        film = keras.Input((input_size, input_size, 1))
+        logit = keras.layers.Dense(1)(keras.layers.GlobalAveragePooling2D()(film))
+        model = keras.Model(film, {"logit": logit})
+        seen.append((backbone, input_size))
+        return model
+
+    monkeypatch.setattr("core.backbones.build_classifier", build)
+    row = benchmark.time_inputs(subject, 1)
+    assert seen == [("efficientnetb0", 224)]
+    assert row.name == "32 films drawn for training, 224 px"
+    assert row.checkpoint == "efficientnetb0, untrained"
+    kept = benchmark.KeptFilms(64, 1.25, 4)
+    assert [film.label for film in kept.films] == [0, 1, 0, 1]
+    assert (kept.square(0)[1], kept.films[0].region.side) == (None, 51.2)
+    square, mask = kept.square(3)
+    assert square.shape == mask.shape == (64, 64)
+    assert square.std() > 10
+    assert mask.any()
+
+
 def test_the_rival_looks_as_often_as_we_do(subject):
     twice = replace(subject.classifier.checkpoint, looks=2)
     film = subject.radiograph
