@@ -10,13 +10,17 @@ import numpy as np
 import pytest
 
 from core import explain as explaining
+from core.checkpoints import CHECKPOINTS, default_id
 from core.explain import METHODS, Method, checks, trust
 from core.explain.checks import GRID, Checks, check_map, lay_back, likeness
-from core.explain.localisation import edge_map
+from core.explain.localisation import centre_map, edge_map
 from core.explain.removal import Removal, measure_removal
+from core.explain.scrambled import ScrambledClassifier
 from core.explain.stray import find_bright, find_limb, stray_heat
 from core.explain.trust import check_rows, trust_sentence
+from core.phantoms import simulate_film
 from core.radiographs import fit_square
+from core.reading import open_reader
 from core.values import WristRegion
 from tests.test_explain import _stand_in_backbone, brightness_classifier, film_of, small_classifier  # noqa: F401
 
@@ -199,6 +203,31 @@ def test_methods_that_do_not_follow_the_model_are_caught(film, method, all_of_it
     level, sentence = trust_sentence(found)
     assert level == "bad"
     assert sentence.startswith("Do not rely on this map")
+
+
+def _edges_of_the_map(question):
+    """Grad-CAM times edges: half of it does not look at the model."""
+    size = question.square.shape[0]
+    return edge_map(question.square) * (0.1 + cv2.resize(METHODS["gradcam"].ask(question), (size, size)))
+
+
+@pytest.mark.usefixtures("_failing_methods")
+def test_they_are_caught_on_the_embedded_model_too(monkeypatch):
+    options = {"directed": False, "evidence": False, "quick": False, "corners": False}
+    size = 224
+    failing = {
+        "centre": Method("Centre", "", "", lambda _: centre_map(size, size), **options),
+        "blend": Method("Blend", "", "", _edges_of_the_map, {"layer": None}, **options),
+    }
+    methods = MappingProxyType({**explaining.METHODS, **failing})
+    for module in (explaining, checks, trust):
+        monkeypatch.setattr(module, "METHODS", methods)
+    reader = open_reader(default_id(CHECKPOINTS), CHECKPOINTS)
+    broken = simulate_film(3, size=224, positive=True, square=True)
+    scrambled = ScrambledClassifier(reader.classifier)
+    for method in ("centre", "blend"):
+        found = check_map(reader.classifier, film_of(broken.pixels), method=method, scrambled=scrambled)
+        assert trust_sentence(found)[0] == "bad", method
 
 
 def test_a_map_that_follows_the_model_is_told_from_one_that_does_not(film):

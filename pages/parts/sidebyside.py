@@ -67,7 +67,12 @@ def choose_methods(card: Checkpoint) -> list[str]:
     offered = available_methods(card, prompt=True)
     quick = [key for key in offered if METHODS[key].quick]
     return st.multiselect(
-        "Methods", offered, default=quick, format_func=lambda key: METHODS[key].title, key=f"methods-{card.id}"
+        "Methods",
+        offered,
+        default=quick,
+        format_func=lambda key: METHODS[key].title,
+        key=f"methods-{card.id}",
+        help="Score-CAM over all channels, which takes a minute, is made in the reading room.",
     )
 
 
