@@ -13,6 +13,7 @@ SLOW = (
     "test_train_engine",
     "test_explain",
     "test_train",
+    "test_train_whole",
     "test_imports",
     "test_pages",
     "test_backbones",

@@ -206,3 +206,46 @@ def test_swelling_does_not_tell_the_label():
     plan = fractures.plan_fracture("hairline", np.random.default_rng(2), False, -40.0)
     one, other = (build_limb(patient, pose, draw_changes(patient), plan, broken) for broken in (True, False))
     np.testing.assert_array_equal(one.skin, other.skin)
+
+
+def test_frail_bones_are_thin_and_lucent_together():
+    """What takes mineral from old bones takes it from the cortex, too, and leaves coarse trabeculae."""
+    people = [anatomy.draw_patient(np.random.default_rng(seed), False) for seed in range(2500)]
+    young = [patient for patient in people if patient.age < 45]
+    old = [patient for patient in people if patient.age > 75]
+    assert min(len(young), len(old)) > 300
+    for name, sign in (("density", -1), ("cortex_mm", -1), ("texture", 1)):
+        values = [np.array([getattr(patient, name) for patient in group]) for group in (young, old)]
+        assert sign * (np.median(values[1]) - np.median(values[0])) > 0.1 * np.median(values[0]), name
+    # In the young they go their own ways; in the old who has lost the one has lost the other.
+    together = [
+        stats.pearsonr([patient.density for patient in group], [patient.cortex_mm for patient in group])
+        for group in (young, old)
+    ]
+    assert together[0].pvalue > 0.005
+    assert together[1].statistic > 0.25
+    # Nobody old is spared for certain, and no child is frail.
+    children = [anatomy.draw_patient(np.random.default_rng(seed), True) for seed in range(400)]
+    assert min(patient.cortex_mm for patient in (*young, *children)) > 0.74
+    assert min(patient.cortex_mm for patient in old) < 0.6
+    assert max(patient.cortex_mm for patient in old) > 1.1
+
+
+def test_frail_bones_show_a_thinner_cortex_and_let_more_through():
+    """A hollow bone is densest where the beam grazes the inside of its cortex: so far in from the edge it is thick."""
+    frame = projection.Frame(films._matrix(0, 1, 6.0, np.array([-6.0, -75]), (300, 240)), (300, 240))
+    seen = {}
+    for cortex, density in ((1.0, 1.0), (0.6, 1.0), (1.0, 0.55)):
+        patient = replace(person(), cortex_mm=cortex, density=density)
+        canvas = projection.Canvas(frame)
+        bone = named(forearm.build_forearm(patient, lying(0)), "radius")
+        projection.draw_bone(canvas, bone, np.random.default_rng(0), patient.density, 0.0)
+        rows = canvas.bone[120:180]
+        # From the right, where the edge is straight.
+        walls = [(np.flatnonzero(row > 0.02)[-1] - (row.size - 1 - row[::-1].argmax())) for row in rows[:, 100:]]
+        seen[cortex, density] = (np.median(walls) / frame.per_mm, rows.sum())
+    whole, thin, pale = seen.values()
+    assert whole[0] == pytest.approx(2.35, abs=0.3)
+    assert thin[0] == pytest.approx(0.6 * 2.35, abs=0.3)
+    assert thin[1] < 0.8 * whole[1]
+    assert pale == pytest.approx((whole[0], 0.55 * whole[1]), rel=0.01)

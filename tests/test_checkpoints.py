@@ -565,3 +565,10 @@ def test_listing_loads_no_tensorflow(folder):
     root = Path(__file__).resolve().parent.parent
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, check=True)
     assert done.stdout.splitlines()[-1] == "0 []"
+
+
+def test_embedded_weights_are_small_enough_to_be_cloned():
+    sizes = {path.parent.name: path.stat().st_size for path in checkpoints.CHECKPOINTS.glob(f"*/{WEIGHTS_NAME}")}
+    assert default_id() in sizes
+    assert set(sizes) == {entry.id for entry in list_checkpoints()}
+    assert not {name: size for name, size in sizes.items() if size > 50 * 10**6}

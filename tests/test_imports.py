@@ -299,6 +299,36 @@ def test_an_archive_that_carries_code_or_unknown_objects_is_refused(archive, tmp
     assert built == []  # nothing was built before the file was known to be harmless
 
 
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_code_in_a_file_that_keras_saved_is_refused_and_never_runs(tmp_path, monkeypatch, capsys, suffix, nested):
+    monkeypatch.chdir(tmp_path)
+    layers, mark = keras.layers, tmp_path / "ran"
+    code = layers.Lambda(lambda films: (films, open("ran", "w").close())[0])
+    inner = [code, layers.Conv2D(4, 3)]
+    inner = [keras.Sequential([layers.Input((SIZE, SIZE, 3)), *inner])] if nested else inner
+    head = [layers.GlobalAveragePooling2D(), layers.Dense(1, "sigmoid")]
+    model, path = keras.Sequential([layers.Input((SIZE, SIZE, 3)), *inner, *head]), tmp_path / f"model{suffix}"
+    model.save(path)
+    # Whoever trusts the file runs what is in it, merely by opening it.
+    mark.unlink()
+    keras.saving.load_model(path, safe_mode=False, compile=False)
+    assert mark.exists()
+    mark.unlink()
+
+    monkeypatch.setattr(imports, "build_classifier", lambda *_, **__: pytest.fail("a network was built"))
+    with pytest.raises(CheckpointError, match="known layers was expected, but it carries a Lambda layer") as refusal:
+        read_model(path, "resnet50")
+    assert str(refusal.value).count(".") == 1
+    folder = tmp_path / "checkpoints"
+    assert main(["import", str(path), "--backbone", "resnet50", "--id", "mine", "--folder", str(folder)]) == 1
+    said = capsys.readouterr()
+    assert said.err.strip().splitlines() == [str(refusal.value)]
+    assert said.out == ""
+    assert not list(folder.glob("*"))
+    assert not mark.exists()
+
+
 @pytest.mark.parametrize("member", ["config.json", "model.weights.h5", None])
 def test_an_archive_that_is_no_model_is_refused(tmp_path, member):
     path = tmp_path / "model.keras"

@@ -6,13 +6,16 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
 
+from core.checkpoints import CHECKPOINTS, default_id, verify
 from core.datasets import index_dataset
 from core.errors import CheckpointError, DatasetError, TrainingError
-from core.train import jobs, processes
+from core.train import PRESETS, Request, jobs, processes
+from core.train.__main__ import build_parser, make_request
 from core.train.survey import survey_dataset
 from tests.films import png_film
 
@@ -91,6 +94,77 @@ def test_a_training_is_a_session_of_its_own_and_is_told_what_was_asked(runs, tmp
     expected = {f"--data={tmp_path / 'films'}", "--backbone=resnet50", "--preset=scaphoid", "--weights=none"}
     expected |= {"--finder=wrist-finder-2", "--epochs=300", "--region=all", "--id=own", f"--runs={runs}"}
     assert expected <= set(words)
+
+
+@pytest.fixture
+def words(monkeypatch):
+    """The words of every command that would have been run; none is."""
+    commands = []
+
+    def note(command, folder, log):
+        commands.append(list(command))
+        return os.getpid()
+
+    monkeypatch.setattr(jobs, "spawn", note)
+    return commands
+
+
+def understood(command, runs):
+    """What the training command makes of the words that it is started with."""
+    assert command[:3] == [sys.executable, "-m", "core.train"]
+    options = build_parser().parse_args(command[3:])
+    assert options.runs == runs
+    return options
+
+
+def test_a_training_is_started_with_what_the_command_understands(words, tmp_path):
+    runs, out = tmp_path / "runs", tmp_path / "models"
+    shutil.copytree(CHECKPOINTS / "wrist-finder-2", out / "wrist-finder-2")
+    asked = jobs.RunOptions(
+        data=tmp_path / "films --epochs=2",
+        backbone="efficientnetb0",
+        preset="better-mura",
+        id="asked-1",
+        weights="none",
+        finder="wrist-finder-2",
+        epochs=7,
+        out=out,
+        region="XR_WRIST",
+    )
+    # Every choice that there is differs from what it is where nothing is chosen, so that none can be lost unseen.
+    assert not [field.name for field in fields(asked) if getattr(asked, field.name) == field.default]
+    assert jobs.start_run(asked, runs) == "asked-1"
+    found = make_request(understood(words[-1], runs))
+    settings = replace(PRESETS["better-mura"], backbone="efficientnetb0", weights=None, epochs=7)
+    expected = Request(
+        "asked-1", "fracture", str(asked.data), None, str(out), "wrist-finder-2", None, None, settings,
+        region="XR_WRIST",
+    )  # fmt: skip
+    assert json.dumps(asdict(found)) == json.dumps(asdict(expected))
+
+
+def test_a_training_of_which_little_is_chosen_is_the_presets(words, tmp_path):
+    runs = tmp_path / "runs"
+    run_id = jobs.start_run(jobs.RunOptions(tmp_path, "densenet169", "mura-320"), runs)
+    found = make_request(understood(words[-1], runs))
+    settings = replace(PRESETS["mura-320"], backbone="densenet169")
+    assert json.dumps(asdict(found.settings)) == json.dumps(asdict(settings))
+    assert (found.id, found.out, found.finder, found.region) == (run_id, str(CHECKPOINTS), None, "all")
+
+
+def test_a_training_starts_from_a_checkpoint_that_is_named(words, tmp_path):
+    card = verify(CHECKPOINTS / default_id())
+    jobs.start_run(jobs.RunOptions(tmp_path, card.backbone, "scaphoid", weights=card.id), tmp_path / "runs")
+    found = make_request(understood(words[-1], tmp_path / "runs"))
+    assert (found.start, found.settings.weights, found.weights_file) == (card.id, card.weights_sha256, None)
+
+
+def test_a_training_is_resumed_with_what_the_command_understands(words, tmp_path):
+    runs = tmp_path / "runs"
+    write_run(runs, "cut-1", told(999_999_999))
+    jobs.resume_run("cut-1", runs)
+    options = understood(words[-1], runs)
+    assert (options.resume, options.data) == ("cut-1", None)
 
 
 def test_a_folder_with_a_hostile_name_is_one_argument(runs, tmp_path):

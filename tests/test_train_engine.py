@@ -264,6 +264,25 @@ def test_the_early_layers_of_other_backbones(backbone, last, then):
     assert frozen_layers(early, names, 0) == {"conv1_conv", last}
 
 
+@pytest.mark.parametrize(("name", "application"), [("resnet50", "ResNet50"), ("efficientnetb0", "EfficientNetB0")])
+def test_better_mura_trains_the_last_15_layers_that_keras_publishes(name, application):
+    import keras
+
+    from core.train.networks import build_network, freeze_layers
+    from core.train.runs import Request
+
+    published = getattr(keras.applications, application)(weights=None, include_top=False, input_shape=(32, 32, 3))
+    last = {layer.name for layer in published.layers[-15:] if layer.weights}
+    asked_for = replace(train.PRESETS["better-mura"], backbone=name, weights="imagenet")
+    request = Request("a", "abnormal", "", None, "", None, None, None, asked_for)
+    model = build_network(request, 32, location=False)
+    for epoch in (0, asked_for.epochs - 1):
+        frozen = freeze_layers(model, asked_for, epoch)
+        trained = {layer.name for layer in model.layers if layer.trainable_weights}
+        assert trained == last | {"hidden", "logit"}
+        assert frozen == {layer.name for layer in published.layers if layer.trainable_weights} - last
+
+
 def test_layers_that_keras_numbers_anew_do_not_count():
     """A network built again, as after a resumption, must be seen to train the same layers."""
     import keras
@@ -633,16 +652,18 @@ def told(history):
 
 
 def tiny_network(request, size, location, start=False):
-    """A stand-in with a network's outputs and hardly any weights."""
+    """A stand-in with a network's outputs, float32 as there, and hardly any weights."""
     import keras
 
-    film = keras.Input((size, size, 1), name="film")
+    film = keras.Input((size, size, 1), dtype="float32", name="film")
     features = keras.layers.Conv2D(2, 16, 16, name="features")(film)
     pooled = keras.layers.GlobalAveragePooling2D(name="pooled")(keras.layers.BatchNormalization(name="norm")(features))
-    logit = keras.layers.Dense(1, name="logit")(keras.layers.Dropout(0.3, seed=3, name="dropout")(pooled))
-    outputs = {"logit": logit, "probability": keras.layers.Activation("sigmoid", name="probability")(logit)}
+    dropped = keras.layers.Dropout(0.3, seed=3, name="dropout")(pooled)
+    logit = keras.layers.Dense(1, dtype="float32", name="logit")(dropped)
+    probability = keras.layers.Activation("sigmoid", dtype="float32", name="probability")(logit)
+    outputs = {"logit": logit, "probability": probability}
     if location:
-        outputs["location"] = keras.layers.Conv2D(1, 1, name="location")(features)
+        outputs["location"] = keras.layers.Conv2D(1, 1, dtype="float32", name="location")(features)
     return keras.Model(film, outputs)
 
 
@@ -651,11 +672,12 @@ VARIED = {"ema": 0.9, "mixup": 0.4, "small_size": 32, "small_epochs": 1, "early_
 VARIED |= {"unfreeze": [[3, []]], "augmentation": "scaphoid", "schedule": "plateau", "plateau_patience": 1}
 
 
-def run_varied(dataset, places, name, dies_after=()):  # noqa: F811
-    """Train four epochs with a small network, cut off after these; return the run's last state and the network."""
+def run_varied(dataset, places, name, dies_after=(), extra=VARIED, epochs=4):  # noqa: F811
+    """Train with a small network, cut off after these epochs; return the run's last state and the network."""
     from core.train.runs import Request
 
-    varied = replace(asked(**VARIED), weights="imagenet", epochs=4, input_size=64, batch_size=4, location_weight=1.0)
+    varied = replace(asked(**extra), weights="imagenet", epochs=epochs)
+    varied = replace(varied, input_size=64, batch_size=4, location_weight=1.0)
     request = Request(name, "fracture", str(dataset), None, str(places["out"]), None, None, None, varied)
     data, run = train.collect_films(request), train.RunFolder(places["runs"] / name)
     run.save_request(request)
@@ -694,6 +716,44 @@ def test_a_run_that_is_cut_off_ends_as_one_that_is_not(dataset, places):  # noqa
     assert int(whole.optimizer[0]) == 4
 
 
+def test_a_run_that_is_cut_off_before_its_body_is_trained_ends_as_one_that_is_not(dataset, places):  # noqa: F811
+    """The head alone in the first epoch, then all: cut off between the two, and once more."""
+    extra, kept = {"ema": 0.9, "head_epochs": 1}, {"begun": [], "epochs": []}
+    saved, build = train.RunFolder.save_state, tiny_network
+
+    def begin_network(*asked_for, **more):
+        model = build(*asked_for, **more)
+        kept["begun"].append({variable.path: numbers(variable) for variable in model.variables})
+        return model
+
+    def note(self, state):
+        saved(self, state)
+        kept["epochs"].append(dict(zip(kept["begun"][0], state.weights, strict=True)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train.RunFolder, "save_state", note)
+        patch.setattr(sys.modules[__name__], "tiny_network", begin_network)
+        whole, model = run_varied(dataset, places, "head-whole", extra=extra, epochs=3)
+    cut, again = run_varied(dataset, places, "head-cut", (1, 2), extra, 3)
+    before, *after = (kept["begun"][0], *kept["epochs"])
+    body = {path for path in before if path.startswith(("features", "norm"))}
+    changed = [
+        {path for path in before if not np.array_equal(one[path], other[path])}
+        for one, other in zip((before, *after), after, strict=False)
+    ]
+    assert body
+    assert not changed[0] & body
+    assert {"logit/kernel", "location/kernel"} <= changed[0]
+    assert body <= changed[1]
+    # Another optimizer from the second epoch on: two epochs of two batches.
+    assert int(whole.optimizer[0]) == 4
+    assert told(cut.history) == told(whole.history)
+    for part in ("weights", "optimizer", "average"):
+        pairs = zip(getattr(cut, part), getattr(whole, part), strict=True)
+        assert all(np.array_equal(one, other) for one, other in pairs), part
+    assert all(np.array_equal(a, b) for a, b in zip(again.get_weights(), model.get_weights(), strict=True))
+
+
 def test_several_devices_share_every_batch(dataset, places, monkeypatch):  # noqa: F811
     """On one device the strategy of several must learn what is learned without it."""
     import tensorflow as tf
@@ -711,14 +771,19 @@ def test_several_devices_share_every_batch(dataset, places, monkeypatch):  # noq
             assert one == pytest.approx(other, abs=1e-5)
 
 
+# A line is learned on one device and, by the production's own step, on two. Prints what each share held, and by the
+# optimizer's name the losses and weights alone and together.
 SHARED = """
+import json, sys
 import numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import keras
 from core.train.batches import Feeder
 from core.train.devices import Team
-from core.train.loop import share_out
+from core.train.loop import share_out, shared_step
+from core.train.networks import make_optimizer
+from core.values import TrainingSettings
 
 class Sampler:
     batches, batch_size = 3, 4
@@ -729,33 +794,81 @@ class Sampler:
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 shared = share_out(Feeder(Sampler(), 0), strategy, (), Team())
 shares = [strategy.experimental_local_results(films) for films, _ in shared]
-print([[part.numpy().ravel().tolist() for part in each] for each in shares])
+told = {"shares": [[part.numpy().ravel().tolist() for part in each] for each in shares]}
 
-def fitted(scope):
+def fitted(optimizer, scope):
     with scope:
         film = keras.Input((1,))
         answer = keras.layers.Dense(1, name="logit", kernel_initializer="ones")(film)
         model = keras.Model(film, {"logit": answer})
-        model.compile(keras.optimizers.SGD(0.001), {"logit": "mse"})
+        model.compile(optimizer(), {"logit": "mse"})
+        model.optimizer.build(model.trainable_variables)
     return model
-one, many = fitted(tf.device("CPU:0")), fitted(strategy.scope())
-for films, targets in Feeder(Sampler(), 0):
-    one.train_on_batch(films, targets)
-many.fit(share_out(Feeder(Sampler(), 0), strategy, (), Team()), steps_per_epoch=3, verbose=0)
-print(float(one.weights[0].numpy().item()), float(many.weights[0].numpy().item()))
+
+def adamw(clip_norm):
+    settings = TrainingSettings("efficientnetlite0", weight_decay=0.1, extra={"clip_norm": clip_norm})
+    return make_optimizer(settings)
+
+optimizers = {
+    "plain": lambda: keras.optimizers.SGD(0.001), "decayed": lambda: adamw(None), "clipped": lambda: adamw(1.0)
+}
+for name, optimizer in optimizers.items():
+    one, many = fitted(optimizer, tf.device("CPU:0")), fitted(optimizer, strategy.scope())
+    for model in (one, many):
+        model.optimizer.learning_rate = 0.001 if name == "plain" else 0.05
+    with strategy.scope():
+        step = shared_step(many, strategy, Sampler(), ())
+        together = [float(step(share)) for share in share_out(Feeder(Sampler(), 0), strategy, (), Team())]
+    alone = [one.train_on_batch(*batch, return_dict=True)["loss"] for batch in Feeder(Sampler(), 0)]
+    weights = [[float(weight.numpy().item()) for weight in model.weights] for model in (one, many)]
+    told[name] = {"losses": [[float(loss) for loss in alone], together], "weights": weights}
+
+with strategy.scope():
+    film = keras.Input((1,))
+    normal = keras.layers.BatchNormalization(momentum=0.0, name="norm")(film)
+    model = keras.Model(film, {"logit": keras.layers.Dense(1, name="logit")(normal)})
+    model.compile(keras.optimizers.SGD(0.0), {"logit": "mse"})
+    step = shared_step(model, strategy, Sampler(), ())
+    step(next(iter(share_out(Feeder(Sampler(), 0), strategy, (), Team()))))
+    told["mean"] = keras.ops.convert_to_numpy(model.get_layer("norm").moving_mean).item()
+print(json.dumps(told))
 """
 
 
-def test_two_devices_share_batches_and_learn_as_one():
+@pytest.fixture(scope="module")
+def shared():
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run([sys.executable, "-c", SHARED], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    shares, weights = done.stdout.splitlines()
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_two_devices_share_every_batch_evenly(shared):
     first = [[0.0, 1.0], [2.0, 3.0]]
-    assert json.loads(shares) == [[[x + 10 * n for x in part] for part in first] for n in range(3)]
-    one, many = (float(text) for text in weights.split())
-    assert one != 1.0
-    assert many == pytest.approx(one, rel=1e-5)
+    assert shared["shares"] == [[[x + 10 * n for x in part] for part in first] for n in range(3)]
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        "plain",
+        "decayed",
+        "clipped",
+    ],
+)
+def test_two_devices_learn_as_one(shared, optimizer):
+    """The same losses, step by step, and the same weights, by the step that trains on several devices."""
+    (alone, together), (one, many) = (shared[optimizer][what] for what in ("losses", "weights"))
+    # Of the first batch by hand: a kernel of 1 is off by as much as a film is bright, 0 to 3.
+    assert together[0] == pytest.approx((0 + 1 + 4 + 9) / 4, rel=1e-6)
+    assert together == pytest.approx(alone, rel=1e-5)
+    assert one[0] > 1.02
+    assert np.subtract(many, [1, 0]) == pytest.approx(np.subtract(one, [1, 0]), rel=1e-4)
+
+
+def test_two_devices_keep_the_statistics_of_all_films(shared):
+    """Batch normalisation that remembers the last batch alone: films of 0, 1, 2 and 3."""
+    assert shared["mean"] == pytest.approx(1.5)
 
 
 # Step by step, as in this process, and a network with hardly any weights: what is killed does not depend on it.

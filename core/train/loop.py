@@ -19,6 +19,7 @@ from core.train.distillation import Teacher, add_answers, answering, begin_head,
 from core.train.films import TrainingData
 from core.train.inputs import Inputs, has_location_head, label_losses, prepare_inputs
 from core.train.networks import HEAD_LAYERS, build_network, freeze_layers, join_losses, learning_layers
+from core.train.norms import share_norms
 from core.train.presets import option, size_of_epoch
 from core.train.runs import Progress, Report, Request, RunFolder, State, show_row
 from core.train.schedule import best_epoch, learning_rate, should_stop
@@ -283,6 +284,9 @@ def shared_step(trained: Any, strategy: Any, sampler: Any, teachers: Sequence[Te
 
     films, targets = sampler.batch(0, 0)
     told = add_answers(teachers, films[:1], {name: values[:1] for name, values in targets.items()})
+    if strategy.num_replicas_in_sync > 1:
+        share_norms(trained)
+        clip_together(trained.optimizer, strategy.num_replicas_in_sync)
     # Losses make their variables when they are first asked.
     trained.compute_loss(films[:1], told, trained(films[:1], training=False))
 
@@ -296,6 +300,23 @@ def shared_step(trained: Any, strategy: Any, sampler: Any, teachers: Sequence[Te
         return step(share)
 
     return plain
+
+
+def clip_together(optimizer: Any, replicas: int) -> None:
+    """Let gradients be clipped as those of the whole batch: Keras clips each device's share before it adds them up."""
+    import tensorflow as tf
+
+    limit, plain = optimizer.clipnorm, optimizer.apply
+    if limit is None:
+        return
+    optimizer.clipnorm = None
+
+    def apply(gradients: Sequence[Any], variables: Any = None) -> Any:
+        whole = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, list(gradients))
+        # Keras adds the shares up itself, so each hands in an even part of what was clipped.
+        return plain([tf.clip_by_norm(each, limit) / replicas for each in whole], variables)
+
+    optimizer.apply = apply
 
 
 def share_out(feeder: Feeder, strategy: Any, teachers: Sequence[Teacher], team: Team) -> Any:

@@ -33,6 +33,19 @@ def fuse_norms(model: Any) -> None:
             layer.call = _fused_call(layer)
 
 
+def share_norms(model: Any) -> None:
+    """Let a network's batch normalisations take their statistics from all devices' films, not from each one's share.
+
+    So every device, and every machine, keeps the same statistics, and what is measured and published by one is what the
+    others have, too.
+    """
+    import keras
+
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True
+
+
 def _is_plain(layer: Any) -> bool:
     return (
         len(layer.input.shape) == 4
@@ -52,7 +65,8 @@ def _fused_call(layer: Any) -> Any:
     plain = layer.call
 
     def call(inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        if not (training and layer.trainable) or mask is not None or isinstance(inputs, keras.KerasTensor):
+        elsewhere = mask is not None or layer.synchronized or isinstance(inputs, keras.KerasTensor)
+        if not (training and layer.trainable) or elsewhere:
             return plain(inputs, training=training, mask=mask)
         answer, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
