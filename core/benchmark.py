@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 FILM_SIZE = 1024
 SMOOTHGRAD_SAMPLES = 20
 RANDOM_BACKBONE = "efficientnetlite0"
-METRICS_STUDIES = 10_000
+METRICS_STUDIES, MANY_STUDIES = 10_000, 200_000
 FLOOR_METHODS = ("gradcam", "layercam", "smoothgrad", "scorecam")
 MEMORY_METHODS = ("layercam", "gradcam", "gradcampp", "smoothgrad", "quickscorecam", "scorecam")
 # Windows does not tell a process the most it has held.
@@ -428,6 +428,22 @@ def time_metrics(subject: Subject, repeat: int) -> Row:
     )
 
 
+def measure_metrics_memory(subject: Subject, repeat: int) -> Row:
+    """Measure the most memory that a process takes to measure 200,000 studies, beside a twentieth of them."""
+    ours, rival = (_alone(_metrics_memory, studies) for studies in (MANY_STUDIES, METRICS_STUDIES))
+    name = f"most memory of all metrics, {MANY_STUDIES:,} studies"
+    return replace(
+        _row(name, (ours, rival), f"{METRICS_STUDIES:,} studies", 1, subject), unit="GB", checkpoint="2,000 resamples"
+    )
+
+
+def _metrics_memory(studies: int) -> float:
+    from core.metrics import evaluate_scores
+
+    evaluate_scores(random_scores(studies), 0.5)
+    return most_held()
+
+
 def time_threshold(subject: Subject, repeat: int, studies: int = METRICS_STUDIES) -> Row:
     """Time what the page of one threshold does when it is moved: every rate with its interval, and every figure.
 
@@ -463,7 +479,7 @@ def time_threshold(subject: Subject, repeat: int, studies: int = METRICS_STUDIES
 
 def time_threshold_large(subject: Subject, repeat: int) -> Row:
     """Time the same with twenty times as many studies; takes a minute."""
-    return time_threshold(subject, repeat, 20 * METRICS_STUDIES)
+    return time_threshold(subject, repeat, MANY_STUDIES)
 
 
 ROWS: Mapping[str, Callable[[Subject, int], Row]] = MappingProxyType(
@@ -478,6 +494,7 @@ ROWS: Mapping[str, Callable[[Subject, int], Row]] = MappingProxyType(
         **{f"{method}-floor": partial(time_floor, method=method) for method in FLOOR_METHODS},
         **{f"memory-{size}": partial(measure_memory, size=size) for size in MEMORY_SIZES},
         "metrics": time_metrics,
+        "memory-metrics": measure_metrics_memory,
         "threshold": time_threshold,
         "threshold-large": time_threshold_large,
         "train": time_training,
@@ -489,6 +506,7 @@ SLOW_ROWS = (
     "quickscorecam",
     "scorecam-floor",
     *(f"memory-{size}" for size in MEMORY_SIZES),
+    "memory-metrics",
     "threshold-large",
     "train",
     "inputs",

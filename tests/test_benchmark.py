@@ -204,6 +204,13 @@ def test_memory_of_a_process_of_its_own_does_not_begin_with_its_parent_s():
     assert held[-1]
 
 
+def test_memory_of_many_studies_stands_beside_that_of_few(subject, monkeypatch):
+    monkeypatch.setattr(benchmark, "_alone", lambda function, studies: (function.__name__, studies)[1] / 1e5)
+    row = benchmark.measure_metrics_memory(subject, 1)
+    assert (row.ours, row.rival, row.unit) == (2.0, 0.1, "GB")
+    assert row.rival_name == "10,000 studies"
+
+
 def test_the_rival_of_the_metrics_measures_the_same():
     """Nothing is quick that does less: as many estimates, and the same where no resampling is."""
     from core.metrics import ESTIMATES, evaluate_scores

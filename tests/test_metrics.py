@@ -208,6 +208,16 @@ def test_bootstrap_weights_are_multinomial():
     np.testing.assert_allclose(np.cov(weights.T), np.eye(4) - 0.25, atol=0.03)
 
 
+def test_of_each_resample_only_what_it_says_is_held():
+    """What grows with resamples times studies would be gigabytes for 200,000 studies."""
+    scores = random_scores(5)
+    estimates = resampling._Estimates(scores)
+    found = estimates(np.ones((3, estimates.patients)))
+    for name, values in found.items():
+        base = values if values.base is None else values.base
+        assert base.nbytes <= values.nbytes, name
+
+
 def test_bootstrap_does_not_depend_on_how_many_resamples_are_held_at_once(monkeypatch):
     whole = evaluate_scores(random_scores(5), 0.5, 200, 1).to_dict()
     monkeypatch.setattr(resampling, "_CELLS_AT_ONCE", 7 * 120)

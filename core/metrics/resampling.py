@@ -369,8 +369,9 @@ class _Estimates:
             "adaptive_ece": np.abs(equal[1] - equal[2]).sum(axis=1) / total,
             "tp": np.take(running[1], self._at[1], axis=1).astype(np.float32),
             "fp": np.take(running[0], self._at[0], axis=1).astype(np.float32),
-            "positives": positives,
-            "negatives": negatives,
+            # Copied: a view would keep the running sums over all studies in memory until the last resample is drawn.
+            "positives": positives.copy(),
+            "negatives": negatives.copy(),
             "bins": np.stack(bins, axis=-1)[:, ::-1],
         }
 
