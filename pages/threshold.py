@@ -2,7 +2,8 @@
 
 import streamlit as st
 
-from core.checkpoints import CHECKPOINTS, list_checkpoints
+from core.checkpoints import CHECKPOINTS, default_id, list_checkpoints
+from core.errors import ScaphoidError
 from core.results import model_names
 from core.train import jobs
 from pages.parts import thresholds
@@ -18,7 +19,11 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
     with st.container(width="content"):
         uploads = take_uploads()
 names = model_names(cards.values()) | {upload_key(name): name for name in uploads}
-keys = [key for key in names if splits_of([key])]
+try:
+    default = default_id(CHECKPOINTS)
+except ScaphoidError:
+    default = None
+keys = sorted((key for key in names if splits_of([key])), key=lambda key: key != default)
 if not keys:
     st.info("No model has scores of held-out studies yet.")
     st.stop()

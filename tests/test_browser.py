@@ -470,6 +470,18 @@ def test_the_threshold_is_moved_and_everything_follows(page, server):
     expect(called_wrong).not_to_have_text(wrong, timeout=30_000)  # the page is drawn from the top: this comes last
     assert sideways(page) <= 0
 
+    page.locator("[class*='st-key-figure-cells'] .scatterlayer .points path").nth(2).click(force=True)
+    alarms = page.get_by_role("heading", name=re.compile("False alarm"))
+    alarms.wait_for()
+    settled(page)
+    count = alarms.inner_text()
+    for _ in range(3):
+        slider.press("PageUp")
+    expect(alarms).not_to_have_text(count, timeout=30_000)  # still those, and other ones
+    settled(page)
+    page.get_by_role("button", name="All that are called wrong").click()
+    called_wrong.wait_for()
+
 
 def sideways(page):
     return page.evaluate(

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from core.figures import (
+    MODEL_COLOURS,
+    RATE_COLOURS,
     Shown,
     agreement_figure,
     benefit_figure,
@@ -21,6 +23,7 @@ from core.figures import (
 from core.metrics import (
     CELLS,
     METRIC_NAMES,
+    RATES,
     Subgroup,
     align_scores,
     confusion,
@@ -187,3 +190,9 @@ def test_what_is_undefined_is_left_out_without_a_fault():
     benefit_figure([Shown("A", "#112233", net_benefit(drawn))])
     benefit_figure([])
     forest_figure({}, {})
+
+
+def test_every_rate_has_a_colour_that_is_no_model_s():
+    assert set(RATE_COLOURS) == set(RATES)
+    assert len(set(RATE_COLOURS.values())) == len(RATE_COLOURS)
+    assert not set(RATE_COLOURS.values()) & set(MODEL_COLOURS)

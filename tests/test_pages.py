@@ -22,10 +22,12 @@ from streamlit.testing.v1 import AppTest
 
 from core import checkpoints
 from core.checkpoints import profiles
+from core.checkpoints.ensembles import ENSEMBLE_NAME
 from core.evaluate import main as evaluate
 from core.explain import METHODS, available_methods
 from core.explain.comparison import MEASURED_NAME, MapRow, rows_text
 from core.explain.localisation import THRESHOLDS
+from core.metrics import METRIC_NAMES, RATES
 from core.metrics import read_scores as read_table
 from core.train import jobs
 from core.values import Explanation
@@ -108,7 +110,7 @@ def test_only_bad_files_leave_the_reader_at_the_start_with_the_reason(app):
 
 def test_heat_is_off_at_first_and_every_method_can_be_asked_for(app):
     next(button for button in app.button if "displaced" in button.label).click().run()
-    assert not app.selectbox
+    assert "method" not in {box.key for box in app.selectbox}
     app.toggle(key="heat").set_value(True).run()
     options = app.selectbox(key="method").options
     assert {"LayerCAM", "Grad-CAM", "Quick Score-CAM", "SmoothGrad"} <= set(options)
@@ -155,9 +157,11 @@ def test_closing_the_study_leaves_nothing_on_the_page(app):
 
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
-    """Return a folder of checkpoints that the pages use instead of the embedded ones, with a copy of those."""
+    """Return a folder of checkpoints that the pages use instead of the embedded ones: the default and its finder."""
     folder = tmp_path / "checkpoints"
-    left_out = shutil.ignore_patterns(profiles.PROFILES_NAME, MEASURED_NAME)
+    shown = checkpoints.default_id(), checkpoints.read_card(checkpoints.CHECKPOINTS / checkpoints.default_id()).region
+    others = {entry.id for entry in checkpoints.list_checkpoints(checkpoints.CHECKPOINTS)} - set(shown)
+    left_out = shutil.ignore_patterns(profiles.PROFILES_NAME, MEASURED_NAME, ENSEMBLE_NAME, *others)
     shutil.copytree(checkpoints.CHECKPOINTS, folder, ignore=left_out)
     for part in ("study", "readers", "trainings", "scored", "comparison", "thresholds", "sidebyside"):
         monkeypatch.setattr(f"pages.parts.{part}.CHECKPOINTS", folder)
@@ -571,8 +575,22 @@ def test_one_threshold_moves_everything_with_the_commands_numbers(tmp_path, caps
         assert point["y"][0] == pytest.approx(report["sensitivity"]["value"])
         wrong = report["confusion"]["fn"] + report["confusion"]["fp"]
         assert f"Called wrong ({wrong})" in words(app)
-        assert len(app.dataframe[0].value) == wrong
+        assert len(app.dataframe[1].value) == wrong
         assert [shape["x0"] for shape in figure(app, "figure-rates")["layout"]["shapes"]] == [at]
+        rates = app.dataframe[0].value.set_index("rate")
+        assert len(rates) == len(RATES)
+        for name in RATES:
+            assert rates["value"][METRIC_NAMES[name]].startswith(f"{report[name]['value']:.3f} ("), name
+    app.session_state["cell"] = "fp"
+    alarms = []
+    for at in (0.2, 0.62):
+        app.slider(key="threshold").set_value(at).run()
+        alarms.append(int(re.search(r"False alarm \((\d+)\)", words(app))[1]))
+        widths = figure(app, "figure-cells")["data"][0]["marker"]["line"]["width"]
+        assert widths == [1, 1, 3, 1], "which cell was chosen is seen"
+    assert alarms[0] > alarms[1] == report["confusion"]["fp"]
+    app.button(key="all-cells").click().run()
+    assert f"Called wrong ({wrong})" in words(app)
     # The share of 50% in this table gives the PPV that the command tells; a smaller share a smaller one.
     assert told["PPV at that share"] == f"{report['precision']['value']:.1%}"
     app.slider(key="prevalence").set_value(10.0).run()

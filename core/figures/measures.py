@@ -30,14 +30,20 @@ if TYPE_CHECKING:
 
 MOST_POINTS = 1500
 """Points of a curve beyond which those that nobody could see are left out of the drawing."""
+# None is a model's, and neighbours differ in their dashes, too, for readers who do not see all colours.
 RATE_COLOURS = {
-    "sensitivity": "#5cb8ff",
-    "specificity": "#4fd1a5",
-    "precision": "#ffb347",
-    "npv": "#e58bd0",
-    "f1": "#f4ea6d",
-    "balanced_accuracy": "#b49bff",
+    "sensitivity": "#8fd3ff",
+    "specificity": "#9be37c",
+    "precision": "#ffc98a",
+    "npv": "#f2a9e0",
+    "f1": "#fff3a3",
+    "balanced_accuracy": "#a9b8ff",
+    "accuracy": "#7fe0d4",
+    "youden": "#ff9d9d",
+    "kappa": "#d2b48c",
+    "mcc": "#8fa3b8",
 }
+_DASHES = ("solid", "dash", "dot", "dashdot")
 _CELL_COLOURS = {"tp": SUSPECTED, "fn": UNCERTAIN, "fp": UNCERTAIN, "tn": NOT_SEEN}
 CELL_WORDS = {"tp": "found", "fn": "missed", "fp": "false alarm", "tn": "rightly passed"}
 _THOUSAND_COLUMNS = 50
@@ -182,7 +188,7 @@ def rates_figure(
     """Draw rates against the threshold with their bands; the line stands at `threshold`."""
     figure = empty_figure(height)
     x = np.clip(sweep.thresholds, 0, 1)
-    for rate in rates:
+    for place, rate in enumerate(rates):
         colour = RATE_COLOURS[rate]
         known = np.isfinite(sweep.low[rate]) & np.isfinite(sweep.high[rate])
         _add_area(figure, x[known], sweep.low[rate][known], sweep.high[rate][known], colour)
@@ -190,7 +196,7 @@ def rates_figure(
             x=x,
             y=sweep.values[rate],
             mode="lines",
-            line={"color": colour, "width": 2.5},
+            line={"color": colour, "width": 2.5, "dash": _DASHES[place % len(_DASHES)]},
             name=METRIC_NAMES[rate],
             hovertemplate=f"{METRIC_NAMES[rate]} %{{y:.1%}} from %{{x:.3f}} on<extra></extra>",
         )

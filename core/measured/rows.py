@@ -10,6 +10,8 @@ import numpy as np
 from core.measured.models import MeasuredModel
 from core.metrics import (
     METRIC_NAMES,
+    RATES,
+    Evaluation,
     NetBenefit,
     Resamples,
     Subgroup,
@@ -64,6 +66,15 @@ def sweep_rows(sweep: ThresholdSweep) -> list[dict[str, float]]:
     return rows
 
 
+def rate_rows(found: Evaluation) -> list[dict[str, str | int]]:
+    """Return every rate at one threshold with its interval and n."""
+    rates = ((name, getattr(found, name)) for name in RATES)
+    return [
+        {"rate": METRIC_NAMES[name], "value": number_words(rate.value, rate.low, rate.high), "n": rate.n}
+        for name, rate in rates
+    ]
+
+
 def benefit_rows(benefit: NetBenefit) -> list[dict[str, float]]:
     """Return the decision curve, one row a threshold."""
     columns = (benefit.thresholds, benefit.model, benefit.low, benefit.high, benefit.call_all)
@@ -83,17 +94,18 @@ def choice_words(model: MeasuredModel, card: Checkpoint, which: str) -> str:
     return f"{told}, which are no longer held out for it" if model.scores.split == "test" else told
 
 
-def zone_rows(scores: Scores, card: Checkpoint) -> list[dict[str, str]]:
+def zone_rows(measured: Resamples | Scores, card: Checkpoint) -> list[dict[str, str]]:
     """Return what the card's two limits make of the studies, one row an answer; empty where it has not both.
 
-    Each row says what share of the studies gets the answer, and what share of these is positive.
+    Each row says what share of the studies gets the answer, and what share of these is positive. Quick for studies that
+    were resampled before.
     """
     limits = {point.name: point.threshold for point in card.operating_points}
     if not {"high_sensitivity", "high_specificity"} <= set(limits):
         return []
     # Where they cross, nothing is uncertain and the upper one decides (core.classifier.decide).
     high = limits["high_specificity"]
-    zones = triage(scores, min(limits["high_sensitivity"], high), high)
+    zones = triage(measured, min(limits["high_sensitivity"], high), high)
     rows = []
     for zone in zones:
         right = zone.wrong if zone.name != "yes" else _other(zone.wrong)

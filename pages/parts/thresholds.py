@@ -39,6 +39,7 @@ from core.measured import (
     choice_words,
     look_at,
     place_on_roc,
+    rate_rows,
     roc_rows,
     suggest_threshold,
     sweep_rows,
@@ -60,6 +61,8 @@ def show(model: MeasuredModel, card: Checkpoint | None, colour: str) -> None:
     threshold, prevalence = _controls(model)
     seen = look_at(model, threshold, prevalence)
     _say(seen, card)
+    with st.expander("Every rate at this threshold"):
+        st.dataframe(pd.DataFrame(rate_rows(seen.evaluation)), hide_index=True, height="content", key="every-rate")
     if card:
         _offer_saving(model, card, seen)
     left, right = st.columns([3, 2])
@@ -73,10 +76,17 @@ def show(model: MeasuredModel, card: Checkpoint | None, colour: str) -> None:
     with right:
         curve = Shown(model.name, colour, _kept(model, "roc"), _kept(model, "band"), place_on_roc(seen.evaluation))
         show_figure(roc_figure([curve], height=340), "roc")
-        event = show_figure(
-            confusion_figure(seen.evaluation.confusion), "cells", on_select="rerun", selection_mode="points"
+        # A figure with other numbers is another one to Streamlit, which drops what was selected in it: it is kept here.
+        cell = st.session_state.get("cell")
+        show_figure(
+            confusion_figure(seen.evaluation.confusion, chosen=cell),
+            "cells",
+            on_select=_keep_cell,
+            selection_mode="points",
         )
-    _wrong(model, card, threshold, tuple(CELLS[point["point_index"]] for point in event.selection.points))
+        if cell:
+            st.button("All that are called wrong", key="all-cells", on_click=st.session_state.pop, args=("cell",))
+    _wrong(model, card, threshold, (cell,) if cell else ())
     left, right = st.columns(2)
     with left:
         st.markdown(f"#### Of 1,000 patients, {prevalence:.0%} of them with a fracture")
@@ -109,6 +119,7 @@ def _controls(model: MeasuredModel) -> tuple[float, float]:
         state["threshold-of"] = (model.id, len(model.scores.labels))
         state["threshold"] = state["threshold-exact"] = model.threshold
         state["prevalence"] = _percent(own)
+        state.pop("cell", None)
     slider, exact, rule, prevalence = st.columns([6, 2, 2, 3], vertical_alignment="bottom")
     slider.slider(
         "Threshold", 0.0, 1.0, step=_STEP, key="threshold", on_change=_copy, args=("threshold", "threshold-exact")
@@ -131,6 +142,14 @@ def _controls(model: MeasuredModel) -> tuple[float, float]:
     # As long as nobody moved it, it is exactly that of the studies.
     share = own if state["prevalence"] == _percent(own) else state["prevalence"] / 100
     return float(state["threshold-exact"]), share
+
+
+def _keep_cell() -> None:
+    points = st.session_state["figure-cells"].selection.points
+    if points:
+        st.session_state["cell"] = CELLS[points[0]["point_index"]]
+    else:
+        st.session_state.pop("cell", None)
 
 
 def _percent(share: float) -> float:
