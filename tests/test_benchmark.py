@@ -206,9 +206,12 @@ def test_memory_of_a_process_of_its_own_does_not_begin_with_its_parent_s():
 
 def test_memory_of_many_studies_stands_beside_that_of_few(subject, monkeypatch):
     monkeypatch.setattr(benchmark, "_alone", lambda function, studies: (function.__name__, studies)[1] / 1e5)
-    row = benchmark.measure_metrics_memory(subject, 1)
+    row = benchmark.measure_metrics_memory(subject, 1, 200_000)
     assert (row.ours, row.rival, row.unit) == (2.0, 0.1, "GB")
-    assert row.rival_name == "10,000 studies"
+    assert (row.name, row.rival_name) == ("most memory of all metrics, 200,000 studies", "10,000 studies")
+    sizes = {"memory-metrics-50000": 0.5, "memory-metrics-200000": 2.0}
+    assert {name: ROWS[name](subject, 1).ours for name in ROWS if name.startswith("memory-metrics")} == sizes
+    assert set(sizes) <= set(benchmark.SLOW_ROWS)
 
 
 def test_the_rival_of_the_metrics_measures_the_same():

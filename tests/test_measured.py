@@ -14,6 +14,7 @@ from core.measured import (
     called_studies,
     cross_check_rows,
     differences,
+    left_out_columns,
     look_at,
     measure_model,
     metric_table,
@@ -185,6 +186,7 @@ def test_both_limits_share_out_the_studies_as_the_reading_room_does(low, high):
         else:
             assert rows[answer]["of these with fracture"] == "-"
     assert zone_rows(scores, card_with(("high_sensitivity", low))) == []
+    assert zone_rows(resample(scores), card) == list(rows.values())
 
 
 def test_where_two_models_part_ways_is_listed_first():
@@ -221,6 +223,15 @@ def test_columns_that_all_have_divide():
     models = [measured(replace(scores, columns=columns)), measured(replace(scores, columns=others), "b")]
     assert shared_columns(models) == ("sex", "age"), "one value divides nothing, too many tell nothing, ages make bands"
     assert shared_columns(models[:1]) == ("view", "sex", "age")
+    assert left_out_columns(models) == {
+        "view": "Not every model's table has it.",
+        "machine": "It says the same of every study.",
+        "place": "It has 120 values, of which up to 24 can be compared.",
+    }
+    assert left_out_columns([]) == {}
+    kind, far = [f"kind {n % 15}" for n in range(120)], [f"{n % 60 / 10} mm" for n in range(120)]
+    detailed = measured(replace(scores, columns={"kind": tuple(kind), "displacement": tuple(far)}))
+    assert shared_columns([detailed]) == ("kind", "displacement")
     assert shared_columns([measured(scores)]) == ()
     assert shared_columns([]) == ()
 

@@ -686,3 +686,51 @@ def test_files_that_are_no_table(tmp_path):
         with pytest.raises(ScoresError, match="table of scores") as raised:
             read_scores(path)
         assert str(tmp_path) not in str(raised.value)
+
+
+def test_empty_rows_of_a_spreadsheet_are_no_studies(tmp_path):
+    table = tmp_path / "scores.csv"
+    table.write_text("study_id,patient_id,label,probability,view\na,p,1,0.9,PA\n,,,,\n\nb,q,0,0.2,PA\n , ,,\n,,,,\n")
+    scores = read_scores(table)
+    assert scores.study_ids == ("a", "b")
+    table.write_text("study_id,patient_id,label,probability,split\na,p,1,0.9,test\n,,,,\n")
+    assert (metrics.read_splits(table), read_scores(table).split) == (("test",), "test")
+    table.write_text("study_id,patient_id,label,probability,view\na,p,1,0.9,PA\n,,,,PA\n")
+    with pytest.raises(ScoresError, match="Every label must be a number"):
+        read_scores(table)
+
+
+FILMS = """split,film_id,study_id,patient_id,label,probability,view,sex
+test,1,a,p,1,0.9,PA,F
+test,1,b,q,0,0.2,PA,
+test,2,a,p,1,0.4,LATERAL,F
+valid,1,c,r,0,0.1,PA,M
+test,3,a,p,1,0.2,PA,F
+"""
+
+
+def test_films_of_a_study_are_taken_together_as_their_mean(tmp_path):
+    table = tmp_path / "films.csv"
+    table.write_text(FILMS)
+    scores = read_scores(table, "id", "test")
+    assert (scores.checkpoint_id, scores.split) == ("id", "test")
+    assert (scores.study_ids, scores.patient_ids, scores.labels.tolist()) == (("a", "b"), ("p", "q"), [1, 0])
+    assert scores.probabilities.tolist() == [np.mean([0.9, 0.4, 0.2]), 0.2]
+    assert scores.columns == {"view": ("LATERAL and PA", "PA"), "sex": ("F", "")}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (("test,2,a,p,1", "test,2,a,p,0"), "films of a study need one label, but 1 of 2 studies"),
+        (("test,2,a,p,1", "test,2,a,q,1"), "films of a study need one patient, but 1 of 2 studies"),
+        (("test,2,a,p,1", "test,1,a,p,1"), "1 of 4 rows repeat a film"),
+        (("0.4", "1.4"), "from 0 to 1, but 1 of 4"),
+        (("film_id", "film"), "repeat a study"),
+    ],
+)
+def test_films_that_cannot_be_taken_together(tmp_path, wrong, sentence):
+    table = tmp_path / "films.csv"
+    table.write_text(FILMS.replace(*wrong))
+    with pytest.raises(ScoresError, match=sentence):
+        read_scores(table, split="test")

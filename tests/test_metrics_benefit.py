@@ -14,11 +14,13 @@ from core.metrics import (
     at_prevalence,
     evaluate,
     evaluate_scores,
+    groups_of,
     net_benefit,
     per_thousand,
     resample,
     subgroups,
     taken,
+    why_left_out,
     wilson_interval,
 )
 from tests.test_metrics import make_scores, random_scores
@@ -162,10 +164,70 @@ def test_ages_become_bands_and_what_is_not_recorded_comes_last():
 
 
 def test_columns_that_do_not_divide():
-    scores = make_scores([0, 1] * 10, np.linspace(0, 1, 20))
+    scores = make_scores([0, 1] * 15, np.linspace(0, 1, 30))
     with pytest.raises(ScoresError, match="none of that name"):
         subgroups(scores, "view", 0.5)
-    with pytest.raises(ScoresError, match="this has 20"):
-        subgroups(with_columns(scores, film=map(str, range(20))), "film", 0.5)
+    with pytest.raises(ScoresError, match="this has 30"):
+        subgroups(with_columns(scores, film=map(str, range(30))), "film", 0.5)
     with pytest.raises(ScoresError, match="numbers differ"):
         subgroups(with_columns(scores, view=["PA"]), "view", 0.5)
+
+
+def test_a_column_of_fifteen_kinds_divides():
+    scores = random_scores(8, n=150)
+    kinds = [f"kind {number % 15}" for number in range(150)]
+    groups = subgroups(with_columns(scores, kind=kinds), "kind", 0.5, 5)
+    assert [group.n for group in groups] == [10] * 15
+    assert why_left_out("kind", kinds) == ""
+    assert why_left_out("kind", ["colles"] * 3) == "It says the same of every study."
+    assert (
+        why_left_out("kind", list(map(str, range(1500)))) == "It has 1,500 values, of which up to 24 can be compared."
+    )
+
+
+def test_numbers_with_a_unit_become_bands_with_names():
+    tenths = np.round(np.concatenate((np.zeros(40), np.linspace(0.1, 8, 160))), 1)
+    values = [f"{tenth} mm" for tenth in tenths] + [""] * 40
+    names = groups_of("displacement", values)
+    ends = {"under 0.5 mm": (0, 0.5), "0.5 to under 3 mm": (0.5, 3), "3 to under 5.5 mm": (3, 5.5)}
+    ends["5.5 mm and over"] = (5.5, 9)
+    bands = (*ends, "not recorded")
+    assert tuple(dict.fromkeys(names)) == bands
+    for value, name in zip(tenths, names[:200], strict=True):
+        low, high = ends[name]
+        assert low <= value < high
+    scores = with_columns(random_scores(9, n=240), displacement=values)
+    groups = subgroups(scores, "displacement", 0.5, 5)
+    assert tuple(group.value for group in groups) == bands
+    assert sum(group.n for group in groups) == 240
+    assert why_left_out("displacement", values) == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([str(year) for year in range(1990, 2020)] * 2, {"under 1996", "1996 to under 2004", "2012 and over"}),
+        ([f"{share}%" for share in range(101)], {"under 25%", "25 to under 50%", "50 to under 75%", "75% and over"}),
+        ([str(number / 100) for number in range(-50, 50)], {"under -0.25", "-0.25 to under 0", "0.25 and over"}),
+        (["0"] * 90 + [str(number) for number in range(1, 12)], {"under 3", "8 and over"}),
+    ],
+)
+def test_bands_of_numbers_begin_at_round_ones(values, expected):
+    names = set(groups_of("column", values))
+    assert expected <= names
+    assert len(names) <= 4
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [str(number) for number in range(1000, 1100)],  # a number of its own for each study is its name
+        [f"{number % 20:03}" for number in range(100)],
+        [f"2020-01-{number % 20 + 1}" for number in range(100)],
+        [f"{number % 20} {'mm' if number % 2 else 'cm'}" for number in range(100)],
+        [f"{number % 20} mm" for number in range(99)] + ["far"],
+        [str(number % 8) for number in range(100)],
+    ],
+)
+def test_what_measures_nothing_or_has_few_values_is_not_put_into_bands(values):
+    assert groups_of("column", values) == tuple(values)

@@ -15,6 +15,7 @@ from core.metrics import (
     ESTIMATES,
     agreement,
     align_scores,
+    auc_difference,
     delong_interval,
     delong_test,
     evaluate,
@@ -24,6 +25,7 @@ from core.metrics import (
     paired_difference,
     resample,
     taken,
+    wilson_interval,
 )
 from tests.test_metrics import make_scores, random_scores
 
@@ -85,18 +87,26 @@ def test_delong_is_what_its_formulas_say(seed, n):
     found = delong_test(first, second)
     variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
     assert found.difference.value == pytest.approx(areas[0] - areas[1], abs=1e-12)
-    assert found.difference.high - found.difference.low == pytest.approx(
-        2 * 1.959963984540054 * math.sqrt(max(variance, 0)), abs=1e-7
-    )
+    if math.isnan(found.difference.low):
+        assert variance == pytest.approx(0, abs=1e-12)
+    else:
+        width = found.difference.high - found.difference.low
+        assert width == pytest.approx(2 * 1.959963984540054 * math.sqrt(max(variance, 0)), abs=1e-7)
 
 
 def test_delong_at_its_ends():
     perfect = make_scores([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9])
     found = delong_interval(perfect)
-    assert (found.value, found.low, found.high) == (1, 1, 1)
+    assert found.value == 1
+    assert np.isnan([found.low, found.high]).all(), "a variance of 0 is no certainty"
     same = delong_test(perfect, perfect)
-    assert (same.difference.value, same.p_value) == (0, 1)
-    assert delong_test(perfect, make_scores([0, 0, 1, 1], [0.5] * 4)).p_value == 0  # neither can vary
+    assert (same.difference.value, same.difference.low, same.difference.high, same.p_value) == (0, 0, 0, 1)
+    alike = delong_test(perfect, make_scores([0, 0, 1, 1], [0.3, 0.2, 0.8, 0.9]))
+    assert (alike.difference.value, alike.p_value) == (0, 1)
+    assert np.isnan([alike.difference.low, alike.difference.high]).all()
+    neither = delong_test(perfect, make_scores([0, 0, 1, 1], [0.5] * 4))  # neither varies, and nothing can be told
+    assert neither.difference.value == 0.5
+    assert np.isnan([neither.difference.low, neither.difference.high, neither.p_value]).all()
     alone = delong_interval(make_scores([0, 1, 1], [0.1, 0.2, 0.3]))
     assert alone.value == 1
     assert math.isnan(alone.low)
@@ -187,6 +197,39 @@ def test_p_values_are_small_only_where_there_is_a_difference():
         for seed in range(120)
     ]
     assert 0 <= np.mean(level) <= 0.12
+
+
+def separated(n=20, other=False):
+    """Studies of one patient each that a model separates perfectly; `other`: as another model does."""
+    labels = np.arange(n) % 2
+    return make_scores(labels, np.where(labels == 1, 0.8, 0.1) + np.arange(n) / (400 if other else 200))
+
+
+def test_two_models_that_are_never_wrong_may_yet_differ():
+    first, second = separated(), separated(other=True)
+    least = wilson_interval(10, 10).low
+    drawn = [resample(each, 100) for each in (first, second)]
+    for estimate in ("auc", "youden", "sensitivity", "average_precision"):
+        found = paired_difference(*drawn, estimate)
+        assert found.difference.value == 0
+        assert (found.difference.low, found.difference.high) == pytest.approx((least - 1, 1 - least)), estimate
+        assert found.p_value == 1
+        same = paired_difference(drawn[0], drawn[0], estimate).difference
+        assert (same.low, same.high) == (0, 0), "the same answers differ by nothing"
+    gap = auc_difference(first.labels, first.probabilities, second.probabilities, first.patient_ids, 50)
+    assert (gap.low, gap.high) == pytest.approx((least - 1, 1 - least))
+    blind = resample(make_scores(first.labels, [0.5] * 20), 100)
+    ahead = paired_difference(drawn[0], blind, "auc")
+    assert (ahead.difference.value, ahead.difference.high) == (0.5, 0.5)
+    assert ahead.difference.low == pytest.approx(least - 0.5)
+    assert math.isnan(ahead.p_value), "resamples that are all alike tell nothing"
+
+
+def test_agreement_on_all_studies_is_no_certainty():
+    found = agreement(separated(), separated(other=True), (0.5, 0.5), 50)
+    # Half are called: chance agrees in half, and of 20 patients at least 0.839 do.
+    assert (found.value, found.high) == (1, 1)
+    assert found.low == pytest.approx(2 * wilson_interval(20, 20).low - 1)
 
 
 def test_agreement_is_cohens_kappa_of_the_calls():

@@ -16,8 +16,10 @@ from core.metrics import (
     cheapest_threshold,
     confusion,
     evaluate,
+    full_sweep,
     precision_recall_band,
     precision_recall_curve,
+    rate_interval,
     rates_of,
     reliability_curve,
     resample,
@@ -131,9 +133,8 @@ def test_a_sweep_is_the_evaluation_at_each_threshold(scores):
         for name in RATES:
             ours, theirs = getattr(whole, name), sweep.values[name][place]
             assert theirs == pytest.approx(ours.value, abs=1e-12, nan_ok=True)
-            if ours.value not in (0.0, 1.0):  # there the evaluation's interval is Wilson's
-                assert sweep.low[name][place] == pytest.approx(ours.low, abs=1e-6, nan_ok=True)
-                assert sweep.high[name][place] == pytest.approx(ours.high, abs=1e-6, nan_ok=True)
+            assert sweep.low[name][place] == pytest.approx(ours.low, abs=1e-6, nan_ok=True)
+            assert sweep.high[name][place] == pytest.approx(ours.high, abs=1e-6, nan_ok=True)
 
 
 def test_a_sweep_of_many_thresholds_is_cut_to_those_that_are_shown():
@@ -145,6 +146,29 @@ def test_a_sweep_of_many_thresholds_is_cut_to_those_that_are_shown():
     for at, counts in zip(sweep.thresholds, sweep.confusions, strict=True):
         whole = confusion(scores, at)
         assert counts.tolist() == [whole.tp, whole.fp, whole.tn, whole.fn]
+
+
+def test_a_full_sweep_has_every_threshold_and_the_limits_that_were_computed():
+    scores = random_scores(0, n=1000, decimals=12)
+    drawn = resample(scores, 20)
+    shown, full = sweep_thresholds(drawn), full_sweep(drawn)
+    assert full.thresholds[:-1].tolist() == np.unique(scores.probabilities).tolist()
+    assert full.thresholds[-1] > scores.probabilities.max()
+    assert full.thresholds.size > 3 * shown.thresholds.size
+    for place in range(0, full.thresholds.size, 37):
+        at = full.thresholds[place]
+        whole = confusion(scores, at)
+        assert full.confusions[place].tolist() == [whole.tp, whole.fp, whole.tn, whole.fn]
+        for name in RATES:
+            assert full.values[name][place] == pytest.approx(getattr(evaluate(drawn, at), name).value, nan_ok=True)
+    known = np.isin(full.thresholds, shown.thresholds)
+    for name in RATES:
+        for ours, theirs in ((full.low, shown.low), (full.high, shown.high), (full.values, shown.values)):
+            np.testing.assert_array_equal(ours[name][known], theirs[name])
+        assert np.isnan(full.low[name][~known]).all()
+        assert np.isnan(full.high[name][~known]).all()
+    again = full_sweep(drawn, shown)
+    np.testing.assert_array_equal(again.low["kappa"], full.low["kappa"])
 
 
 def test_intervals_between_kept_thresholds_are_as_good_as_exact(monkeypatch):
@@ -183,6 +207,56 @@ def test_shares_of_0_and_1_have_wilsons_interval_over_the_patients():
     plain = wilson_rates(confusion(scores, 0.5))
     assert plain["sensitivity"].low == wilson_interval(3, 3).low
     assert plain["accuracy"].n == 5
+
+
+def test_studies_that_are_all_called_right_are_no_certainty():
+    """Ten positives and ten negatives, perfectly apart: no resample knows another answer, but the intervals do."""
+    labels = np.repeat([0, 1], 10)
+    scores = make_scores(labels, np.concatenate((np.linspace(0.1, 0.3, 10), np.linspace(0.7, 0.9, 10))))
+    whole, least = evaluate(resample(scores, 100), 0.5), wilson_interval(10, 10).low
+    moved = {name: float(values) for name, values in rates_of(10 * least, 0, 10, 10 * (1 - least)).items()}
+    other = {name: float(values) for name, values in rates_of(10, 10 * (1 - least), 10 * least, 0).items()}
+    expected = {"auc": least, "average_precision": least, "youden": least, "balanced_accuracy": (1 + least) / 2}
+    expected |= {name: min(moved[name], other[name]) for name in ("f1", "kappa", "mcc")}
+    for name, low in expected.items():
+        found = getattr(whole, name)
+        assert (found.value, found.high) == pytest.approx((1, 1)), name
+        assert found.low == pytest.approx(low), name
+    turned = evaluate(resample(make_scores(1 - labels, scores.probabilities), 100), 0.5)
+    assert (turned.auc.value, turned.auc.low, turned.auc.high) == (0, 0, pytest.approx(1 - least))
+    assert (turned.youden.value, turned.youden.low, turned.youden.high) == (-1, -1, pytest.approx(-least))
+
+
+def test_the_rarer_class_decides_how_sure_a_perfect_auc_is():
+    patients = ["a", "a", "b", *(f"n{number}" for number in range(30))]
+    scores = make_scores([1] * 3 + [0] * 30, [0.9] * 3 + [0.1] * 30, patients)
+    found = evaluate(resample(scores, 50), 0.5).auc
+    assert (found.low, found.high, found.n) == (wilson_interval(2, 2).low, 1, 33)
+
+
+def test_certainty_that_was_always_right_is_no_certainty():
+    labels = np.arange(20) % 2
+    whole = evaluate(resample(make_scores(labels, labels.astype(float)), 50), 0.5)
+    most = wilson_interval(0, 20).high
+    for name in ("brier", "ece", "adaptive_ece"):
+        found = getattr(whole, name)
+        assert (found.value, found.low, found.high) == (0, 0, pytest.approx(most)), name
+    assert whole.log_loss.high == pytest.approx(-most * math.log(np.finfo(float).eps))
+
+
+def test_the_band_of_a_sweep_does_not_close_at_its_ends():
+    scores = random_scores(3, n=200, decimals=2)
+    drawn = resample(scores, 100)
+    sweep = sweep_thresholds(drawn)
+    assert (sweep.values["sensitivity"][0], sweep.values["specificity"][-1]) == (1, 1)
+    assert sweep.low["sensitivity"][0] == wilson_interval(*[drawn.patients_of(1)] * 2).low
+    assert sweep.high["specificity"][0] == wilson_interval(0, drawn.patients_of(0)).high
+    assert sweep.low["youden"][0] < 0 < sweep.high["youden"][0]
+    # Patients in the denominator of a share, counted the slow way.
+    p, patients = scores.probabilities, np.array(scores.patient_ids)
+    called, passed = drawn.patients_called(sweep.thresholds)
+    for at, some, others in zip(sweep.thresholds, called, passed, strict=True):
+        assert (some, others) == (len(set(patients[p >= at])), len(set(patients[p < at])))
 
 
 # --- calibration -----------------------------------------------------------------------------------------------------
@@ -272,3 +346,33 @@ def test_what_becomes_of_the_studies_between_two_thresholds():
     assert math.isnan(none.wrong.value)
     with pytest.raises(ScoresError, match="do not fall"):
         triage(scores, 0.8, 0.2)
+    (nobody, _, everybody) = triage(scores, 0.0, 0.0, 100)
+    assert (nobody.share.high, everybody.share.low) == (wilson_interval(0, 6).high, wilson_interval(6, 6).low)
+
+
+def test_zones_are_counted_in_the_resamples_that_there_are(monkeypatch):
+    scores, low, high = random_scores(6, n=400, decimals=2), 0.35, 0.6
+    drawn = resample(scores, 300, 5)
+    monkeypatch.setattr(resampling, "draw_patients", None)  # nothing is drawn again
+    zones = triage(drawn, low, high)
+    monkeypatch.undo()
+    for zone, begin, end, wrong_label in zip(zones, (0, low, high), (low, high, 2), (1, 1, 0), strict=True):
+        inside = (scores.probabilities >= begin) & (scores.probabilities < end)
+        alone = rate_interval(inside, scores.patient_ids, 300, 5)
+        assert (zone.share.value, zone.share.n) == (alone.value, 400)
+        assert (zone.share.low, zone.share.high) == pytest.approx((alone.low, alone.high), abs=1e-12), zone.name
+        shares = []
+        for labels, probabilities in resampled_scores(scores, 300, 5):
+            here = labels[(probabilities >= begin) & (probabilities < end)]
+            shares.append(np.mean(here == wrong_label))
+        assert zone.wrong.value == np.mean(scores.labels[inside] == wrong_label)
+        expected = np.percentile(shares, (2.5, 97.5))
+        assert (zone.wrong.low, zone.wrong.high) == pytest.approx(tuple(expected), abs=1e-12), zone.name
+        # The zone's own patients drawn among themselves, as many each time, say much the same.
+        patients = [scores.patient_ids[place] for place in np.flatnonzero(inside)]
+        own = rate_interval(scores.labels[inside] == wrong_label, patients, 300, 5)
+        assert (zone.wrong.low, zone.wrong.high) == pytest.approx((own.low, own.high), abs=0.03), zone.name
+    again = triage(scores, low, high, 300, 5)
+    assert [(zone.share.low, zone.wrong.high) for zone in again] == [
+        (zone.share.low, zone.wrong.high) for zone in zones
+    ]

@@ -1,5 +1,7 @@
 """What a trained network is measured on: breaks that are missed, films that are refused, films that cannot be read."""
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -109,3 +111,55 @@ def test_a_finders_measures_count_what_cannot_be_read_and_name_nothing(tmp_path,
     assert "Doe" not in told
     with pytest.raises(TrainingError, match="both needed"):
         appraisal.appraise_finder(centre_finder(), splits, dict.fromkeys(splits, ()))
+
+
+# --- the two halves of the held-out studies ---------------------------------------------------------------------------
+
+
+def contrast_reader():
+    """A classifier for which a film is the more a break the brighter it is."""
+    card = Checkpoint("m-1", "", "fracture", "resnet50", "conv5_block3_out", SIZE)
+    return Classifier(card, None, lambda squares: {"logit": 40 * (squares.mean(axis=(1, 2)) - 0.63)})
+
+
+def write_half(folder, name, contrasts, labels):
+    folder.mkdir(exist_ok=True)
+    drawn = enumerate(zip(contrasts, labels, strict=True))
+    return [
+        make_film(write_film(folder / f"{name}{number}.png", contrast), label, study=f"{name}{number}")
+        for number, (contrast, label) in drawn
+    ]
+
+
+def chosen(appraised):
+    return dict(appraised.calibration), [dataclasses.astuple(point) for point in appraised.points]
+
+
+def test_what_is_tested_on_chooses_neither_calibration_nor_operating_points(tmp_path):
+    contrasts = (30, 50, 45, 60, 75, 65, 90, 100)
+    labels = (0, 0, 1, 0, 1, 0, 1, 1)
+    halves = {
+        "valid": write_half(tmp_path, "v", contrasts, labels),
+        "test": write_half(tmp_path, "t", contrasts[::-1], labels[::-1]),
+    }
+    # In each a study lies elsewhere: other films, the same films with other labels, fewer of them.
+    others = {
+        "films": write_half(tmp_path, "o", (35, 40, 80, 85, 55, 95), (0, 1, 1, 0, 0, 1)),
+        "labels": [make_film(film.path, 1 - film.label, study=film.study_id) for film in halves["test"]],
+        "fewer": halves["test"][:5],
+    }
+    first = appraisal.appraise_classifier(contrast_reader(), halves, None)
+    assert set(first.calibration) == {"method", "temperature", "bias"}
+    assert len(first.points) == 2
+    for name, test in others.items():
+        again = appraisal.appraise_classifier(contrast_reader(), halves | {"test": test}, None)
+        assert chosen(again) == chosen(first), name
+        assert again.results["brier"]["value"] != first.results["brier"]["value"], name
+        # Nor does it matter which half is read first.
+        turned = {"test": test, "valid": halves["valid"]}
+        assert chosen(appraisal.appraise_classifier(contrast_reader(), turned, None)) == chosen(first), name
+    for name, valid in others.items():
+        again = appraisal.appraise_classifier(contrast_reader(), halves | {"valid": valid}, None)
+        assert chosen(again)[0] != chosen(first)[0], name
+        assert chosen(again)[1] != chosen(first)[1], name
+    assert {(scores.split, len(scores.study_ids)) for scores in first.scores} == {("valid", 8), ("test", 8)}

@@ -632,7 +632,7 @@ def test_training_starts_from_a_checkpoint(dataset, places):  # noqa: F811
         pairs = zip(model.get_layer(name).get_weights(), source.get_layer(name).get_weights(), strict=True)
         assert all(np.array_equal(one, other) for one, other in pairs), name
     with pytest.raises(TrainingError, match="same backbone"):
-        _start_from(tiny_network(None, 64, False), "start-1", places["out"], False)
+        _start_from(tiny_network(None, 64, False), source, False)
 
 
 def test_what_training_starts_from_is_found_before_films_are_read(dataset, places, monkeypatch):  # noqa: F811

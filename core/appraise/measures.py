@@ -1,15 +1,13 @@
 """What a checkpoint and a finder are worth on simulated studies, every estimate with its 95% interval and n.
 
 Percentiles of a bootstrap over patients, whose films are drawn together. Resampling cannot show what was never seen, so
-where a share is 0 or 1 the limits are Wilson's over as many patients, and where an AUC is 0 or 1 they are Wilson's over
-the patients of the smaller class.
+where a share or an AUC is 0 or 1 the limits are Wilson's over as many patients (`core.metrics.resampling`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +21,6 @@ from core.metrics import (
     mean_of,
     quantile_of,
     rate_interval,
-    wilson_interval,
 )
 from core.train.appraisal import DISPLACEMENTS
 from core.values import Interval, Scores
@@ -145,12 +142,8 @@ def _film_scores(films: Sequence[FilmRead]) -> Scores:
 
 
 def _auc(scores: Scores, resamples: int, seed: int, of_positives: bool = False) -> Interval:
-    found = interval_of(auc_of(scores.labels, scores.probabilities), scores.patient_ids, resamples, seed)
-    if found.value in (0.0, 1.0):
-        positive = scores.labels == 1
-        count = min(len(set(np.array(scores.patient_ids)[ours])) for ours in (positive, ~positive))
-        found = replace(wilson_interval(count if found.value else 0, count), n=found.n)
-    return replace(found, n=int(scores.labels.sum())) if of_positives else found
+    n = int(scores.labels.sum()) if of_positives else None
+    return interval_of(auc_of(scores.labels, scores.probabilities), scores.patient_ids, resamples, seed, n)
 
 
 def _share(films: Sequence[FilmRead], name: str, resamples: int, seed: int) -> Interval:

@@ -15,7 +15,6 @@ import numpy as np
 from core.errors import ScoresError
 from core.metrics import (
     CELLS,
-    MOST_VALUES,
     RESAMPLES,
     AtPrevalence,
     Confusion,
@@ -25,7 +24,6 @@ from core.metrics import (
     Resamples,
     align_scores,
     at_prevalence,
-    banded,
     cheapest_threshold,
     confusion,
     delong_test,
@@ -36,6 +34,7 @@ from core.metrics import (
     per_thousand,
     resample,
     threshold_for,
+    why_left_out,
     youden_threshold,
 )
 from core.values import Checkpoint, Scores
@@ -283,11 +282,17 @@ def called_studies(
 
 def shared_columns(models: Sequence[MeasuredModel]) -> tuple[str, ...]:
     """Return the columns of every model's table that divide its studies into groups: two or more, but not too many."""
-    if not models:
-        return ()
+    left_out = left_out_columns(models)
+    return tuple(name for model in models[:1] for name in model.scores.columns if name not in left_out)
+
+
+def left_out_columns(models: Sequence[MeasuredModel]) -> dict[str, str]:
+    """Return the columns that `shared_columns` leaves out, each with the reason in one sentence."""
     columns = [model.scores.columns for model in models]
-    return tuple(
-        name
-        for name in columns[0]
-        if all(name in each and 2 <= len(set(banded(name, each[name]))) <= MOST_VALUES for each in columns)
-    )
+    reasons = {}
+    for name in dict.fromkeys(name for each in columns for name in each):
+        missing = [] if all(name in each for each in columns) else ["Not every model's table has it."]
+        found = missing or [reason for each in columns if (reason := why_left_out(name, each[name]))]
+        if found:
+            reasons[name] = found[0]
+    return reasons

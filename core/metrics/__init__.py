@@ -50,6 +50,7 @@ from core.metrics.evaluation import (
     ThresholdSweep,
     evaluate,
     evaluate_scores,
+    full_sweep,
     interval_dict,
     limits_dict,
     sweep_thresholds,
@@ -84,7 +85,7 @@ from core.metrics.resampling import (
     rate_interval,
     resample,
 )
-from core.metrics.subgroups import MOST_VALUES, Subgroup, banded, subgroups
+from core.metrics.subgroups import MOST_VALUES, Subgroup, banded, groups_of, subgroups, why_left_out
 from core.metrics.tables import SCORES_COLUMNS, check_scores, read_scores, read_splits, write_scores
 
 __all__ = [
@@ -140,6 +141,8 @@ __all__ = [
     "evaluate_scores",
     "fit_study_calibration",
     "fit_temperature",
+    "full_sweep",
+    "groups_of",
     "holm",
     "interval_dict",
     "interval_of",
@@ -168,6 +171,7 @@ __all__ = [
     "taken",
     "threshold_for",
     "triage",
+    "why_left_out",
     "wilson_interval",
     "wilson_rates",
     "write_scores",

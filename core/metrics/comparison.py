@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from core.errors import ScoresError
-from core.metrics.proportions import NORMAL_975, RATES, rates_of
+from core.metrics.evaluation import evaluate
+from core.metrics.proportions import NORMAL_975, RATES, least_of_all, rates_of
 from core.metrics.resampling import (
     RESAMPLES,
     Resamples,
@@ -96,9 +97,16 @@ def auc_difference(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """Return AUC of `first` minus AUC of `second` on the same studies, paired over resamples of the patients."""
+    """Return AUC of `first` minus AUC of `second` on the same studies, paired over resamples of the patients.
+
+    Where it is the same in every resample, since both areas are, it holds what each of them may be (`at_end`); only
+    scores that are the same differ by 0 for sure.
+    """
     one, other = auc_of(labels, first), auc_of(labels, second)
-    return interval_of(lambda weights: one(weights) - other(weights), patients, resamples, seed)
+    gap = interval_of(lambda weights: one(weights) - other(weights), patients, resamples, seed)
+    if gap.low != gap.high or np.array_equal(first, second):
+        return gap
+    return _held_apart(gap, *(interval_of(each, patients, resamples, seed) for each in (one, other)))
 
 
 def paired_difference(
@@ -119,7 +127,9 @@ def paired_difference(
     -------
     PairedTest
         The p-value is twice the smaller share of resamples in which the difference lies on the other side of 0, one
-        resample added to each side (Davison and Hinkley, Bootstrap Methods and their Application, 1997, 4.2).
+        resample added to each side (Davison and Hinkley, Bootstrap Methods and their Application, 1997, 4.2). Where
+        every resample shows the same difference, they tell nothing of it: its limits hold what each estimate may be
+        (`evaluate`), and the p-value is NaN, but 1 where it is 0. The same calls or scores differ by 0 for sure.
 
     Raises
     ------
@@ -139,6 +149,11 @@ def paired_difference(
     gaps = gaps[np.isfinite(gaps)]
     if math.isnan(value) or not gaps.size:
         return PairedTest(difference, math.nan)
+    if difference.low == difference.high:
+        if not (np.array_equal(first.scores.probabilities, second.scores.probabilities) and len(set(thresholds)) == 1):
+            measured = (evaluate(each, at) for each, at in zip((first, second), thresholds, strict=True))
+            difference = _held_apart(difference, *(getattr(each, estimate) for each in measured))
+        return PairedTest(difference, math.nan if value else 1.0)
     tail = min(np.count_nonzero(gaps <= 0), np.count_nonzero(gaps >= 0))
     return PairedTest(difference, min(1.0, 2 * (tail + 1) / (gaps.size + 1)))
 
@@ -152,19 +167,23 @@ def delong_interval(scores: Scores) -> Interval:
     Returns
     -------
     Interval
-        NaN where only one class is present; NaN limits where a class has one study.
+        NaN where only one class is present; NaN limits where a class has one study, and where none of a class varies
+        in how it is ranked, as where the AUC is 1: the method has no variance to tell then.
     """
     check_scores(scores)
     areas, covariance = _delong([scores])
-    area, deviation = float(areas[0]), math.sqrt(max(covariance[0, 0], 0))
+    area, deviation = float(areas[0]), _deviation(float(covariance[0, 0]))
     low, high = max(area - NORMAL_975 * deviation, 0.0), min(area + NORMAL_975 * deviation, 1.0)
-    if math.isnan(deviation):
+    if math.isnan(deviation) or area in (0.0, 1.0):
         low = high = math.nan
     return Interval(area, low, high, len(scores.study_ids))
 
 
 def delong_test(first: Scores, second: Scores) -> PairedTest:
     """Return DeLong's paired test of two AUCs on the studies that both read; it takes studies for independent.
+
+    Where its variance is 0, as between two AUCs of 1, limits and p-value are NaN; but where no difference was seen the
+    p-value is 1, and scores that are the same differ by 0 for sure.
 
     Raises
     ------
@@ -175,14 +194,12 @@ def delong_test(first: Scores, second: Scores) -> PairedTest:
     areas, covariance = _delong([one, other])
     gap = float(areas[0] - areas[1])
     variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
-    n = len(one.study_ids)
-    if math.isnan(variance):
-        return PairedTest(Interval(gap, math.nan, math.nan, n), math.nan)
-    # What rounding leaves of a variance of 0 would make a difference of 0 significant, or not.
-    deviation = math.sqrt(variance) if variance > 1e-15 else 0.0
+    n, deviation = len(one.study_ids), _deviation(variance)
+    if not deviation > 0:
+        same = np.array_equal(one.probabilities, other.probabilities) and not math.isnan(gap)
+        limit = 0.0 if same else math.nan
+        return PairedTest(Interval(gap, limit, limit, n), 1.0 if abs(gap) < 1e-12 and deviation == 0 else math.nan)
     half = NORMAL_975 * deviation
-    if deviation == 0:
-        return PairedTest(Interval(gap, gap, gap, n), 1.0 if abs(gap) < 1e-12 else 0.0)
     return PairedTest(Interval(gap, gap - half, gap + half, n), math.erfc(abs(gap) / deviation / math.sqrt(2)))
 
 
@@ -213,6 +230,9 @@ def agreement(
 ) -> Interval:
     """Return Cohen's kappa between the calls of two models, with its interval over patients.
 
+    Where they call all studies alike, its lower limit is what kappa would be at Wilson's lower limit of their agreement
+    over as many patients; the same scores at the same threshold agree for sure.
+
     Raises
     ------
     ScoresError
@@ -224,7 +244,12 @@ def agreement(
         [called[0] & called[1], ~called[0] & called[1], ~called[0] & ~called[1], called[0] & ~called[1]], axis=1
     )
     cells = cells.astype(np.float64)
-    return interval_of(lambda weights: rates_of(*(weights @ cells).T)["kappa"], one.patient_ids, resamples, seed)
+    found = interval_of(lambda weights: rates_of(*(weights @ cells).T)["kappa"], one.patient_ids, resamples, seed)
+    same = np.array_equal(one.probabilities, other.probabilities) and thresholds[0] == thresholds[1]
+    if found.value == found.low == 1.0 and not same:
+        chance = float(np.mean(called[0])) ** 2 + float(np.mean(~called[0])) ** 2
+        found = replace(found, low=(least_of_all(len(set(one.patient_ids))) - chance) / (1 - chance))
+    return found
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
@@ -268,6 +293,12 @@ def mean_scores(several: Sequence[Scores]) -> Scores:
     )
 
 
+def _held_apart(gap: Interval, one: Interval, other: Interval) -> Interval:
+    """Return a difference whose limits hold what each of its two estimates may be, one at a time."""
+    low = min(gap.low, one.low - other.value, one.value - other.high)
+    return replace(gap, low=low, high=max(gap.high, one.high - other.value, one.value - other.low))
+
+
 def _estimate(resamples: Resamples, name: str, threshold: float) -> tuple[float, np.ndarray]:
     """Return an estimate of the studies and of every resample."""
     if name not in RATES:
@@ -276,6 +307,13 @@ def _estimate(resamples: Resamples, name: str, threshold: float) -> tuple[float,
     counts = (np.sum(p & y), np.sum(p & ~y), np.sum(~p & ~y), np.sum(~p & y))
     samples = rates_of(*(table[:, 0] for table in resamples.counts_at(np.array([threshold]))))
     return float(rates_of(*counts)[name]), samples[name]
+
+
+def _deviation(variance: float) -> float:
+    """Return the root of a variance; what rounding leaves of one of 0 would make a difference significant, or not."""
+    if math.isnan(variance):
+        return math.nan
+    return math.sqrt(variance) if variance > 1e-15 else 0.0
 
 
 def _delong(several: Sequence[Scores]) -> tuple[np.ndarray, np.ndarray]:

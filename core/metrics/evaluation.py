@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from core.errors import ScoresError
-from core.metrics.proportions import PROPORTIONS, RATES, Confusion, confusion, rates_of
-from core.metrics.resampling import RESAMPLES, Resamples, never_seen, percentile_interval, resample
+from core.metrics.calibration import LOG_LOSS_FLOOR
+from core.metrics.proportions import PROPORTIONS, RATES, Confusion, confusion, least_of_all, rates_of
+from core.metrics.resampling import RESAMPLES, Resamples, at_end, percentile_interval, resample
 from core.values import Interval, Scores
 
 SWEEP_POINTS = 201
@@ -107,7 +108,8 @@ class ThresholdSweep:
     confusions : numpy.ndarray
         int, shape (k, 4): tp, fp, tn, fn.
     values, low, high : Mapping of str to numpy.ndarray
-        For each of ``core.metrics.RATES``, shape (k,); NaN where undefined.
+        For each of ``core.metrics.RATES``, shape (k,); NaN where undefined. In a `full_sweep` limits are NaN at
+        thresholds for which none were computed.
     """
 
     thresholds: np.ndarray
@@ -151,7 +153,9 @@ def evaluate(resamples: Resamples, threshold: float) -> Evaluation:
     Evaluation
         An undefined estimate is NaN with NaN limits, and resamples in which an estimate is undefined are left out of
         its interval. One patient alone cannot be resampled: the limits are NaN. A share of exactly 0 or 1 never changes
-        in a resample: its limits are those of Wilson's interval over the patients it rests on.
+        in a resample: its limits are those of Wilson's interval over the patients it rests on, and what follows from
+        such a sensitivity or specificity holds what it would be at their limits. An AUC or average precision at an end
+        has Wilson's limits over the patients of the smaller class.
 
     Raises
     ------
@@ -167,14 +171,12 @@ def evaluate(resamples: Resamples, threshold: float) -> Evaluation:
         name: percentile_interval(value, resamples.samples[name][:0] if alone else resamples.samples[name], n)
         for name, value in resamples.values.items()
     }
-    values = rates_of(counts.tp, counts.fp, counts.tn, counts.fn)
-    samples = rates_of(*(table[:, 0] for table in resamples.counts_at(np.array([threshold]))))
+    found = {name: _at_end(name, each, resamples) for name, each in found.items()}
+    cells = np.array([[counts.tp, counts.fp, counts.tn, counts.fn]])
+    values, limits = _rates_and_limits(resamples, np.array([threshold]), cells)
     for name in RATES:
-        value, cases = float(values[name]), counts.cases(name)
-        if name in PROPORTIONS and value in (0.0, 1.0) and not alone:
-            found[name] = never_seen(value == 1.0, _patients_of(name, scores, counts.threshold), cases)
-        else:
-            found[name] = percentile_interval(value, samples[name][:0] if alone else samples[name], cases)
+        low, high = limits[name][:, 0].tolist()
+        found[name] = Interval(float(values[name][0]), low, high, counts.cases(name))
     return Evaluation(
         n=n,
         positives=counts.tp + counts.fn,
@@ -196,23 +198,42 @@ def sweep_thresholds(resamples: Resamples, points: int = SWEEP_POINTS) -> Thresh
         ranked = np.sort(scores.probabilities)
         distinct = np.unique(ranked[np.linspace(0, ranked.size - 1, points - 1).round().astype(int)])
     thresholds = np.append(distinct, np.nextafter(distinct[-1], np.inf))
-    confusions = np.empty((thresholds.size, 4), int)
-    for column, (label, called) in enumerate(((1, True), (0, True), (0, False), (1, False))):
-        ranked = np.sort(scores.probabilities[scores.labels == label])
-        below = np.searchsorted(ranked, thresholds, side="left")
-        confusions[:, column] = ranked.size - below if called else below
-    samples = rates_of(*resamples.counts_at(thresholds))
-    limits = {name: _limits(samples[name]) for name in RATES}
-    values = rates_of(*confusions.T)
-    if resamples.patients < 2:
-        limits = {name: np.full((2, thresholds.size), np.nan) for name in RATES}
+    confusions = _confusions(scores, thresholds)
+    values, limits = _rates_and_limits(resamples, thresholds, confusions)
     return ThresholdSweep(
         thresholds=thresholds,
         confusions=confusions,
         values=values,
-        low={name: np.fmin(limits[name][0], values[name]) for name in RATES},
-        high={name: np.fmax(limits[name][1], values[name]) for name in RATES},
+        low={name: limits[name][0] for name in RATES},
+        high={name: limits[name][1] for name in RATES},
     )
+
+
+def full_sweep(resamples: Resamples, banded: ThresholdSweep | None = None) -> ThresholdSweep:
+    """Measure every rate at every distinct probability, and at one threshold above all; every value is exact.
+
+    Limits are computed at the thresholds of `sweep_thresholds` alone, and are NaN between them: at each of many
+    thousands they would take minutes.
+
+    Parameters
+    ----------
+    resamples : Resamples
+    banded : ThresholdSweep, optional
+        What `sweep_thresholds` gave for them, where it is at hand.
+    """
+    banded = sweep_thresholds(resamples) if banded is None else banded
+    distinct = np.unique(resamples.scores.probabilities)
+    thresholds = np.append(distinct, np.nextafter(distinct[-1], np.inf))
+    confusions = _confusions(resamples.scores, thresholds)
+    places = np.searchsorted(thresholds, banded.thresholds)
+
+    def spread(limits: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        spread_out = {name: np.full(thresholds.size, np.nan) for name in RATES}
+        for name, values in spread_out.items():
+            values[places] = limits[name]
+        return spread_out
+
+    return ThresholdSweep(thresholds, confusions, rates_of(*confusions.T), spread(banded.low), spread(banded.high))
 
 
 def interval_dict(interval: Interval) -> dict[str, float | int | None]:
@@ -224,6 +245,74 @@ def interval_dict(interval: Interval) -> dict[str, float | int | None]:
 def limits_dict(interval: Interval) -> dict[str, float | None]:
     """Return value, low and high as `interval_dict` does."""
     return {name: value for name, value in interval_dict(interval).items() if name != "n"}
+
+
+def _at_end(name: str, found: Interval, resamples: Resamples) -> Interval:
+    """Return one of `WITHOUT_THRESHOLD` as `at_end`.
+
+    A Brier score at an end, and with it the calibration error and the log loss, says that every study was called with
+    certainty, and rightly or wrongly: each is then the share that is wrong, the log loss times what one of them costs.
+    """
+    ranked = name in ("auc", "average_precision")
+    patients = min(resamples.patients_of(0), resamples.patients_of(1)) if ranked else resamples.patients
+    return at_end(found, -math.log(LOG_LOSS_FLOOR) if name == "log_loss" else 1.0, patients)
+
+
+def _rates_and_limits(
+    resamples: Resamples, thresholds: np.ndarray, confusions: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return every rate at each threshold, shape (k,), and its limits, shape (2, k).
+
+    A plain share of exactly 0 or 1 has the limits of Wilson's interval over the patients it rests on. What follows from
+    such a sensitivity or specificity holds what it would be at their limits, one at a time.
+
+    Parameters
+    ----------
+    resamples : Resamples
+    thresholds : numpy.ndarray
+        Shape (k,).
+    confusions : numpy.ndarray
+        Shape (k, 4): the studies' own tp, fp, tn, fn there.
+    """
+    values = rates_of(*confusions.T)
+    if resamples.patients < 2:
+        return values, {name: np.full((2, thresholds.size), np.nan) for name in RATES}
+    samples = rates_of(*resamples.counts_at(thresholds))
+    limits = {name: _around(values[name], _limits(samples[name])) for name in RATES}
+    called, passed = resamples.patients_called(thresholds)
+    patients = {"precision": called, "npv": passed, "accuracy": resamples.patients}
+    patients |= {"sensitivity": resamples.patients_of(1), "specificity": resamples.patients_of(0)}
+    for name, count in patients.items():
+        least = np.broadcast_to(least_of_all(count), thresholds.shape)
+        for end, ours in ((1.0, np.stack((least, np.ones_like(least)))), (0.0, np.stack((0 * least, 1 - least)))):
+            limits[name] = np.where(values[name] == end, ours, limits[name])
+    positives, negatives = confusions[:, [0, 3]].sum(axis=1), confusions[:, [1, 2]].sum(axis=1)
+    for name in ("sensitivity", "specificity"):
+        sure = np.isin(values[name], (0.0, 1.0))
+        for limit in limits[name]:
+            # Of a class that is absent the share is NaN, and its counts are 0 whatever it is.
+            found, right = (
+                np.nan_to_num(limit if each == name else values[each]) for each in ("sensitivity", "specificity")
+            )
+            moved = rates_of(positives * found, negatives * (1 - right), negatives * right, positives * (1 - found))
+            for rate in RATES[len(PROPORTIONS) :]:
+                limits[rate] = np.where(sure, _around(moved[rate], limits[rate]), limits[rate])
+    return values, {name: np.where(np.isnan(values[name]), np.nan, limits[name]) for name in RATES}
+
+
+def _around(values: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """Return limits, shape (2, k), stretched to hold `values`, shape (k,)."""
+    return np.stack((np.fmin(limits[0], values), np.fmax(limits[1], values)))
+
+
+def _confusions(scores: Scores, thresholds: np.ndarray) -> np.ndarray:
+    """Return tp, fp, tn and fn at each threshold, int, shape (thresholds, 4)."""
+    confusions = np.empty((thresholds.size, 4), int)
+    for column, (label, called) in enumerate(((1, True), (0, True), (0, False), (1, False))):
+        ranked = np.sort(scores.probabilities[scores.labels == label])
+        below = np.searchsorted(ranked, thresholds, side="left")
+        confusions[:, column] = ranked.size - below if called else below
+    return confusions
 
 
 def _limits(samples: np.ndarray) -> np.ndarray:
@@ -239,11 +328,3 @@ def _limits(samples: np.ndarray) -> np.ndarray:
         low, high = ranked[lower, columns], ranked[upper, columns]
         out[row, some] = (low + (place - lower) * (high - low))[some]
     return out
-
-
-def _patients_of(rate: str, scores: Scores, threshold: float) -> list[str]:
-    """Return the patients of the studies in a share's denominator."""
-    called, positive = scores.probabilities >= threshold, scores.labels == 1
-    cells = {"tp": called & positive, "fp": called & ~positive, "tn": ~called & ~positive, "fn": ~called & positive}
-    inside = np.logical_or.reduce([cells[cell] for cell in PROPORTIONS[rate]])
-    return [scores.patient_ids[place] for place in np.flatnonzero(inside)]

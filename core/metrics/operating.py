@@ -9,7 +9,7 @@ import numpy as np
 
 from core.errors import ScoresError
 from core.metrics.proportions import confusion, wilson_interval
-from core.metrics.resampling import RESAMPLES, rate_interval
+from core.metrics.resampling import RESAMPLES, Resamples, never_seen, percentile_interval, resample
 from core.metrics.tables import check_scores
 from core.values import Interval, OperatingPoint, Scores
 
@@ -136,33 +136,47 @@ def cheapest_threshold(scores: Scores, cost_ratio: float, prevalence: float) -> 
 
 
 def triage(
-    scores: Scores, low: float, high: float, resamples: int = RESAMPLES, seed: int = 0
+    measured: Resamples | Scores, low: float, high: float, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[Zone, Zone, Zone]:
     """Return what becomes of the studies where there is doubt between two thresholds.
+
+    Parameters
+    ----------
+    measured : Resamples or Scores
+        Scores are resampled first, which takes long where there are many.
+    low, high : float
+    resamples, seed : int
+        For scores.
 
     Raises
     ------
     ScoresError
         As `check_scores`; thresholds that are no numbers or fall.
     """
-    check_scores(scores)
     if not low <= high:
         raise ScoresError("Two thresholds that do not fall were expected, but others came.")
-    p, positive = scores.probabilities, scores.labels == 1
+    drawn = measured if isinstance(measured, Resamples) else resample(measured, resamples, seed)
+    p, positive = drawn.scores.probabilities, drawn.scores.labels == 1
     inside = {"no": p < low, "doubt": (p >= low) & (p < high), "yes": p >= high}
+    tp, fp, tn, fn = (counts.T for counts in drawn.counts_at(np.array([low, high])))
+    # Of each zone: positives and negatives in each resample.
+    counts = {"no": (fn[0], tn[0]), "doubt": (tp[0] - tp[1], fp[0] - fp[1]), "yes": (tp[1], fp[1])}
+    everyone, studies = np.ones(p.size, bool), drawn.positives + drawn.negatives
     zones = []
-    for name in ZONES:
-        here = np.flatnonzero(inside[name])
-        wrong = positive[here] if name != "yes" else ~positive[here]
-        patients = [scores.patient_ids[place] for place in here]
-        zones.append(
-            Zone(
-                name,
-                rate_interval(inside[name], scores.patient_ids, resamples, seed),
-                rate_interval(wrong, patients, resamples, seed),
-            )
-        )
+    for name, (positives, negatives) in counts.items():
+        wrong, what = (positive, positives) if name != "yes" else (~positive, negatives)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = _share_of(drawn, everyone, inside[name], (positives + negatives) / studies)
+            zones.append(Zone(name, share, _share_of(drawn, inside[name], wrong, what / (positives + negatives))))
     return tuple(zones)
+
+
+def _share_of(drawn: Resamples, whole: np.ndarray, part: np.ndarray, samples: np.ndarray) -> Interval:
+    """Return the share of the studies of `whole` that are in `part`; `samples`: what it is in each resample."""
+    n, count = int(whole.sum()), int((whole & part).sum())
+    if n and count in (0, n):
+        return never_seen(count == n, drawn.codes[whole], n)
+    return percentile_interval(count / n if n else math.nan, samples if drawn.patients > 1 else samples[:0], n)
 
 
 def _cheapest(scores: Scores, cost_ratio: float, prevalence: float) -> float:

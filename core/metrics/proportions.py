@@ -111,9 +111,14 @@ def wilson_interval(k: int, n: int) -> Interval:
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = NORMAL_975 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
     # At the ends the limits are exact; rounding would put them beside the estimate.
-    low = 0.0 if k == 0 else centre - half
-    high = 1.0 if k == n else centre + half
+    low = 0.0 if k == 0 else float(least_of_all(n)) if k == n else centre - half
+    high = 1.0 if k == n else 1 - float(least_of_all(n)) if k == 0 else centre + half
     return Interval(share, low, high, int(n))
+
+
+def least_of_all(n: np.ndarray | int) -> np.ndarray | float:
+    """Return Wilson's lower limit of n in n; 1 less it is the upper one of 0 in n."""
+    return n / (n + NORMAL_975**2)
 
 
 def wilson_rates(counts: Confusion) -> dict[str, Interval]:

@@ -4,6 +4,9 @@ Intervals are 95% percentile intervals of a bootstrap over patients (a cluster b
 drawn together, since they are not independent). Efron and Tibshirani, An Introduction to the Bootstrap (1993); Field
 and Welsh, J. R. Stat. Soc. B 69:369 (2007) for clusters.
 
+Resampling cannot show what was never seen: where a model gets every study right, it does so in every resample. An
+estimate at an end of its range therefore has the limits of Wilson's interval over as many patients (`at_end`).
+
 Every estimate is a function of how often each patient is drawn, and one resample is one row of such weights, so many
 resamples are computed at once, and all comes from running sums over studies that were sorted once. Patients
 are drawn in the order of their ids, so that two models measured on the same patients with the same seed saw the same
@@ -15,12 +18,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from core.errors import ScoresError
 from core.metrics.calibration import ECE_BINS, LOG_LOSS_FLOOR, bins_of_equal_count, bins_of_equal_width
-from core.metrics.proportions import wilson_interval
+from core.metrics.proportions import least_of_all, wilson_interval
 from core.metrics.tables import check_scores
 from core.values import Interval, Scores
 
@@ -51,6 +55,8 @@ class Resamples:
         The estimates of `WITHOUT_THRESHOLD`; NaN where undefined.
     samples : Mapping of str to numpy.ndarray
         The same in each resample, float64, shape (resamples,).
+    codes : numpy.ndarray
+        Each study's patient, as a number from 0.
     thresholds : numpy.ndarray
         Falling: at most `THRESHOLDS_KEPT` of the distinct probabilities, the highest and the lowest among them.
     tp, fp : numpy.ndarray
@@ -68,6 +74,7 @@ class Resamples:
     patients: int
     values: Mapping[str, float]
     samples: Mapping[str, np.ndarray]
+    codes: np.ndarray
     thresholds: np.ndarray
     tp: np.ndarray
     fp: np.ndarray
@@ -76,7 +83,7 @@ class Resamples:
     bins: np.ndarray
 
     def __post_init__(self) -> None:
-        arrays = (self.thresholds, self.tp, self.fp, self.positives, self.negatives, self.bins)
+        arrays = (self.codes, self.thresholds, self.tp, self.fp, self.positives, self.negatives, self.bins)
         for array in (*arrays, *self.samples.values()):
             array.flags.writeable = False
 
@@ -92,6 +99,28 @@ class Resamples:
             for label, kept in ((1, self.tp), (0, self.fp))
         )
         return tp, fp, self.negatives[:, None] - fp, self.positives[:, None] - tp
+
+    def patients_of(self, label: int) -> int:
+        """Return how many patients have a study with a label."""
+        return self._patients_of_class[label]
+
+    @cached_property
+    def _patients_of_class(self) -> tuple[int, int]:
+        return tuple(np.unique(self.codes[self.scores.labels == label]).size for label in (0, 1))
+
+    def patients_called(self, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return how many patients have a study that is called at each threshold, and how many have one that is not."""
+        highest, lowest = self._ends_of_patients
+        called = self.patients - np.searchsorted(highest, thresholds, side="left")
+        return called, np.searchsorted(lowest, thresholds, side="left")
+
+    @cached_property
+    def _ends_of_patients(self) -> tuple[np.ndarray, np.ndarray]:
+        """The highest and the lowest probability of each patient, each sorted."""
+        highest, lowest = np.full(self.patients, -np.inf), np.full(self.patients, np.inf)
+        np.maximum.at(highest, self.codes, self.scores.probabilities)
+        np.minimum.at(lowest, self.codes, self.scores.probabilities)
+        return np.sort(highest), np.sort(lowest)
 
     def _counted(self, label: int, thresholds: np.ndarray) -> np.ndarray:
         """Return how many of the studies with a label have at least each of `thresholds`."""
@@ -129,6 +158,7 @@ def resample(scores: Scores, resamples: int = RESAMPLES, seed: int = 0) -> Resam
         patients=estimates.patients,
         values={name: float(whole[name][0]) for name in WITHOUT_THRESHOLD},
         samples={name: joined.pop(name) for name in WITHOUT_THRESHOLD},
+        codes=estimates.codes,
         thresholds=estimates.thresholds,
         **joined,
     )
@@ -169,6 +199,24 @@ def percentile_interval(value: float, samples: np.ndarray, n: int) -> Interval:
     return Interval(value, min(float(low), value), max(float(high), value), n)
 
 
+def at_end(found: Interval, top: float, patients: int) -> Interval:
+    """Return an estimate that lies at an end of its range in every resample with limits that hold what was never seen.
+
+    Parameters
+    ----------
+    found : Interval
+        As `percentile_interval`; any other estimate comes back as it is.
+    top : float
+        The upper end; the lower one is 0.
+    patients : int
+        Those that the estimate rests on; for an AUC or an average precision those of the smaller class.
+    """
+    if not found.low == found.value == found.high or found.value not in (0.0, top):
+        return found
+    least = top * least_of_all(patients)
+    return replace(found, low=least) if found.value else replace(found, high=top - least)
+
+
 def interval_of(
     statistic: Statistic, patients: Sequence[str], resamples: int = RESAMPLES, seed: int = 0, n: int | None = None
 ) -> Interval:
@@ -187,7 +235,8 @@ def interval_of(
     Returns
     -------
     Interval
-        As `percentile_interval`; NaN limits where there are fewer than two patients.
+        As `percentile_interval`; NaN limits where there are fewer than two patients. An AUC (`auc_of`) of 0 or 1 has
+        the limits of `at_end`.
     """
     codes = codes_of(patients)
     n = codes.size if n is None else n
@@ -197,7 +246,8 @@ def interval_of(
     if math.isnan(value) or codes.max() < 1:
         return Interval(value, math.nan, math.nan, n)
     drawn = (draw_patients(int(codes.max()) + 1, numbers, seed) for numbers in _chunks(resamples, codes.size))
-    return percentile_interval(value, np.concatenate([statistic(weights[:, codes]) for weights in drawn]), n)
+    found = percentile_interval(value, np.concatenate([statistic(weights[:, codes]) for weights in drawn]), n)
+    return statistic.at_end(found, codes) if isinstance(statistic, Area) else found
 
 
 def rate_interval(
@@ -214,9 +264,9 @@ def rate_interval(
     return interval_of(mean_of(holds), patients, resamples, seed)
 
 
-def never_seen(always: bool, patients: Sequence[str], n: int) -> Interval:
+def never_seen(always: bool, patients: Sequence[str] | np.ndarray, n: int) -> Interval:
     """Return the interval of a share of exactly 0, or of 1 where `always`: Wilson's, over the patients."""
-    count = len(set(patients))
+    count = len(set(np.asarray(patients).tolist()))
     return replace(wilson_interval(count if always else 0, count), n=n)
 
 
@@ -245,7 +295,23 @@ def quantile_of(values: Sequence[float], share: float) -> Statistic:
     return quantile
 
 
-def auc_of(labels: Sequence[int], scores: Sequence[float]) -> Statistic:
+class Area:
+    """The weighted area under the ROC curve as a statistic; made by `auc_of`."""
+
+    def __init__(self, labels: np.ndarray, scores: np.ndarray) -> None:
+        self._labels, self._ranks = labels, _Ranks(labels, scores)
+
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        """Return the area in each resample; NaN where it lacks a class."""
+        drawn = {label: np.take(weights, cases, axis=1) for label, cases in self._ranks.order.items()}
+        return self._ranks.areas(drawn, {label: _running(each) for label, each in drawn.items()})["auc"]
+
+    def at_end(self, found: Interval, codes: np.ndarray) -> Interval:
+        """Return the area's interval as `at_end`; `codes`: each case's patient."""
+        return at_end(found, 1.0, min(np.unique(codes[self._labels == label]).size for label in (0, 1)))
+
+
+def auc_of(labels: Sequence[int], scores: Sequence[float]) -> Area:
     """Return the weighted area under the ROC curve as a statistic; NaN where a resample lacks a class.
 
     Parameters
@@ -255,13 +321,7 @@ def auc_of(labels: Sequence[int], scores: Sequence[float]) -> Statistic:
     scores : sequence of float
         Any finite numbers; ties count half.
     """
-    ranks = _Ranks(np.asarray(labels), np.asarray(scores, np.float64))
-
-    def area(weights: np.ndarray) -> np.ndarray:
-        drawn = {label: np.take(weights, cases, axis=1) for label, cases in ranks.order.items()}
-        return ranks.areas(drawn, {label: _running(each) for label, each in drawn.items()})["auc"]
-
-    return area
+    return Area(np.asarray(labels), np.asarray(scores, np.float64))
 
 
 class _Ranks:
@@ -326,7 +386,7 @@ class _Estimates:
 
     def __init__(self, scores: Scores) -> None:
         codes, p = codes_of(scores.patient_ids), scores.probabilities
-        self.studies, self.patients = p.size, int(codes.max()) + 1
+        self.codes, self.studies, self.patients = codes, p.size, int(codes.max()) + 1
         distinct = np.unique(p)[::-1]
         kept = np.unique(np.linspace(0, distinct.size - 1, min(THRESHOLDS_KEPT, distinct.size)).round().astype(int))
         self.thresholds = distinct[kept]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -15,6 +16,7 @@ from core.values import Scores
 
 SCORES_COLUMNS = ("study_id", "patient_id", "label", "probability")
 SPLIT_COLUMN = "split"
+FILM_COLUMN = "film_id"
 
 
 def check_scores(scores: Scores) -> None:
@@ -50,6 +52,8 @@ def check_scores(scores: Scores) -> None:
 def read_scores(path: Path | str | BinaryIO, checkpoint_id: str = "", split: str = "") -> Scores:
     """Read a table of scores: columns study_id, patient_id, label (0 or 1) and probability.
 
+    A table with a further column film_id has a row for each film: a study's probability is the mean of its films'.
+
     Parameters
     ----------
     path : pathlib.Path, str or binary file
@@ -62,13 +66,15 @@ def read_scores(path: Path | str | BinaryIO, checkpoint_id: str = "", split: str
     Returns
     -------
     Scores
-        Further columns (view, sex, ...) are kept as text in ``columns``.
+        Further columns (view, sex, ...) are kept as text in ``columns``; what differs between the films of a study is
+        joined with "and".
 
     Raises
     ------
     ScoresError
         No such table, not a table, a column missing or named twice, a label or probability that is not a number, no row
-        of the split or several splits and none named; and as `check_scores`.
+        of the split or several splits and none named; a film that appears twice, or films of one study with two labels
+        or patients; and as `check_scores`.
     """
     columns, rows = _read_rows(path)
     if SPLIT_COLUMN in columns:
@@ -84,6 +90,7 @@ def read_scores(path: Path | str | BinaryIO, checkpoint_id: str = "", split: str
     labels = _numbers(values["label"], "label")
     if not np.isin(labels, (0.0, 1.0)).all():  # before the cast to int8 can hide a 0.5
         raise ScoresError("Labels must be 0 or 1, but the table holds others.")
+    others = [name for name in columns if name and name not in (*SCORES_COLUMNS, SPLIT_COLUMN, FILM_COLUMN)]
     scores = Scores(
         checkpoint_id=checkpoint_id,
         split=split,
@@ -91,10 +98,42 @@ def read_scores(path: Path | str | BinaryIO, checkpoint_id: str = "", split: str
         patient_ids=values["patient_id"],
         labels=labels,
         probabilities=_numbers(values["probability"], "probability"),
-        columns={name: values[name] for name in columns if name and name not in (*SCORES_COLUMNS, SPLIT_COLUMN)},
+        columns={name: values[name] for name in others},
     )
+    if FILM_COLUMN in columns:
+        scores = _mean_of_films(scores, values[FILM_COLUMN])
     check_scores(scores)
     return scores
+
+
+def _mean_of_films(films: Scores, film_ids: Sequence[str]) -> Scores:
+    """Return the studies of films that each have a row: the mean of their probabilities, and what else they share."""
+    n = len(film_ids)
+    repeated = n - len(set(zip(films.study_ids, film_ids, strict=True)))
+    if repeated:
+        raise ScoresError(f"Each film must be scored once, but {repeated} of {n} rows repeat a film.")
+    # Each row is checked for itself: a mean would hide what is wrong with one.
+    check_scores(replace(films, study_ids=tuple(map(str, range(n)))))
+    rows: dict[str, list[int]] = {}
+    for row, study in enumerate(films.study_ids):
+        rows.setdefault(study, []).append(row)
+    for what, values in (("label", films.labels.tolist()), ("patient", films.patient_ids)):
+        apart = sum(len({values[row] for row in each}) > 1 for each in rows.values())
+        if apart:
+            raise ScoresError(f"All films of a study need one {what}, but {apart} of {len(rows)} studies have several.")
+    firsts = [each[0] for each in rows.values()]
+    return Scores(
+        checkpoint_id=films.checkpoint_id,
+        split=films.split,
+        study_ids=tuple(rows),
+        patient_ids=tuple(films.patient_ids[row] for row in firsts),
+        labels=films.labels[firsts],
+        probabilities=np.array([films.probabilities[each].mean() for each in rows.values()]),
+        columns={
+            name: tuple(" and ".join(sorted({values[row] for row in each} - {""})) for each in rows.values())
+            for name, values in films.columns.items()
+        },
+    )
 
 
 def write_scores(scores: Scores, path: Path | str) -> None:
@@ -144,7 +183,9 @@ def _read_rows(path: Path | str | BinaryIO) -> tuple[list[str], list[list[str]]]
             if len(set(named)) < len(named):
                 raise ScoresError("Each column of a table of scores needs a name of its own, but two share one.")
             width = len(columns)
-            rows = [[text.strip() for text in row[:width]] + [""] * (width - len(row)) for row in table if row]
+            # A spreadsheet saves rows that are empty as a row of commas.
+            full = (row for row in table if any(text.strip() for text in row))
+            rows = [[text.strip() for text in row[:width]] + [""] * (width - len(row)) for row in full]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ScoresError("A table of scores was expected, but there is no file that can be read as one.") from error
     return columns, rows

@@ -28,6 +28,7 @@ from core.measured import (
     called_studies,
     cross_check_rows,
     differences,
+    left_out_columns,
     metric_table,
     number_words,
     place_on_recall,
@@ -231,7 +232,9 @@ def show_subgroups_view(chosen: Chosen) -> None:
     """Show the same measurements in parts of the studies."""
     if _needs_scores(chosen):
         return
-    columns = shared_columns(chosen.measured)
+    columns, left_out = shared_columns(chosen.measured), left_out_columns(chosen.measured)
+    for name, reason in left_out.items():
+        st.caption(f"Not offered: {name}. {reason}")
     if not columns:
         st.info(
             "The tables of scores hold nothing but the scores: a column such as view, sex or age would divide them."

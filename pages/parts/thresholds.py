@@ -45,7 +45,7 @@ from core.measured import (
     sweep_rows,
     zone_rows,
 )
-from core.metrics import CELLS, METRIC_NAMES, net_benefit, roc_band, roc_curve, sweep_thresholds
+from core.metrics import CELLS, METRIC_NAMES, full_sweep, net_benefit, roc_band, roc_curve, sweep_thresholds
 from core.values import Checkpoint, Interval
 from pages.parts.curves import show_figure
 from pages.parts.frame import is_private
@@ -102,14 +102,14 @@ def show(model: MeasuredModel, card: Checkpoint | None, colour: str) -> None:
         st.dataframe(pd.DataFrame(zones), hide_index=True, height="content", key="zones")
     with st.expander("The numbers behind the figures"):
         tables = {
-            "Rates at every threshold": lambda: sweep_rows(_kept(model, "sweep")),
+            "Rates at every threshold": lambda: sweep_rows(full_sweep(model.resamples, _kept(model, "sweep"))),
             "ROC": lambda: roc_rows(model.scores),
             "Net benefit": lambda: benefit_rows(benefit),
         }
         which = st.segmented_control("Table", list(tables), key="numbers", label_visibility="collapsed")
         if which:
             st.dataframe(pd.DataFrame(tables[which]()), hide_index=True, key="numbers-table")
-            st.caption("The table's own button saves it as CSV.")
+            st.caption("The table's own button saves it as CSV. Rates have limits where the figure draws them.")
 
 
 def _controls(model: MeasuredModel) -> tuple[float, float]:
@@ -270,7 +270,7 @@ def _kept(model: MeasuredModel, what: str, card: Checkpoint | None = None) -> An
             "sweep": lambda: sweep_thresholds(model.resamples),
             "roc": lambda: roc_curve(model.scores),
             "band": lambda: roc_band(model.resamples),
-            "zones": lambda: zone_rows(model.scores, card),
+            "zones": lambda: zone_rows(model.resamples, card),
         }
         made[what] = make[what]()
     return made[what]
