@@ -927,13 +927,14 @@ def test_a_run_is_stopped_and_killed_and_goes_on(dataset, places):  # noqa: F811
     process.stderr.close()
 
 
-def test_another_backend_trains_too(dataset, places):  # noqa: F811
-    if importlib.util.find_spec("jax") is None:
-        pytest.skip("JAX is not installed: the training of another backend is not tested")
-    arguments = ask(dataset, places, "--backbone", "efficientnetlite0", "--id", "jax-1", "--epochs", "1")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "jax"}
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_another_backend_trains_too(backend, dataset, places):  # noqa: F811
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed: training with it is not tested")
+    arguments = ask(dataset, places, "--backbone", "efficientnetlite0", "--id", f"{backend}-1", "--epochs", "1")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": backend}
     done = subprocess.run(
         [sys.executable, "-m", "core.train", *arguments], capture_output=True, text=True, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert (places["out"] / "jax-1" / "card.json").is_file()
+    assert (places["out"] / f"{backend}-1" / "card.json").is_file()
