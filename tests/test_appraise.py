@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ from core.appraise.reading import FilmRead, WristRead
 from core.checkpoints import CHECKPOINTS, default_id, read_card, read_scores, verify
 from core.checkpoints.cards import write_card
 from core.classifier import Classifier
-from core.errors import CheckpointError
+from core.errors import CheckpointError, ScaphoidError
 from core.explain import comparison
 from core.explain.localisation import THRESHOLDS
 from core.metrics import wilson_interval
@@ -23,9 +24,10 @@ from core.phantoms import simulate_study
 from core.phantoms.dataset import DatasetSettings, _plan
 from core.radiographs import fit_square, read_radiograph
 from core.train.appraisal import look_at_peak
-from core.values import Checkpoint, Interval, OperatingPoint, Radiograph, Scores, WristRegion
+from core.values import Checkpoint, Explanation, Interval, OperatingPoint, Radiograph, Scores, WristRegion
 
 SIZE = 32
+KNOWN = {"displacement_mm": 0.0, "gap_mm": 0.0, "spacing_mm": 0.5}
 SHARE = Interval(0.9, 0.8, 1.0, 20)
 HALVED = {"method": "temperature", "temperature": 2.0}
 POINTS = (
@@ -159,6 +161,60 @@ def test_a_film_that_is_not_fit_is_refused_and_counted():
     assert read.refused == {"stand-in": 1}
     assert len(read.films["stand-in"]) == 1
     assert "all" not in read.films
+
+
+def half_blind_finder():
+    """Sees the wrist on bright films alone."""
+    return SimpleNamespace(
+        find=lambda film: WristRegion(SIZE / 2, SIZE / 2, SIZE, confidence=1.0 if film.pixels.mean() > 0.55 else 0.1)
+    )
+
+
+def test_films_and_studies_that_are_refused_are_told_of_every_checkpoint_and_of_the_mean(monkeypatch, capsys):
+    """Of four studies one has no film that the second finder sees a wrist on; no finder sees the faint film."""
+    faint = replace(make_film(0.5), radiograph=Radiograph("faint", np.full((SIZE, SIZE), 0.5, np.float32), "PNG"))
+    made = [
+        studies.KnownStudy("a", 1, (make_film(0.7, 1, blob(0, 0)), make_film(0.4, 1, blob(0, 0), 1))),
+        studies.KnownStudy("b", 0, (make_film(0.6, number=2), faint)),
+        studies.KnownStudy("c", 1, (make_film(0.4, 1, blob(0, 0), 3),)),
+        studies.KnownStudy("d", 0, (make_film(0.62, number=4),)),
+    ]
+    opened = {
+        "m-1": make_reader(4.0, name="m-1"),
+        "m-2": make_reader(4.0, half_blind_finder(), name="m-2", region="another-finder"),
+    }
+    monkeypatch.setattr(command, "make_studies", lambda *_: iter(made))
+    asked = ["simulated", "--studies", "4", "--checkpoint", "m-1", "--checkpoint", "m-2", "--resamples", "20"]
+    assert command.run(command._parser().parse_args([*asked, "--json"]), lambda name, _: opened[name]) == 0
+    report = json.loads(capsys.readouterr().out)
+    found = {name: (each["films_refused"], each["studies_refused"]) for name, each in report["checkpoints"].items()}
+    assert found == {"m-1": (1, 0), "m-2": (3, 1), "all": (1, 0)}
+    assert report["films"] == 6
+    assert [each["results"]["auc"]["n"] for each in report["checkpoints"].values()] == [4, 3, 4]
+    shown, short = tables.simulated_tables(report), tables.short_simulated_table(report)
+    assert "| films refused as unfit | 1 | 3 | 1 |" in shown
+    assert "| studies left out, since all their films were | 0 | 1 | 0 |" in shown
+    for text in (shown, short):
+        assert "refused as unfit to be read, which are in no estimate: `m-1` 1, `m-2` 3, mean of all 1." in text
+
+
+def test_where_no_film_is_fit_to_be_read_nothing_is_measured(monkeypatch, capsys):
+    blind = SimpleNamespace(find=lambda film: WristRegion(SIZE / 2, SIZE / 2, SIZE, confidence=0.1))
+    monkeypatch.setattr(
+        command,
+        "make_studies",
+        lambda *_: iter([studies.KnownStudy("a", 1, (make_film(0.7, 1, blob(0, 0), **KNOWN),))]),
+    )
+    monkeypatch.setattr(maps, "measure_maps", partial(_measured_without_checks, maps.measure_maps))
+    for what in ("simulated", "explanations"):
+        options = command._parser().parse_args([what, "--checkpoint", "m-1"])
+        with pytest.raises(ScaphoidError, match="none of the simulated ones is"):
+            command.run(options, lambda name, _: make_reader(finder=blind))
+    options = command._parser().parse_args(["steadiness", "--films", "2", "--checkpoint", "m-1", "--json"])
+    assert command.run(options, lambda name, _: make_reader(finder=blind)) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["refused"] == {"stand-in": {"films": 1, "studies": 1}}
+    assert told["checkpoints"]["stand-in"]["mirrored"]["median"] == {"value": None, "low": None, "high": None, "n": 0}
 
 
 def left_less_right(squares):
@@ -350,7 +406,43 @@ def test_steadiness_of_a_known_classifier():
     assert changes["PNG, 8 bit"]["median"]["value"] < 0.1
     shown = tables.steadiness_tables({"simulated": True, "seed": 0, "asked_films": 5, **found})
     row = next(line for line in shown.splitlines() if line.startswith("| exposure x 0.7 |"))
-    assert row.endswith("| 5 | 0 | no |")
+    assert row.endswith("| 5 | 0 | 0 | no |")
+    assert "refused as unfit to be read, which are in no estimate: `stand-in` 0 (whole studies: 0)." in shown
+
+
+def test_films_that_are_refused_as_they_are_or_once_changed_are_counted():
+    """The finder sees the wrist on films brighter than 0.55; exposed less, one of 0.7 is not such a film any more."""
+    made = [
+        ("p0", [make_film(0.83).radiograph, make_film(0.7, number=1).radiograph]),
+        ("p1", [make_film(0.6, number=2).radiograph, make_film(0.4, number=3).radiograph]),
+        ("p2", [make_film(0.3, number=4).radiograph]),
+    ]
+    found = steadiness.measure_steadiness(made, [make_reader(10.0, half_blind_finder())], 50)
+    assert found["refused"] == {"stand-in": {"films": 2, "studies": 1}}
+    changes = found["checkpoints"]["stand-in"]
+    assert (changes["mirrored"]["films_refused"], changes["mirrored"]["refused"]) == (2, 0)
+    assert changes["mirrored"]["median"]["n"] == 2
+    # Times 0.7 they have 0.58, 0.49, 0.42, 0.28 and 0.21: only the first is read, and the second study is not.
+    assert (changes["exposure x 0.7"]["films_refused"], changes["exposure x 0.7"]["refused"]) == (4, 1)
+    assert changes["exposure x 0.7"]["median"]["n"] == 1
+    report = {"simulated": False, "seed": 0, "asked_films": 5, "unreadable": 3, **found}
+    shown = tables.steadiness_tables(report)
+    assert "`stand-in` 2 (whole studies: 1)." in shown
+    assert "cannot be read, and are left out: 3." in shown
+    row = next(line for line in shown.splitlines() if line.startswith("| exposure x 0.7 |"))
+    assert "| 1 | 1 | 4 |" in row
+
+
+def test_files_that_cannot_be_read_are_counted(tmp_path, monkeypatch, capsys):
+    for number, content in enumerate((None, b"no picture")):
+        path = tmp_path / f"valid/XR_WRIST/patient{number:05d}/study1_negative/image1.png"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content or steadiness.as_png(np.tile(np.linspace(0, 1, 64), (64, 1)), 8))
+    options = ["steadiness", "--data", str(tmp_path), "--checkpoint", "m-1", "--resamples", "20", "--json"]
+    assert command.run(command._parser().parse_args(options), lambda name, _: make_reader()) == 0
+    out, err = capsys.readouterr()
+    assert (json.loads(out)["unreadable"], json.loads(out)["films"]) == (1, 1)
+    assert "patient00001" in err
 
 
 # --- documents -------------------------------------------------------------------------------------------------------
@@ -553,7 +645,7 @@ def test_heat_maps_are_measured_told_and_stored(published, monkeypatch, capsys):
                 yield comparison.MapRow(*told, method, film.thin, 0.9, *place)
 
     monkeypatch.setattr(command, "make_studies", make)
-    monkeypatch.setattr(maps, "measure_maps", measure)
+    monkeypatch.setattr(maps, "measure_maps", lambda *films, **asked: list(measure(*films, **asked)))
     pages = (published / "README.md", published.parent / "README.md")
     for page in pages:
         page.write_text("<!-- results: explanations -->\n<!-- end -->\n")
@@ -564,6 +656,8 @@ def test_heat_maps_are_measured_told_and_stored(published, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert out.strip() in pages[0].read_text()
     assert "Heat maps of 4 simulated films with a fracture, each of another study, 3 of them with a thin break" in out
+    assert "Of 4 broken studies 4 have a film that shows the break." in out
+    assert "refused as unfit to be read, which are in no estimate: `stand-in` 0." in out
     assert "| `stand-in` (n = 4) |" in out
     assert "| `stand-in`, thin breaks (n = 3) |" in out
     rows = [line.split(" | ") for line in pages[1].read_text().splitlines() if line.startswith("| `stand-in`")]
@@ -576,6 +670,44 @@ def test_heat_maps_are_measured_told_and_stored(published, monkeypatch, capsys):
         ("film-0.5-0", "layercam", False),
         ("film-0.5-0", "gradcam", False),
     ]
+
+
+def test_films_whose_maps_are_not_measured_are_told(monkeypatch, capsys):
+    """Of five broken studies one shows no break; of the others the second checkpoint refuses two, and draws one map."""
+    brightness = (0.7, 0.4, 0.6, 0.4, 0.65)
+    made = [
+        studies.KnownStudy(f"s{number}", 1, (make_film(each, 1, blob(0, 0) if number < 4 else None, number, **KNOWN),))
+        for number, each in enumerate(brightness)
+    ]
+
+    def explained(classifier, film, *, method, region):
+        sees = film.pixels.mean() > 0.65 or classifier.checkpoint.id == "m-1"
+        heat = np.full((SIZE, SIZE), float(sees), np.float32)
+        return Explanation(film.id, classifier.checkpoint.id, method, "for", heat, float(sees))
+
+    monkeypatch.setattr(command, "make_studies", lambda *_: iter(made))
+    monkeypatch.setattr(comparison, "explain", explained)
+    monkeypatch.setattr(comparison, "available_methods", lambda card: ("gradcam",))
+    monkeypatch.setattr(maps, "measure_maps", partial(_measured_without_checks, maps.measure_maps))
+    opened = {"m-1": make_reader(name="m-1"), "m-2": make_reader(finder=half_blind_finder(), name="m-2")}
+    asked = ["explanations", "--films", "5", "--resamples", "20", "--checkpoint", "m-1", "--checkpoint", "m-2"]
+    for more in ([], ["--json"]):
+        assert command.run(command._parser().parse_args([*asked, *more]), lambda name, _: opened[name]) == 0
+    text, told = capsys.readouterr().out.rsplit("\n", 2)[:2]
+    report = json.loads(told)
+    assert (report["films"], report["refused"]) == (4, {"m-1": 0, "m-2": 2})
+    assert "Of 5 broken studies 4 have a film that shows the break." in text
+    assert "which are in no estimate: `m-1` 0, `m-2` 2." in text
+    assert "which are in no estimate: `m-1` 0, `m-2` 2." in tables.short_explanations_table(report)
+    assert "| `m-2` (n = 2) |" in text
+    second = next(each for each in report["explanations"] if (each["checkpoint"], each["method"]) == ("m-2", "gradcam"))
+    assert (second["n"], second["distance"]["n"]) == (2, 1)
+    (row,) = [line for line in text.split("| `m-2` (n = 2) |")[1].splitlines() if line.startswith("| Grad-CAM")][:1]
+    assert row.count(", n = 1 |") == 1, "the distance is of the one film on which there is a map"
+
+
+def _measured_without_checks(measure, *films_and_reader, check_every, **more):
+    return measure(*films_and_reader, check_every=0, **more)
 
 
 @pytest.mark.parametrize(

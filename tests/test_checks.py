@@ -12,9 +12,9 @@ import pytest
 from core import explain as explaining
 from core.checkpoints import CHECKPOINTS, default_id
 from core.explain import METHODS, Method, checks, trust
-from core.explain.checks import GRID, Checks, check_map, lay_back, likeness
+from core.explain.checks import GRID, Checks, check_map, is_flat, lay_back, likeness
 from core.explain.localisation import centre_map, edge_map
-from core.explain.removal import Removal, measure_removal
+from core.explain.removal import REMOVED, Removal, measure_removal
 from core.explain.scrambled import ScrambledClassifier
 from core.explain.stray import find_bright, find_limb, stray_heat
 from core.explain.trust import check_rows, trust_sentence
@@ -50,6 +50,17 @@ def test_likeness_is_a_correlation_of_what_is_seen():
 def test_a_map_without_heat_is_like_another_without_and_no_other():
     assert likeness(np.zeros((8, 8)), np.zeros((8, 8))) == 1
     assert likeness(np.zeros((8, 8)), blob(8, 4, 4)) == likeness(blob(8, 4, 4), np.zeros((8, 8))) == 0
+
+
+def test_what_rounding_leaves_of_a_map_that_is_the_same_everywhere_is_not_compared():
+    rng = np.random.default_rng(1)
+    flat = [(1 + 2e-6 * rng.random((GRID, GRID))).astype(np.float32) for _ in range(2)]
+    assert likeness(*flat) == 1
+    assert likeness(flat[0], blob(GRID, 20, 20)) == 0
+    assert [is_flat(each) for each in (flat[0], np.zeros((8, 8)), blob(GRID, 20, 20))] == [True, True, False]
+    faint = 1 + 0.01 * blob(GRID, 20, 20)
+    assert not is_flat(faint)
+    assert likeness(faint, blob(GRID, 20, 20)) == pytest.approx(1, abs=1e-3)
 
 
 # --- a moved wrist ---------------------------------------------------------------------------------------------------
@@ -115,6 +126,18 @@ def test_a_map_of_what_the_answer_hangs_on_tells_more_than_chance_and_edges():
     assert against.deletion == pytest.approx(-found.deletion)
     elsewhere = measure_removal(run, square, blob(64, 20, 50, 3.0), 1)
     assert elsewhere.deletion < found.deletion / 2
+
+
+def test_an_empty_map_takes_its_places_from_all_over_the_square():
+    """Not row by row from the top, as equal values are sorted."""
+    square = np.random.default_rng(4).random((64, 64)).astype(np.float32)
+
+    def run(squares):
+        return {"logit": (squares[:, :16, :, 0] == square[:16]).mean(axis=(1, 2))[:, None]}
+
+    found = measure_removal(run, square, np.zeros((64, 64)), 1)
+    assert found.deletion == pytest.approx(np.mean(REMOVED), abs=0.02)
+    assert found.insertion == pytest.approx(np.mean(REMOVED), abs=0.02)
 
 
 # --- stray heat ------------------------------------------------------------------------------------------------------
@@ -244,6 +267,36 @@ def test_a_map_that_follows_the_model_is_told_from_one_that_does_not(film):
         }  # fmt: skip
 
 
+def test_a_map_made_again_is_made_of_another_seed(film):
+    classifier = small_classifier(seed=4)
+    kernel, bias = classifier.model.get_layer("logit").get_weights()
+    classifier.model.get_layer("logit").set_weights([300 * kernel, bias])  # scores apart, so that the groups count
+    square = classifier.square(film)
+    asked = {"method": "quickscorecam", "groups": 4}
+    maps = {seed: explaining.explain_square(classifier, square, seed=seed, **asked)[0] for seed in (0, 1, 2**32 - 1)}
+    found = check_map(classifier, film, **asked)
+    assert found.repeated == pytest.approx(np.corrcoef(*(_cells(maps[seed]) for seed in (0, 1)))[0, 1], abs=1e-6)
+    assert found.repeated < 0.9995, "chance decides how the channels are grouped"
+    last = check_map(classifier, film, seed=2**32 - 1, **asked)
+    assert last.repeated == pytest.approx(np.corrcoef(_cells(maps[2**32 - 1]), _cells(maps[0]))[0, 1], abs=1e-6)
+    # As many groups as channels: nothing is left to chance.
+    assert check_map(classifier, film, method="quickscorecam", groups=12).repeated == pytest.approx(1, abs=1e-6)
+
+
+def _cells(heat):
+    return cv2.resize(heat, (GRID, GRID), interpolation=cv2.INTER_LINEAR).astype(float).ravel()
+
+
+def test_a_map_that_is_the_same_everywhere_marks_no_place(film):
+    """The slope of a mean is the same for every pixel: the map follows the network, and shows nothing."""
+    found = check_map(brightness_classifier(), film, method="smoothgrad", samples=2)
+    assert found.flat
+    assert found.peak > 0
+    level, sentence = trust_sentence(found)
+    assert level == "bad"
+    assert "the same everywhere" in sentence
+
+
 def test_a_network_that_looks_at_brightness_has_a_steady_map_where_the_film_is_bright():
     pixels = np.zeros((300, 420))
     pixels[180:230, 290:340] = 0.9
@@ -312,6 +365,8 @@ SOUND = Checks(
     [
         ({}, "good", "This map is stable and follows the model."),
         ({"peak": 0.0}, "none", "nothing to check"),
+        ({"peak": 0.0, "flat": True}, "none", "nothing to check"),
+        ({"flat": True}, "bad", "the same everywhere"),
         ({"scrambled": {"head": 0.6, "deep": 0.3, "all": 0.6}}, "bad", "hardly changes when the model is scrambled"),
         ({"scrambled": {"head": 0.6, "deep": 0.99, "all": 0.1}}, "bad", "hardly changes when the model is scrambled"),
         ({"scrambled": {"head": 0.99, "deep": 0.3, "all": 0.1}}, "bad", "layers that give the answer"),
@@ -343,6 +398,9 @@ def test_the_numbers_behind_the_sentence_are_all_told():
     rows = {name: value for name, value, _ in check_rows(SOUND)}
     assert len(rows) == len(check_rows(SOUND))
     assert rows["Made again"] == 1.0
+    again = {key: check_rows(replace(SOUND, method=key))[0][2] for key in ("gradcam", "smoothgrad", "quickscorecam")}
+    assert "left to chance" in again["gradcam"], "there it is 1 whatever the map is worth"
+    assert again["smoothgrad"] == again["quickscorecam"] == "likeness to the map of another seed"
     assert rows["Turned left"] == 0.9
     assert rows["LayerCAM"] == 0.6
     assert rows["Whole network scrambled"] == 0.1

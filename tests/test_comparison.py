@@ -19,14 +19,16 @@ from core.explain.comparison import (
     MapRow,
     OutlinedFilm,
     baseline_map,
+    count_refused,
     measure_maps,
     parse_rows,
     read_rows,
     rows_text,
     summarise,
 )
-from core.explain.localisation import THRESHOLDS
+from core.explain.localisation import THRESHOLDS, localise
 from core.values import WristRegion
+from pages.parts.outlining import drawn_mask
 from tests.test_explain import _stand_in_backbone, brightness_classifier, film_of  # noqa: F401
 
 
@@ -271,6 +273,106 @@ def test_the_size_of_a_pixel_is_known_where_the_layout_says_what_it_means(tmp_pa
     assert _spacing({"spacing_mm": "0.2", "pixel_spacing": "0.144"}, "graz") == (0.2, 0.2)
 
 
+# A break of 12 x 7 pixels: left, top, right, bottom in edge coordinates of a film of 48 x 64 pixels.
+BREAK = (10, 21, 22, 28)
+HEIGHT, WIDTH = 64, 48
+
+
+def _outline_from(tmp_path, kind):
+    """Return a film's outline as it is read from a dataset that marks `BREAK` in its own way."""
+    left, top, right, bottom = BREAK
+    corners = [left, top, right, top, right, bottom, left, bottom]
+    stem = "0001_1234567891_01_WRI-L1_M010"
+    name = f"images_part1/{stem}.png" if kind in ("yolo", "yolo outline", "voc") else "images/Fractured/a.png"
+    (tmp_path / name).parent.mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / name), np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH))
+    if name.startswith("images_part1"):
+        heads, row = "filestem,patient_id,study_number,fracture_visible", f"{stem},1,1,1"
+        (tmp_path / "dataset.csv").write_text(f"{heads}\n{row}\n")
+    else:
+        (tmp_path / "dataset.csv").write_text("image_id,hand,leg,fractured\na.png,1,0,1\n")
+    if kind.startswith("yolo"):
+        box = [(left + right) / 2 / WIDTH, (top + bottom) / 2 / HEIGHT, (right - left) / WIDTH, (bottom - top) / HEIGHT]
+        outline = [each / (HEIGHT if place % 2 else WIDTH) for place, each in enumerate(corners)]
+        (tmp_path / f"{stem}.txt").write_text(" ".join(map(str, [3, *(box if kind == "yolo" else outline)])))
+    elif kind == "voc":
+        tags = "".join(f"<{key}>{at}</{key}>" for key, at in zip(("xmin", "ymin", "xmax", "ymax"), BREAK, strict=True))
+        size = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height></size>"
+        entry = f"<object><name>fracture</name><bndbox>{tags}</bndbox></object>"
+        (tmp_path / f"{stem}.xml").write_text(f"<annotation>{size}{entry}</annotation>")
+    else:
+        runs = [left * HEIGHT + top, bottom - top, *([top + HEIGHT - bottom, bottom - top] * (right - left - 1))]
+        runs += [HEIGHT * WIDTH - sum(runs)]
+        marked = {
+            "coco box": {"bbox": [left, top, right - left, bottom - top]},
+            "coco runs": {"segmentation": {"counts": runs, "size": [HEIGHT, WIDTH]}},
+            "coco polygon": {"segmentation": [corners]},
+        }[kind]
+        table = {
+            "images": [{"id": 1, "file_name": "a.png", "width": WIDTH, "height": HEIGHT}],
+            "categories": [{"id": 1, "name": "fractured"}],
+            "annotations": [{"id": 1, "image_id": 1, "category_id": 1} | marked],
+        }
+        (tmp_path / "fractures.json").write_text(json.dumps(table))
+    index = index_dataset(tmp_path)
+    (found,) = load_films(index, list(index.paths))
+    return found.outline
+
+
+def _drawn_outline(kind):
+    left, top, right, bottom = map(float, BREAK)
+    if kind == "drawn box":
+        return drawn_mask({"box": [{"x": [right, left], "y": [top, bottom]}]}, (HEIGHT, WIDTH))
+    around = {"x": [left, right, right, left], "y": [top, top, bottom, bottom]}
+    return drawn_mask({"lasso": [around]}, (HEIGHT, WIDTH))
+
+
+@pytest.mark.parametrize(
+    ("kind", "exact"),
+    [
+        ("yolo", True),
+        ("yolo outline", True),  # of an outline its box is taken
+        ("voc", True),
+        ("coco box", True),
+        ("coco runs", True),
+        ("coco polygon", False),
+        ("drawn box", True),
+        ("drawn lasso", False),
+    ],
+)
+def test_one_outline_is_scored_alike_however_it_is_given(tmp_path, kind, exact):
+    """A polygon may take the pixels that its line runs along: then every score lies between the two outlines' own."""
+    outline = _drawn_outline(kind) if kind.startswith("drawn") else _outline_from(tmp_path, kind)
+    left, top, right, bottom = BREAK
+    truth = np.zeros((HEIGHT, WIDTH), bool)
+    truth[top:bottom, left:right] = True
+    widest = cv2.dilate(truth.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    if exact:
+        np.testing.assert_array_equal(outline, truth)
+    assert (outline >= truth).all()
+    assert (outline <= widest).all()
+    random = np.random.default_rng(9)
+    for spot in ((24, 15), (24, 40), (0, 0), (63, 47)):  # in the break, beside it, and in two corners
+        heat = 0.5 * random.random((HEIGHT, WIDTH))
+        heat[spot] = 1.0
+        found, least, most = (localise(heat, each, (0.2, 0.3)) for each in (outline, truth, widest))
+        assert found.hit == least.hit == (spot == (24, 15))
+        assert most.distance <= found.distance <= least.distance
+        assert least.distance - most.distance <= np.hypot(0.2, 0.3)
+        assert least.energy <= found.energy <= most.energy
+        for name in ("hit", "energy", "distance", "overlaps"):
+            assert not exact or getattr(found, name) == getattr(least, name)
+
+
+def test_what_is_drawn_off_the_film_outlines_nothing():
+    aside = {"x": [WIDTH + 3.0, WIDTH + 9.0], "y": [5.0, 9.0]}
+    assert not drawn_mask({"box": [aside]}, (HEIGHT, WIDTH)).any()
+    across = {"x": [-9.0, 3.0], "y": [60.0, 99.0]}
+    assert np.argwhere(drawn_mask({"box": [across]}, (HEIGHT, WIDTH))).tolist() == [
+        [row, column] for row in range(60, 64) for column in range(3)
+    ]
+
+
 def test_a_film_that_cannot_be_read_is_told_and_the_others_are_measured(dataset, capsys):
     broken = dataset / "valid/XR_WRIST/patient00001/study1_positive/image1.png"
     broken.write_bytes(broken.read_bytes()[:60])
@@ -287,6 +389,93 @@ def test_a_dataset_without_outlines_is_refused(dataset, capsys):
         evaluate("--data", str(dataset), "--explanations")
 
 
+def named_reader(name, slope=1.0):
+    """As `reader`, of another name, whose network is `slope` times as sure."""
+    found = reader()
+    layer = found.classifier.model.get_layer("logit")
+    layer.set_weights([slope * each for each in layer.get_weights()])
+    found.classifier.checkpoint = replace(found.classifier.checkpoint, id=name)
+    return found
+
+
+def test_two_checkpoints_are_measured_by_every_method_on_the_same_films(dataset, tmp_path, capsys):
+    opened = []
+
+    def open_reader(name, *_):
+        opened.append(name)
+        return named_reader(name, 1.0 if name == "sees" else -1.0)
+
+    second = "valid/XR_WRIST/patient00001/study1_positive/image1.png"
+    cv2.imwrite(str(tmp_path / "masks" / second), bright_film(22, 40).outline.astype(np.uint8) * 255)
+    with (tmp_path / "metadata.csv").open("a") as table:
+        table.write(f"{second},0.0,2.0,0.25\n")
+    out = tmp_path / "maps.csv"
+    asked = ["--data", str(dataset), "--explanations", "--methods", "gradcam", "location", "--out", str(out)]
+    asked += ["--checkpoint", "sees", "--checkpoint", "sees-not", "--resamples", "50", "--check-every", "2"]
+    assert run(make_parser().parse_args(asked), open_reader) == 0
+    assert opened == ["sees", "sees-not"]
+    text = capsys.readouterr().out
+    assert [line.split(":")[0] for line in text.splitlines() if "films with an outlined" in line] == opened
+    rows = read_rows(out)
+    films = {f"valid/XR_WRIST/patient0000{number}/study1_positive/image1.png" for number in (0, 1)}
+    for name in opened:
+        for method in ("gradcam", "location", *BASELINES):
+            ours = [row for row in rows if (row.checkpoint_id, row.method) == (name, method)]
+            assert {row.film for row in ours} == films, (name, method)
+            assert len(ours) == 2
+    assert len(rows) == 2 * 2 * 4
+    keys = [(name, method) for name in opened for method in ("gradcam", "centre")]
+    hits = {key: [row.hit for row in rows if (row.checkpoint_id, row.method) == key] for key in keys}
+    assert hits["sees", "gradcam"] == [1, 1]
+    assert hits["sees-not", "gradcam"] == [0, 0], "brightness speaks against a break"
+    assert hits["sees", "centre"] == hits["sees-not", "centre"], "who does not look does not know the checkpoint"
+    removed = [line for line in text.splitlines() if line.startswith("taken away")]
+    assert [line.count(" to ") for line in removed] == [2, 1], "with an interval, of each method that drew a map"
+    assert text.count("distance over the films with any heat") == 1, "everywhere else of all films"
+    assert "of 2: Grad-CAM 0\n" in text
+
+    assert run(make_parser().parse_args([*asked, "--json"]), open_reader) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["films"], told["refused"]) == (2, {"sees": 0, "sees-not": 0})
+    found = {(each["checkpoint"], each["method"]): each for each in told["explanations"]}
+    assert len(found) == 8
+    assert found["sees", "gradcam"]["distance"]["n"] == 2
+    assert found["sees-not", "gradcam"]["distance"] == {"value": None, "low": None, "high": None, "n": 0}
+
+
+def test_films_that_a_checkpoint_refuses_are_counted_in_what_is_printed(dataset, tmp_path, capsys):
+    """Of two films one finder sees the wrist on one, another on none; a third checkpoint reads whole films."""
+    second = "valid/XR_WRIST/patient00001/study1_positive/image1.png"
+    cv2.imwrite(str(tmp_path / "masks" / second), bright_film(22, 40).outline.astype(np.uint8) * 255)
+    sure = {
+        "lost": lambda film: 0.1,
+        "half": lambda film: 1.0 if film.pixels[12, 44] > 0.5 else 0.1,  # where the first one's bright patch is
+    }
+
+    def open_reader(name, *_):
+        found = named_reader(name)
+        if name in sure:
+            found.finder = SimpleNamespace(find=lambda film: WristRegion(32, 32, 64, confidence=sure[name](film)))
+        return found
+
+    def told(*more):
+        asked = ["--data", str(dataset), "--explanations", "--methods", "gradcam", "--resamples", "50"]
+        asked += [part for name in ("lost", "half", "reads") for part in ("--checkpoint", name)]
+        assert run(make_parser().parse_args([*asked, *more]), open_reader) == 0
+        return capsys.readouterr().out
+
+    text = told()
+    assert "lost: 2 of 2 films are not fit to be read and are left out." in text
+    assert "half: 1 of 2 films are not fit to be read and are left out." in text
+    assert "half: 1 real films with an outlined fracture" in text
+    assert "reads: 2 real films with an outlined fracture" in text
+    assert "lost: 0" not in text
+    assert text.count("not fit") == 2
+    found = json.loads(told("--json"))
+    assert (found["films"], found["refused"]) == (2, {"lost": 2, "half": 1, "reads": 0})
+    assert "not fit" not in told("--read-unfit")
+
+
 def test_films_that_are_not_fit_to_be_read_are_left_out():
     films = [bright_film(8, 40, name="a"), bright_film(28, 28, name="b")]
     asked = []
@@ -297,6 +486,8 @@ def test_films_that_are_not_fit_to_be_read_are_left_out():
 
     rows = measure_maps(films, reader(), ["gradcam"], check_every=0, is_fit=is_fit)
     assert {row.film for row in rows} == {"b"}
+    assert count_refused(films, rows) == 1
+    assert count_refused(films, []) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
-"""What the server keeps of a session that has ended."""
+"""What the server keeps of a session that has ended, and under what a desk keeps what was made."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from streamlit.runtime import media_file_manager
 from streamlit.runtime.media_file_manager import MediaFileManager
 from streamlit.runtime.memory_media_file_storage import MemoryMediaFileStorage
 
+from core.values import Checkpoint, Explanation, Radiograph
 from pages.parts import desk
 
 
@@ -70,3 +73,56 @@ def test_a_download_on_its_way_is_not_taken_at_once(server):
     server.offer("gone", "film.png")
     desk.forget_session("gone")
     assert server.offered() == {"film.png"}
+
+
+# --- what is kept while it lasts -------------------------------------------------------------------------------------
+
+
+class StandInReader:
+    """A checkpoint that reads whole films, and says of what it is asked."""
+
+    def __init__(self, checkpoint):
+        self.checkpoint = checkpoint
+        self.classifier = SimpleNamespace(checkpoint=checkpoint)
+
+    def read(self, films, regions):
+        return SimpleNamespace(
+            checkpoint=self.checkpoint,
+            films=[SimpleNamespace(radiograph=film, region=None) for film in films],
+            members=(),
+        )
+
+
+@pytest.mark.parametrize("change", [{"weights_sha256": "b" * 64}, {"card_sha256": "d" * 64}])
+def test_no_map_and_no_check_of_a_checkpoint_that_was_replaced_is_shown(monkeypatch, change):
+    """Another checkpoint comes to lie under the same id while a film is on the desk."""
+    asked = []
+
+    def explain(classifier, film, *, method, target, region, progress):
+        asked.append(classifier.checkpoint)
+        return Explanation(film.id, classifier.checkpoint.id, method, target, np.full((4, 4), len(asked) / 8), 1.0)
+
+    def check_map(classifier, film, **_):
+        return f"checks of {classifier.checkpoint.weights_sha256[0]}{classifier.checkpoint.card_sha256[0]}"
+
+    monkeypatch.setattr(desk, "explain", explain)
+    monkeypatch.setattr(desk, "check_map", check_map)
+    hashes = {"weights_sha256": "a" * 64, "card_sha256": "c" * 64}
+    card = Checkpoint("model-1", "Model", "fracture", "resnet50", "conv5_block3_out", 224, **hashes)
+    old, new = StandInReader(card), StandInReader(replace(card, **change))
+    film = Radiograph("f" * 64, np.zeros((4, 4), np.float32), "PNG")
+    table = desk.Desk("test", films=(film,))
+    first = table.explanation(old, film, "gradcam", "for")
+    assert table.explanation(old, film, "gradcam", "for") is first, "made once"
+    assert table.checked(old, None, first) == "checks of ac"
+    assert table.has_explanation(old, film, "gradcam", "for")
+    assert not table.has_explanation(new, film, "gradcam", "for")
+    assert table.explanation_key(new.checkpoint, first) not in table.checks
+    second = table.explanation(new, film, "gradcam", "for")
+    assert (first.heatmap[0, 0], second.heatmap[0, 0]) == (1 / 8, 2 / 8)
+    assert table.checked(new, None, second) == f"checks of {'b' if 'weights_sha256' in change else 'a'}" + (
+        "d" if "card_sha256" in change else "c"
+    )
+    assert asked == [old.checkpoint, new.checkpoint]
+    for reader, made in ((old, first), (new, second)):
+        assert table.explanations[table.explanation_key(reader.checkpoint, made)] is made

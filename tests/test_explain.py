@@ -1,6 +1,8 @@
 """core.explain and its heat maps and passes, against hand-worked maps, plain loops and tf-keras-vis."""
 
 import gc
+import os
+import time
 import weakref
 from dataclasses import replace
 from unittest import mock
@@ -19,7 +21,15 @@ from core.appraise.maps import outlined_films
 from core.backbones import BACKBONES
 from core.checkpoints import list_checkpoints
 from core.errors import ExplanationError
-from core.explain import METHODS, available_methods, backward_batch, canonical_method, explain, explain_square
+from core.explain import (
+    METHODS,
+    available_methods,
+    backward_batch,
+    canonical_method,
+    explain,
+    explain_square,
+    lay_on_film,
+)
 from core.explain.heatmaps import (
     channel_masks,
     fuse_maps,
@@ -265,6 +275,21 @@ def test_a_map_that_overflowed_is_refused(bad):
         scaled(np.array([[0.0, bad]]))
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("method", ["gradcam", "layercam", "gradcampp", "scorecam", "quickscorecam"])
+def test_a_network_that_overflowed_is_not_said_to_see_nothing(small, film, monkeypatch, method, bad):
+    """Only the deepest layer is beyond numbers, and there only one channel."""
+    fine = np.random.default_rng(0).random((8, 8, 12)).astype(np.float32)
+    deep = fine.copy()
+    deep[..., 3] = bad
+    answers = {"early": (fine, fine), "features": (deep, fine)}
+    monkeypatch.setattr(passes_of(small), "features", lambda square, layers: [answers[name] for name in layers])
+    layers = {"layers": ("early",)} if method == "layercam" else {}
+    with pytest.raises(ExplanationError, match="overflowed"):
+        explain(small, film, method=method, **layers)
+
+
 # --- against tf-keras-vis -------------------------------------------------------------------------------------------
 
 
@@ -462,6 +487,18 @@ def test_channels_with_one_mask_are_one_group():
     assert len(members) >= 3
     assert set(groups) == set(range(len(members)))
     assert [each.size for each in group_channels(np.zeros((5, 5, 0)), 4)] == [0, 0]
+    assert [each.tolist() for each in group_channels(rng.random((5, 5, 1), np.float32), 4)] == [[0], [0]]
+
+
+def test_where_the_grouping_starts_is_drawn_by_chance_and_can_be_drawn_again():
+    features = np.random.default_rng(3).random((7, 7, 60), np.float32)  # no groups to be found: any are as good
+
+    def together(seed):
+        groups, _ = group_channels(features, 5, seed)
+        return groups[:, None] == groups  # whatever the groups' numbers
+
+    np.testing.assert_array_equal(together(0), together(0))
+    assert all((together(0) != together(seed)).any() for seed in (1, 2**32 - 1))
 
 
 def test_quick_score_cam_is_score_cam_where_every_channel_is_a_group(small, film):
@@ -475,24 +512,59 @@ def test_quick_score_cam_is_score_cam_where_every_channel_is_a_group(small, film
     assert told[-1] == (4, 4)
     assert correlation(coarse.heatmap, full.heatmap) > 0.8
     assert explain(small, film, method="quickscorecam").settings["groups"] == 16
+    again = {seed: explain(small, film, method="quickscorecam", groups=6, seed=seed) for seed in range(4)}
+    assert again[1].settings["seed"] == 1
+    assert len({each.heatmap.tobytes() for each in again.values()}) > 1
+    every = explain(small, film, method="quickscorecam", groups=12, seed=1)
+    np.testing.assert_allclose(every.heatmap, full.heatmap, atol=1e-5)  # where every channel is a group, chance is out
+
+
+def checkpoint_of(backbone):
+    """Return the id of a checkpoint of a backbone, else skip the test."""
+    found = [
+        each.id
+        for each in list_checkpoints()
+        if each.checkpoint and each.checkpoint.task == "fracture" and each.checkpoint.backbone == backbone
+    ]
+    if not found:
+        pytest.skip(f"There is no checkpoint of {backbone}.")
+    return found[-1]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "checkpoint_id",
-    [each.id for each in list_checkpoints() if each.checkpoint and each.checkpoint.task == "fracture"],
-)
-def test_quick_score_cam_tells_what_all_channels_tell(checkpoint_id):
-    """Of 50 films the median correlation (Spearman) with the map of all channels; minutes for each checkpoint."""
+@pytest.mark.parametrize("backbone", ["efficientnetb0", "resnet50", "densenet169", "efficientnetlite0"])
+def test_quick_score_cam_tells_what_all_channels_tell(backbone):
+    """Of 50 films: the median correlation (Spearman) with the map of all channels, and how much sooner the map is made.
+
+    A film on which one of the two maps is empty counts as not alike (0). Half an hour for each backbone; fewer films:
+    SCAPHOID_SLOW_FILMS.
+
+    Seen, with two other programs running on the two cores: scaphoid-b0-1, 25 films, alike 0.975 (least 0.28), 70 times
+    as quick (least 60); scaphoid-lite0-3, 5 films, alike 0.998 (least 0.96), 42 times as quick (least 29). Of ResNet50
+    and DenseNet169 there was no checkpoint.
+    """
+    films = int(os.environ.get("SCAPHOID_SLOW_FILMS", "50"))
+    checkpoint_id = checkpoint_of(backbone)
     reader = open_reader(checkpoint_id)
-    alike = []
-    for film in outlined_films(make_studies(seeds_of(100)[::2], jobs=0)):
-        square = reader.classifier.square(film.radiograph, reader.finder.find(film.radiograph))
-        maps = [explain_square(reader.classifier, square, method=key)[0] for key in ("quickscorecam", "scorecam")]
-        alike.append(spearmanr(*map(np.ravel, maps)).statistic)
-    print(checkpoint_id, len(alike), np.median(alike), min(alike))
-    assert len(alike) >= 45
+    alike, ratios = [], []
+    for film in outlined_films(make_studies(seeds_of(2 * films)[::2], jobs=0)):
+        region = reader.finder.find(film.radiograph) if reader.finder else None
+        square = reader.classifier.square(film.radiograph, region)
+        if not ratios:  # what is built and compiled at the first map is not timed
+            explain_square(reader.classifier, square, method="quickscorecam")
+        maps, seconds = [], []
+        for key in ("quickscorecam", "scorecam"):
+            start = time.perf_counter()
+            maps.append(explain_square(reader.classifier, square, method=key)[0])
+            seconds.append(time.perf_counter() - start)
+        told = all(np.ptp(each) for each in maps)
+        alike.append(spearmanr(*map(np.ravel, maps)).statistic if told else 0.0)
+        ratios.append(seconds[1] / seconds[0])
+    print(f"{checkpoint_id}: {len(alike)} films, alike {np.median(alike):.3f} (least {min(alike):.2f}), ", end="")
+    print(f"{np.median(ratios):.0f} times as quick (least {min(ratios):.0f})")
+    assert len(alike) >= 0.9 * films
     assert np.median(alike) >= 0.95
+    assert np.median(ratios) >= 25
 
 
 def test_score_cam_listens_to_the_head_where_the_library_s_does_not(film):
@@ -606,6 +678,39 @@ def test_heat_lies_where_the_evidence_is_on_the_film(method, angle):
     outside = np.maximum(abs(across), abs(down)) > 62
     assert not heat[outside].any()
     assert heat.max() == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("angle", [0, 90])
+def test_no_heat_is_skipped_where_the_square_is_finer_than_the_film(angle):
+    """A film of 16 pixels that a network reads at 64: each of its pixels has the mean of the 16 that lie on it."""
+    fit = fit_square(30, 40, 64, WristRegion(x=18, y=12, side=16, angle=angle))
+    heat = np.random.default_rng(6).random((64, 64)).astype(np.float32)
+    film_heat = lay_on_film(heat, fit)
+    expected = np.zeros((30, 40), np.float32)
+    # Turned by 90 degrees the square's top lies to the right on the film.
+    expected[4:20, 10:26] = np.rot90(heat.reshape(16, 4, 16, 4).mean(axis=(1, 3)), -angle // 90)
+    np.testing.assert_allclose(film_heat, expected, atol=1e-5)
+    for row, column in ((5, 7), (40, 22), (63, 0)):
+        spot = np.zeros((64, 64), np.float32)
+        spot[row, column] = 1.0
+        assert lay_on_film(spot, fit).sum() == pytest.approx(1 / 16, abs=1e-5)
+    coarse = np.random.default_rng(7).random((7, 7)).astype(np.float32)
+    np.testing.assert_array_equal(lay_on_film(coarse, fit), fit.invert(coarse))  # nothing to take a mean of
+
+
+def test_a_film_smaller_than_the_square_is_explained_as_a_larger_one():
+    large = np.zeros((128, 128))
+    large[64:80, 32:48] = 0.9
+    classifier = brightness_classifier()
+    for method in ("gradcam", "layercam", "scorecam", "quickscorecam", "smoothgrad", "location"):
+        maps = [
+            explain(classifier, film_of(pixels), method=method).heatmap
+            for pixels in (large, large.reshape(16, 8, 16, 8).mean(axis=(1, 3)))
+        ]
+        coarse = maps[0].reshape(16, 8, 16, 8).mean(axis=(1, 3))
+        np.testing.assert_allclose(maps[1], coarse, atol=0.2, err_msg=method)
+        if method != "smoothgrad":  # the slope of a mean is the same for every pixel
+            assert np.unravel_index(maps[1].argmax(), (16, 16))[0] in (8, 9), method
 
 
 def test_smooth_grad_on_a_whole_film_covers_it_and_nothing_else():
@@ -734,6 +839,7 @@ def test_the_location_head_is_offered_only_where_there_is_one(small):
         ({"method": "smoothgrad", "noise": float("nan")}, "noise a number from 0 to 1"),
         ({"method": "smoothgrad", "noise": "much"}, "'much'"),
         ({"method": "smoothgrad", "seed": -1}, "seed"),
+        ({"method": "quickscorecam", "seed": 2**32}, "seed a whole number from 0 to 4294967295"),
     ],
 )
 def test_what_cannot_be_explained_is_refused_in_a_sentence(small, film, asked, message):

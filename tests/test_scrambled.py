@@ -12,13 +12,14 @@ from tests.test_explain import StandIn, _stand_in_backbone, small_classifier  # 
 
 
 def normalised_classifier():
-    """As small_classifier, with a layer between the two convolutions that normalises."""
+    """As small_classifier, with a layer before and one between the two convolutions that normalise."""
     import keras
     from keras import layers
 
     keras.utils.set_random_seed(3)
     film = keras.Input((32, 32, 1))
-    x = layers.Conv2D(4, 3, strides=2, name="early", activation="relu")(film)
+    x = layers.Normalization(name="scaling")(layers.Concatenate()([film, film]))
+    x = layers.Conv2D(4, 3, strides=2, name="early", activation="relu")(x)
     x = layers.BatchNormalization(name="norm")(x)
     middle = layers.Conv2D(6, 3, strides=2, name="middle", activation="relu")(x)
     x = layers.Conv2D(6, 3, name="features", activation="relu")(middle)
@@ -26,7 +27,10 @@ def normalised_classifier():
     logit = layers.Dense(1, name="logit")(hidden)
     outputs = {"logit": logit, "probability": layers.Activation("sigmoid", name="probability")(logit)}
     outputs["location"] = layers.Conv2D(1, 1, name="location")(middle)
-    return StandIn(keras.Model(film, outputs), "features", location_head=True)
+    model = keras.Model(film, outputs)
+    *_, count = model.get_layer("scaling").get_weights()
+    model.get_layer("scaling").set_weights([np.array([0.1, 0.3]), np.array([0.9, 1.2]), count])
+    return StandIn(model, "features", location_head=True)
 
 
 @pytest.fixture

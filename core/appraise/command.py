@@ -28,7 +28,7 @@ from core.appraise.tables import (
 from core.checkpoints import CHECKPOINTS
 from core.checkpoints.files import write_whole
 from core.datasets import FORMATS, index_dataset
-from core.errors import ScaphoidError
+from core.errors import ExplanationError, RadiographError, ScaphoidError
 from core.evaluate import Progress, choose_checkpoints, ensemble_points, read_film
 from core.evaluate.explanations import to_dict
 from core.explain.comparison import MEASURED_NAME, rows_text, summarise
@@ -88,16 +88,20 @@ def simulated_report(
     """Return all that was measured of what was read, as ``--json`` prints it.
 
     Every estimate is ``{"value", "low", "high", "n"}``: ``checkpoints`` by id and, of several, ``all`` (see
-    `measure_checkpoint`), ``finders`` by id, paired ``differences`` of AUC, and how the films were made.
+    `measure_checkpoint`), ``finders`` by id, paired ``differences`` of AUC, and how the films were made. Films that are
+    not fit to be read are in no estimate: each checkpoint's ``films_refused`` counts them, ``studies_refused`` the
+    studies that had no other.
     """
     cards = {card.id: card for card in _cards(readers)}
     points = {key: {point.name: point.threshold for point in card.operating_points} for key, card in cards.items()}
     points[ENSEMBLE] = points_of_mean
     measured = {}
     for name, films in reading.films.items():
+        if not films:
+            raise RadiographError("A film that is fit to be read was expected, but none of the simulated ones is.")
         measured[name] = measure_checkpoint(films, points[name], options.resamples)
-        if name in cards:
-            measured[name]["films_refused"] = reading.refused[name]
+        measured[name]["films_refused"] = reading.refused[name]
+        measured[name]["studies_refused"] = reading.studies - len({film.study_id for film in films})
     scores = {name: study_scores(name, films) for name, films in reading.films.items()}
     return {
         "studies": reading.studies,
@@ -183,10 +187,11 @@ def _cards(readers: Sequence[Reader]) -> list[Any]:
 def _appraise_steadiness(
     options: argparse.Namespace, readers: Sequence[Reader], folder: Path
 ) -> tuple[dict[str, Any], str]:
-    studies, count = _given_films(options) if options.data else _simulated_films(options)
+    unreadable: list[str] = []
+    studies, count = _given_films(options, unreadable) if options.data else _simulated_films(options)
     measured = measure_steadiness(studies, readers, options.resamples, on_progress=Progress(count, sys.stderr))
     how = {"simulated": not options.data, "seed": options.seed, "asked_films": options.films}
-    report = {**how, **measured}
+    report = {**how, "unreadable": len(unreadable), **measured}
     tables = steadiness_tables(report)
     if options.write:
         _update_documents(folder, readers, "steadiness on given films" if options.data else "steadiness", tables)
@@ -204,8 +209,13 @@ def _simulated_films(options: argparse.Namespace) -> tuple[Iterator[tuple[str, l
     return studies(), len(seeds)
 
 
-def _given_films(options: argparse.Namespace) -> tuple[Iterator[tuple[str, list[Radiograph]]], int]:
-    """Yield studies of a dataset, evenly spaced in it, until about as many films as were asked for were read."""
+def _given_films(
+    options: argparse.Namespace, unreadable: list[str]
+) -> tuple[Iterator[tuple[str, list[Radiograph]]], int]:
+    """Yield studies of a dataset, evenly spaced in it, until about as many films as were asked for were read.
+
+    Films that cannot be read are told, and noted in `unreadable`.
+    """
     every = index_dataset(options.data, options.format).studies
     films = sum(len(study.paths) for study in every)
     wanted = min(len(every), max(1, round(len(every) * options.films / films)))
@@ -219,6 +229,7 @@ def _given_films(options: argparse.Namespace) -> tuple[Iterator[tuple[str, list[
                     read.append(read_film(path))
                 except ScaphoidError as error:
                     print(f"{path}: {error}", file=sys.stderr)
+                    unreadable.append(str(path))
             if read:
                 yield study.patient_id, read
 
@@ -235,10 +246,12 @@ def _appraise_explanations(
     seeds = [each for each in seeds_of(2 * options.films, options.seed) if each[1]]
     films = list(outlined_films(make_studies(seeds, options.size, options.jobs)))
     progress = Progress(len(films) * len(readers), sys.stderr, "films")
-    rows = measure_readers(films, readers, options.check_every, progress)
+    rows, refused = measure_readers(films, readers, options.check_every, progress)
+    if not rows:
+        raise ExplanationError("A film that is fit to be read was expected, but none of the simulated ones is.")
     every, thin = (summarise(rows, only_thin, options.resamples) for only_thin in (False, True))
     how = {"asked_films": options.films, "size": options.size, "seed": options.seed, "version": str(VERSION)}
-    report = how | {"resamples": options.resamples} | to_dict(every, thin)
+    report = how | {"resamples": options.resamples} | to_dict(every, thin, len(films), refused)
     tables = explanations_tables(report)
     if options.write and _update_documents(folder, readers, "explanations", tables, short_explanations_table(report)):
         write_whole(folder / MEASURED_NAME, rows_text(rows))

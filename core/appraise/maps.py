@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from core.appraise.studies import KnownStudy
 from core.evaluate import Progress
-from core.explain.comparison import THIN_MM, MapRow, OutlinedFilm, measure_maps
+from core.explain.comparison import THIN_MM, MapRow, OutlinedFilm, count_refused, measure_maps
 from core.quality import assess
 
 if TYPE_CHECKING:
@@ -30,16 +30,26 @@ def outlined_films(studies: Iterable[KnownStudy]) -> Iterator[OutlinedFilm]:
 
 def measure_readers(
     films: Sequence[OutlinedFilm], readers: Sequence[Reader], check_every: int, progress: Progress
-) -> list[MapRow]:
-    """Measure the maps of every reader on the same films, those that are not fit to be read left out."""
+) -> tuple[list[MapRow], dict[str, int]]:
+    """Measure the maps of every reader on the same films, those that are not fit to be read left out.
+
+    Returns
+    -------
+    rows : list of MapRow
+    refused : dict of str to int
+        How many films were left out, by checkpoint.
+    """
     rows: list[MapRow] = []
+    refused: dict[str, int] = {}
     for number, reader in enumerate(readers):
         before = number * len(films)
-        rows += measure_maps(
+        found = measure_maps(
             films,
             reader,
             check_every=check_every,
             is_fit=lambda film, region: assess(film, region).level != "unfit",
             progress=lambda done, before=before: progress(before + done),
         )
-    return rows
+        refused[reader.classifier.checkpoint.id] = count_refused(films, found)
+        rows += found
+    return rows, refused

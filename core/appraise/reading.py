@@ -88,7 +88,7 @@ class Reading:
     wrists : dict of str to list of WristRead
         By finder.
     refused : dict of str to int
-        Films that were not fit to be read, by checkpoint.
+        Films that were not fit to be read, by checkpoint; of the mean, those that no checkpoint reads.
     studies, positives, films_made : int
     """
 
@@ -114,13 +114,15 @@ def read_all(studies: Iterable[KnownStudy], readers: Sequence[_Reader], on_progr
     cards = [reader.classifier.checkpoint for reader in readers]
     reading = Reading({card.id: [] for card in cards}, refused={card.id: 0 for card in cards})
     if len(readers) > 1:
-        reading.films[ENSEMBLE] = []
+        reading.films[ENSEMBLE], reading.refused[ENSEMBLE] = [], 0
     for done, study in enumerate(studies, start=1):
         reading.studies, reading.positives = done, reading.positives + study.label
         reading.films_made += len(study.films)
         read = _read_study(study, readers, reading)
         if len(readers) > 1:
-            reading.films[ENSEMBLE] += _mean_of(study, read)
+            mean = _mean_of(study, read)
+            reading.films[ENSEMBLE] += mean
+            reading.refused[ENSEMBLE] += len(study.films) - len(mean)
         on_progress(done)
     return reading
 

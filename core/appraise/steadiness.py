@@ -102,15 +102,20 @@ CHANGES: Mapping[str, Callable[[Radiograph], Radiograph]] = MappingProxyType(
 
 def study_logit(reader: _Reader, films: Sequence[Radiograph]) -> float | None:
     """Return the log-odds of a study's probability; None where no film is fit to be read."""
+    return _read_study(reader, films)[0]
+
+
+def _read_study(reader: _Reader, films: Sequence[Radiograph]) -> tuple[float | None, int]:
+    """Return what :func:`study_logit` returns, and how many of the films are not fit to be read."""
     regions = [reader.finder.find(film) if reader.finder else None for film in films]
     fit = [pair for pair in zip(films, regions, strict=True) if assess(*pair).level != "unfit"]
     if not fit:
-        return None
+        return None, len(films)
     predictions = reader.classifier.predict(*map(list, zip(*fit, strict=True)))
     logits = np.array([prediction.logit for prediction in predictions])
     # Both means are taken, so that an answer close to 1 keeps its digits.
     broken, whole = map(np.mean, calibrate_both(logits, reader.classifier.checkpoint.calibration))
-    return float(np.log(max(broken, 1e-300)) - np.log(max(whole, 1e-300)))
+    return float(np.log(max(broken, 1e-300)) - np.log(max(whole, 1e-300))), len(films) - len(fit)
 
 
 def measure_steadiness(
@@ -135,32 +140,39 @@ def measure_steadiness(
     Returns
     -------
     dict
-        ``studies``, ``films``, ``steady`` (the median that is wanted) and ``checkpoints``: id -> change ->
-        ``{"median", "90th_percentile", "mean", "refused"}``, intervals of the absolute change of a study's logit, and
-        the number of studies that were read only with the change or only without it.
+        ``studies``, ``films``, ``steady`` (the median that is wanted), ``refused``: id -> ``{"films", "studies"}``,
+        how many were not fit to be read as they are, a study where none of its films was; and ``checkpoints``: id ->
+        change -> ``{"median", "90th_percentile", "mean", "refused", "films_refused"}``, intervals of the absolute
+        change of a study's logit, the number of studies that were read only with the change or only without it, and of
+        films that were not fit to be read with it.
     """
     ids = [reader.classifier.checkpoint.id for reader in readers]
     moved = {key: {name: ([], []) for name in CHANGES} for key in ids}
-    refused = {key: dict.fromkeys(CHANGES, 0) for key in ids}
+    refused = {key: {name: {"refused": 0, "films_refused": 0} for name in CHANGES} for key in ids}
+    at_first = {key: {"films": 0, "studies": 0} for key in ids}
     done = films_read = 0
     for done, (patient, films) in enumerate(studies, start=1):
         films_read += len(films)
-        before = [study_logit(reader, films) for reader in readers]
+        before = []
+        for reader, key in zip(readers, ids, strict=True):
+            old, unfit = _read_study(reader, films)
+            before.append(old)
+            at_first[key]["films"] += unfit
+            at_first[key]["studies"] += old is None
         for name, change in CHANGES.items():
             changed = [change(film) for film in films]
             for reader, key, old in zip(readers, ids, before, strict=True):
-                new = study_logit(reader, changed)
+                new, unfit = _read_study(reader, changed)
+                refused[key][name]["films_refused"] += unfit
                 if old is not None and new is not None:
                     moved[key][name][0].append(new - old)
                     moved[key][name][1].append(patient)
                 elif (old is None) != (new is None):
-                    refused[key][name] += 1
+                    refused[key][name]["refused"] += 1
         on_progress(done)
     checkpoints = {
-        key: {
-            name: measure_change(*moved[key][name], resamples, seed) | {"refused": refused[key][name]}
-            for name in CHANGES
-        }
+        key: {name: measure_change(*moved[key][name], resamples, seed) | refused[key][name] for name in CHANGES}
         for key in ids
     }
-    return {"studies": done, "films": films_read, "steady": STEADY, "checkpoints": checkpoints}
+    read = {"studies": done, "films": films_read, "steady": STEADY, "refused": at_first}
+    return read | {"checkpoints": checkpoints}

@@ -74,14 +74,18 @@ def steadiness_tables(report: Mapping[str, Any]) -> str:
     if report["simulated"]:
         asked = f"--films {report['asked_films']} --seed {report['seed']}"
         parts[0] += f" Made by `python -m core.appraise steadiness {asked} --write`."
+    if report.get("unreadable"):
+        parts[0] += f" Files that cannot be read, and are left out: {report['unreadable']}."
+    refused = {name: f"{each['films']} (whole studies: {each['studies']})" for name, each in report["refused"].items()}
+    parts[0] += " " + _refused(refused)
     for name, changes in report["checkpoints"].items():
         rows = []
         for change, each in changes.items():
             median = each["median"]
             steady = "-" if median["value"] is None else "yes" if median["value"] < report["steady"] else "no"
-            refused = str(each["refused"])
-            rows.append([change, show(median), show(each["90th_percentile"]), str(median["n"]), refused, steady])
-        heads = [_title(name), "median", "90th percentile", "studies", "read only one way", "steady"]
+            refused = [str(each["refused"]), str(each["films_refused"])]
+            rows.append([change, show(median), show(each["90th_percentile"]), str(median["n"]), *refused, steady])
+        heads = [_title(name), "median", "90th percentile", "studies", "read only one way", "films refused", "steady"]
         parts.append(_table(heads, rows))
     return "\n\n".join(parts)
 
@@ -106,13 +110,17 @@ def explanations_tables(report: Mapping[str, Any]) -> str:
         for which, rows in (("", ours), (", thin breaks", slim)):
             if rows:
                 head = f"{_title(name)}{which} (n = {rows[0]['n']})"
-                cells = ([method_title(row["method"]), *(show(row[key]) for key in _MAP_HEADS)] for row in rows)
+                cells = (
+                    [method_title(row["method"]), *(_show_of(row[key], row["n"]) for key in _MAP_HEADS)] for row in rows
+                )
                 parts.append(_table([head, *_MAP_HEADS.values()], cells))
         checked = [each for each in ours if each["checks"]]
         if checked:
-            head = f"{_title(name)}, checked (n = {checked[0]['checks']['good']['n']})"
+            n = checked[0]["checks"]["good"]["n"]
+            head = f"{_title(name)}, checked (n = {n})"
             cells = (
-                [method_title(row["method"]), *(show(row["checks"].get(key)) for key in CHECK_NAMES)] for row in checked
+                [method_title(row["method"]), *(_show_of(row["checks"].get(key), n) for key in CHECK_NAMES)]
+                for row in checked
             )
             parts.append(_table([head, *CHECK_NAMES.values()], cells))
     return "\n\n".join(parts)
@@ -125,10 +133,17 @@ def short_explanations_table(report: Mapping[str, Any]) -> str:
     for each in report["explanations"]:
         if each["method"] in _SHORT_METHODS:
             slim = thin.get((each["checkpoint"], each["method"]), {})
-            estimates = (each["hit"], slim.get("hit"), slim.get("ahead_of_gradcam_by"), each["distance"])
-            rows.append([_title(each["checkpoint"]), method_title(each["method"]), *map(show, estimates)])
+            estimates = (each["hit"], slim.get("hit"), slim.get("ahead_of_gradcam_by"))
+            cells = [*map(show, estimates), _show_of(each["distance"], each["n"])]
+            rows.append([_title(each["checkpoint"]), method_title(each["method"]), *cells])
     heads = ["", "", "hits", "hits, thin breaks", "beyond Grad-CAM's there", "distance, mm"]
     return _explanations_foreword(report) + "\n\n" + _table(heads, rows)
+
+
+def _show_of(interval: Mapping[str, Any] | None, films: int) -> str:
+    """Return an estimate, and of how many films it is where these are not all."""
+    some = interval and interval["value"] is not None and interval["n"] != films
+    return f"{show(interval)}, n = {interval['n']}" if some else show(interval)
 
 
 def _explanations_foreword(report: Mapping[str, Any]) -> str:
@@ -138,7 +153,9 @@ def _explanations_foreword(report: Mapping[str, Any]) -> str:
         f"break (displaced and gaping by less than {THIN_MM:g} mm); simulator version {report['version']}, films of "
         f"{report['size']} pixels that no training draws. A hit: the map's highest point lies in the break's mask; "
         "distance: from there to the mask, median. 95% intervals by a bootstrap over patients. Made by "
-        f"`python -m core.appraise explanations --films {report['asked_films']} --seed {report['seed']} --write`."
+        f"`python -m core.appraise explanations --films {report['asked_films']} --seed {report['seed']} --write`. "
+        f"Of {report['asked_films']:,} broken studies {report['films']:,} have a film that shows the break. "
+        + _refused(report["refused"])
     )
 
 
@@ -148,8 +165,15 @@ def _foreword(report: Mapping[str, Any]) -> str:
         f"{report['films']:,} films of {report['size']} pixels, simulator version {report['version']}, seeds from "
         f"{report['first_seed']} on, which no training draws. The wrist is found by the finder. 95% intervals by a "
         f"bootstrap over patients ({report['resamples']} resamples; Wilson's where a share or an AUC is 0 or 1). "
-        f"Made by `python -m core.appraise simulated --studies {report['studies']} --seed {report['seed']} --write`."
+        f"Made by `python -m core.appraise simulated --studies {report['studies']} --seed {report['seed']} --write`. "
+        + _refused({name: each["films_refused"] for name, each in report["checkpoints"].items()})
     )
+
+
+def _refused(counts: Mapping[str, Any]) -> str:
+    """Say how many films each checkpoint's check of quality refused: they are in no estimate."""
+    told = ", ".join(f"{_title(name)} {count}" for name, count in counts.items())
+    return f"Films refused as unfit to be read, which are in no estimate: {told}."
 
 
 def _estimate_rows(measured: Mapping[str, Any]) -> Iterable[list[str]]:
@@ -158,8 +182,11 @@ def _estimate_rows(measured: Mapping[str, Any]) -> Iterable[list[str]]:
         n = next((cell["n"] for cell in cells if cell), 0)
         if n:
             yield [f"{words} (n = {n})", *map(show, cells)]
-    refused = [str(each["films_refused"]) if "films_refused" in each else "-" for each in measured.values()]
-    yield ["films refused as unfit", *refused]
+    for what, words in (
+        ("films_refused", "films refused as unfit"),
+        ("studies_refused", "studies left out, since all their films were"),
+    ):
+        yield [words, *(str(each[what]) for each in measured.values())]
 
 
 def _subgroup_rows(measured: Mapping[str, Any]) -> Iterable[list[str]]:

@@ -22,12 +22,13 @@ from core.explain.comparison import (
     MapRow,
     MethodSummary,
     OutlinedFilm,
+    count_refused,
     measure_maps,
     method_title,
     rows_text,
     summarise,
 )
-from core.metrics import limits_dict
+from core.metrics import interval_dict
 from core.quality import assess
 from core.values import Interval, Study
 
@@ -73,6 +74,7 @@ def run_explanations(
         raise DatasetError("A film with an outlined fracture was expected, but there is none in what was asked for.")
     place = [options.checkpoints] if options.checkpoints else []
     rows: list[MapRow] = []
+    refused: dict[str, int] = {}
     for checkpoint_id in ids:
         reader = open_reader(checkpoint_id, *place)
         print(f"{reader.classifier.checkpoint.id}:", file=sys.stderr, flush=True)
@@ -85,9 +87,7 @@ def run_explanations(
             is_fit=lambda film, region: options.read_unfit or assess(film, region).level != "unfit",
             progress=progress,
         )
-        refused = len(films) - len({row.film for row in found})
-        if refused:
-            print(f"{refused} of {len(films)} films are not fit to be read and are left out.", file=sys.stderr)
+        refused[reader.classifier.checkpoint.id] = count_refused(films, found)
         rows += found
     if not rows:
         raise DatasetError("A film that is fit to be read was expected, but none of those with an outline is.")
@@ -98,7 +98,8 @@ def run_explanations(
             raise ExplanationError("A place where the table can be written was expected, but it cannot be.") from error
     drawn = (options.resamples, options.seed)
     every, thin = summarise(rows, False, *drawn), summarise(rows, True, *drawn)
-    print(json.dumps(to_dict(every, thin), allow_nan=False) if options.json else to_text(every, thin))
+    told = (every, thin, len(films), refused)
+    print(json.dumps(to_dict(*told), allow_nan=False) if options.json else to_text(*told))
     return 1 if failures else 0
 
 
@@ -166,9 +167,26 @@ def _is_thin(row: Mapping[str, str]) -> bool | None:
 # --- what is printed -------------------------------------------------------------------------------------------------
 
 
-def to_dict(every: Sequence[MethodSummary], thin: Sequence[MethodSummary]) -> dict[str, Any]:
-    """Return what ``--json`` prints."""
-    return {"explanations": [_one_dict(each) for each in every], "thin": [_one_dict(each) for each in thin]}
+def to_dict(
+    every: Sequence[MethodSummary], thin: Sequence[MethodSummary], films: int, refused: Mapping[str, int]
+) -> dict[str, Any]:
+    """Return what ``--json`` prints.
+
+    Parameters
+    ----------
+    every, thin : sequence of MethodSummary
+        Over all films, and over those with a thin break.
+    films : int
+        How many every checkpoint was asked to read.
+    refused : Mapping of str to int
+        How many of these were not fit to be read and are in no estimate, by checkpoint.
+    """
+    return {
+        "films": films,
+        "refused": dict(refused),
+        "explanations": [_one_dict(each) for each in every],
+        "thin": [_one_dict(each) for each in thin],
+    }
 
 
 def _one_dict(summary: MethodSummary) -> dict[str, Any]:
@@ -178,20 +196,26 @@ def _one_dict(summary: MethodSummary) -> dict[str, Any]:
         "method": summary.method,
         "n": summary.films,
         "origin": summary.origin,
-        **{name: limits_dict(value) for name, value in estimates.items()},
+        **{name: interval_dict(value) for name, value in estimates.items()},
         "overlap_threshold": summary.threshold,
         "distance_unit": summary.unit,
-        "ahead_of_gradcam_by": limits_dict(summary.gain) if summary.gain else None,
-        "checks": {name: {**limits_dict(value), "n": value.n} for name, value in summary.checked.items()},
+        "ahead_of_gradcam_by": interval_dict(summary.gain) if summary.gain else None,
+        "checks": {name: interval_dict(value) for name, value in summary.checked.items()},
     }
 
 
-def to_text(every: Sequence[MethodSummary], thin: Sequence[MethodSummary]) -> str:
-    """Return the summaries as tables for people."""
+def to_text(
+    every: Sequence[MethodSummary], thin: Sequence[MethodSummary], films: int, refused: Mapping[str, int]
+) -> str:
+    """Return the summaries as tables for people; parameters as of :func:`to_dict`."""
     of_thin = {(each.checkpoint_id, each.method): each for each in thin}
     lines: list[str] = []
-    for checkpoint in dict.fromkeys(each.checkpoint_id for each in every):
+    for checkpoint, left_out in refused.items():
+        if left_out:
+            lines += [f"{checkpoint}: {left_out} of {films} films are not fit to be read and are left out.", ""]
         ours = [each for each in every if each.checkpoint_id == checkpoint]
+        if not ours:
+            continue
         narrow = [of_thin[checkpoint, each.method] for each in ours if (checkpoint, each.method) in of_thin]
         some = f", {narrow[0].films} of them thin" if narrow else ""
         lines += [
@@ -203,6 +227,12 @@ def to_text(every: Sequence[MethodSummary], thin: Sequence[MethodSummary]) -> st
             slim = of_thin.get((checkpoint, each.method))
             estimates = (each.hit, slim.hit if slim else None, each.energy, each.overlap, each.distance, each.gain)
             lines.append(_line(method_title(each.method), map(_estimate, estimates)))
+        fewer = [f"{method_title(each.method)} {each.distance.n}" for each in ours if each.distance.n != each.films]
+        if fewer:
+            lines.append(
+                f"distance over the films with any heat, where some have pixels of known size over these alone, of "
+                f"{ours[0].films}: {', '.join(fewer)}"
+            )
         checked = [each for each in ours if each.checked]
         if checked:
             count = checked[0].checked["good"].n
@@ -212,15 +242,16 @@ def to_text(every: Sequence[MethodSummary], thin: Sequence[MethodSummary]) -> st
                 "methods' maps, with the head, the deep half or all of the network scrambled; logits more than random "
                 "places or edges when the hottest are taken away, or given back; share of heat outside the limb",
             ]
-            lines.append(_line("", _CHECK_HEADS.values(), 11))
-            for each in checked:
-                values = (each.checked.get(name) for name in (*CHECKED, "good"))
-                lines.append(_line(method_title(each.method), (number(v.value) if v else "-" for v in values), 11))
+            lines.append(_line("", (method_title(each.method) for each in checked), 31))
+            for name in (*CHECKED, "good"):
+                cells = (_estimate(each.checked.get(name), count) for each in checked)
+                lines.append(_line(_CHECK_HEADS[name], cells, 31))
         lines.append("")
     unit = every[0].unit
     lines.append(
         "hit: the map's highest point lies in the outline; energy: share of the heat in it; overlap: intersection over "
-        f"union at the method's best threshold; distance: from the highest point to the outline, median, {unit}."
+        "union at the method's best threshold on these very films, which flatters; distance: from the highest point "
+        f"to the outline, median, {unit}."
     )
     return "\n".join(lines)
 
@@ -229,5 +260,9 @@ def _line(name: str, cells: Any, width: int = 26) -> str:
     return f"{name:<22}" + "".join(f"{cell:<{width}}" for cell in cells).rstrip()
 
 
-def _estimate(value: Interval | None) -> str:
-    return "-" if value is None else f"{number(value.value)} ({number(value.low)} to {number(value.high)})"
+def _estimate(value: Interval | None, films: int | None = None) -> str:
+    """Return an estimate with its interval, and of how many films it is where these are not all `films`."""
+    if value is None:
+        return "-"
+    fewer = "" if films is None or value.n == films else f" n={value.n}"
+    return f"{number(value.value)} ({number(value.low)} to {number(value.high)}){fewer}"

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from core.explain import METHODS, available_methods, canonical_method, explain_square
+from core.explain import METHODS, MOST_SEED, available_methods, canonical_method, explain_square
 from core.explain.removal import Removal, measure_removal
 from core.explain.scrambled import DEPTHS, ScrambledClassifier
 from core.explain.stray import stray_heat
@@ -30,6 +30,8 @@ SHUFFLES = {"head": 3, "deep": 1, "all": 1}
 """Maps of shuffled networks that a map is compared with. A head has few weights: shuffled once, it may go on to say
 much the same."""
 _TRIES = 4
+_ROUNDING = 1e-5
+"""Of a map's maximum: what single precision makes of sums that are the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +44,8 @@ class Checks:
     peak : float
         The raw map's maximum.
     repeated : float
-        Likeness to the map of another seed; 1 for methods without chance.
+        Likeness to the map of another seed: SmoothGrad's noise, Quick Score-CAM's groups; 1 for methods without
+        chance.
     moved : Mapping of str to float
         Likeness to the map of the same wrist a little turned, shifted or exposed differently, laid back on it. The
         first word tells the kind.
@@ -56,6 +59,8 @@ class Checks:
         Share of the heat that lies outside the limb or off the film.
     bright : float
         Share of the heat on what is burnt white: markers, metal, overexposed bone.
+    flat : bool
+        Whether the map is the same everywhere, so that it marks no place.
     """
 
     method: str
@@ -68,6 +73,7 @@ class Checks:
     removal: Removal
     outside: float
     bright: float
+    flat: bool = False
 
     @property
     def unsteadiest(self) -> tuple[str, float]:
@@ -104,15 +110,22 @@ def likeness(first: np.ndarray, second: np.ndarray, where: np.ndarray | None = N
     Returns
     -------
     float
-        In [-1, 1]. Two maps without any heat are alike (1); a map without heat is like no other (0).
+        In [-1, 1]. Two maps that are the same everywhere, such as two without any heat, are alike (1); such a map is
+        like no other (0).
     """
-    one, other = (_on_grid(each) for each in (first, second))
-    if where is not None:
-        one, other = one[where], other[where]
-    flat = [float(np.ptp(each)) <= 1e-12 for each in (one, other)]
+    maps = [_on_grid(each) for each in (first, second)]
+    # What is left of a flat map is rounding, whose correlation would be a number about nothing.
+    noise = [_ROUNDING * float(np.abs(each).max()) for each in maps]
+    one, other = maps if where is None else (each[where] for each in maps)
+    flat = [float(np.ptp(each)) <= least for each, least in zip((one, other), noise, strict=True)]
     if any(flat):
         return 1.0 if all(flat) else 0.0
     return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
+
+
+def is_flat(heat: np.ndarray) -> bool:
+    """Whether a map is the same everywhere, but for rounding."""
+    return float(np.ptp(heat)) <= _ROUNDING * float(np.abs(heat).max())
 
 
 def _on_grid(square: np.ndarray) -> np.ndarray:
@@ -173,7 +186,7 @@ def check_map(
         progress(done, total)
     fit = fit_square(radiograph.height, radiograph.width, square.shape[0], region)
     outside, bright = stray_heat(heat, square, fit)
-    return Checks(method, target, peak, repeated, moved, others, found, removal, outside, bright)
+    return Checks(method, target, peak, repeated, moved, others, found, removal, outside, bright, is_flat(heat))
 
 
 def quick_methods(classifier: Any, method: str, target: str) -> tuple[str, ...]:
@@ -188,8 +201,9 @@ def quick_methods(classifier: Any, method: str, target: str) -> tuple[str, ...]:
 def _repeated(classifier: Any, square: np.ndarray, heat: np.ndarray, asked: Mapping[str, Any]) -> float:
     if "seed" not in METHODS[asked["method"]].defaults:
         return 1.0
-    seed = asked.get("seed", METHODS[asked["method"]].defaults["seed"]) + 1
-    return likeness(heat, explain_square(classifier, square, **{**asked, "seed": seed})[0])
+    seed = asked.get("seed", METHODS[asked["method"]].defaults["seed"])
+    other = seed + 1 if seed < MOST_SEED else 0
+    return likeness(heat, explain_square(classifier, square, **{**asked, "seed": other})[0])
 
 
 def _scrambled_likeness(

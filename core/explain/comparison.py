@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import ExplanationError
-from core.explain import METHODS, available_methods, explain
+from core.explain import METHODS, available_methods, explain, lay_on_film
 from core.explain.checks import Checks, check_map
 from core.explain.localisation import THRESHOLDS, Localisation, best_threshold, centre_map, edge_map, localise
 from core.explain.scrambled import ScrambledClassifier
@@ -252,11 +252,16 @@ def measure_maps(
     return rows
 
 
+def count_refused(films: Sequence[Any], rows: Iterable[MapRow]) -> int:
+    """Return how many of the films that one checkpoint was asked to read have no row, since they are not fit for it."""
+    return len(films) - len({row.film for row in rows})
+
+
 def baseline_map(key: str, film: Radiograph, size: int, region: WristRegion | None) -> np.ndarray:
     """Return the map of one of `BASELINES`, in the square that a classifier reads, laid on the film."""
     fit = fit_square(film.height, film.width, size, region)
     square = centre_map(size, size) if key == "centre" else edge_map(fit.apply(film.pixels))
-    return np.clip(fit.invert(square), 0, 1)
+    return lay_on_film(square, fit)
 
 
 def _row(

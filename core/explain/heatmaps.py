@@ -12,6 +12,8 @@ import numpy as np
 
 from core.errors import ExplanationError
 
+OVERFLOWED = "Expected a map of numbers, but the network's answer to this film overflowed."
+
 
 def grad_cam(features: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     """Weigh each channel with the mean of its gradient, add up, keep what is positive.
@@ -147,8 +149,10 @@ def score_cam(features: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return np.maximum(features @ (weights / weights.sum()), 0)
 
 
-def group_channels(features: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
+def group_channels(features: np.ndarray, groups: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Group channels whose masks look alike (k-means on the masks), and choose the channel in the middle of each group.
+
+    Which groups are found hangs on the channels that k-means starts from, and those are drawn by chance.
 
     Parameters
     ----------
@@ -156,6 +160,8 @@ def group_channels(features: np.ndarray, groups: int) -> tuple[np.ndarray, np.nd
         Shape (h, w, channels), none of them the same everywhere.
     groups : int
         At most so many.
+    seed : int
+        Of the channels that k-means starts from, 0 to 2**32 - 1.
 
     Returns
     -------
@@ -175,7 +181,7 @@ def group_channels(features: np.ndarray, groups: int) -> tuple[np.ndarray, np.nd
     different = len(np.unique(masks, axis=0))
     # Some milliseconds of work, after which several threads of OpenMP go on spinning and keep the network waiting.
     with threadpool_limits(1):
-        found = KMeans(min(groups, different), n_init=1, max_iter=20, random_state=0).fit(masks)
+        found = KMeans(min(groups, different), n_init=1, max_iter=20, random_state=seed).fit(masks)
     away = ((masks - found.cluster_centers_[found.labels_]) ** 2).sum(axis=1)
     order = np.lexsort((away, found.labels_))
     _, first = np.unique(found.labels_[order], return_index=True)
@@ -239,7 +245,7 @@ def scaled(square_map: np.ndarray) -> tuple[np.ndarray, float]:
         If the map holds a value that is not a number.
     """
     if not np.isfinite(square_map).all():
-        raise ExplanationError("Expected a map of numbers, but the network's answer to this film overflowed.")
+        raise ExplanationError(OVERFLOWED)
     peak = float(square_map.max())
     # Divided in double precision: the reciprocal of the faintest single-precision peaks overflows.
     heat = square_map.astype(np.float64) / peak if peak > 0 else np.zeros_like(square_map)

@@ -83,8 +83,8 @@ def _remove(
     run: Callable, square: np.ndarray, blurred: np.ndarray, order: np.ndarray, sign: int
 ) -> tuple[float, float]:
     """Return the mean score with the first places of an order taken away, and with only them left."""
-    # The noise settles ties: a map that is flat over half the square has no order there.
-    flat = (order + 1e-6 * order.max() * np.random.default_rng(0).random(order.shape)).ravel()
+    # The noise settles ties: a map that is flat over half the square, or empty, has no order there.
+    flat = (order + 1e-6 * (order.max() or 1.0) * np.random.default_rng(0).random(order.shape)).ravel()
     ranks = np.argsort(np.argsort(-flat)).reshape(order.shape)
     hot = [(ranks < share * ranks.size) for share in REMOVED]
     squares = [np.where(each, blurred, square) for each in hot] + [np.where(each, square, blurred) for each in hot]

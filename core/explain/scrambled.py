@@ -81,11 +81,12 @@ def layers_down_to(model: keras.Model, checkpoint: Checkpoint, depth: str) -> fr
 
     if depth not in DEPTHS:
         raise ExplanationError(f"Expected one of the depths {', '.join(DEPTHS)}, but it is {str(depth)[:40]!r}.")
+    normalisations = (keras.layers.BatchNormalization, keras.layers.Normalization)
     last = {"head": checkpoint.feature_layer, "deep": find_backbone(checkpoint.backbone).location_layer, "all": None}
     names = [layer.name for layer in model.layers]
     kept = names[: names.index(last[depth]) + 1] if last[depth] else []
     return frozenset(
         layer.name
         for layer in model.layers
-        if layer.weights and layer.name not in kept and not isinstance(layer, keras.layers.BatchNormalization)
+        if layer.weights and layer.name not in kept and not isinstance(layer, normalisations)
     )

@@ -49,6 +49,8 @@ def trust_sentence(checks: Checks) -> tuple[str, str]:
     """
     if not checks.peak > 0:
         return "none", "There is nothing to check: the map holds no evidence."
+    if checks.flat:
+        return "bad", "Do not rely on this map: it is the same everywhere, so it marks no place."
     scrambled = checks.scrambled  # NaN, not measurable, is never as large as anything
     if scrambled["all"] >= HARDLY_CHANGES or scrambled["deep"] >= IGNORES:
         return "bad", "Do not rely on this map: it hardly changes when the model is scrambled."
@@ -89,8 +91,10 @@ def _answer_hangs_on(removal: Removal) -> tuple[bool, bool]:
 def check_rows(checks: Checks) -> list[tuple[str, float, str]]:
     """Return the numbers behind the sentence: what was measured, its value, and how it is meant."""
     removal = checks.removal
+    by_chance = "seed" in METHODS[checks.method].defaults
+    again = "likeness to the map of another seed" if by_chance else "nothing in this method is left to chance"
     rows = [
-        ("Made again", checks.repeated, "likeness; 1 is the same map"),
+        ("Made again", checks.repeated, again),
         *((name.capitalize(), value, "likeness; 1 is the same map") for name, value in checks.moved.items()),
         *((f"{METHODS[key].title}", value, "likeness to this method's map") for key, value in checks.others.items()),
         *(

@@ -98,8 +98,8 @@ class Desk:
 
     def explanation(self, reader: Reader, film: Radiograph, method: str, target: str, progress=None) -> Explanation:
         """Return a heat map of a film; made once."""
-        key = (reader.checkpoint.id, film.id, method, target)
-        if not self.has_explanation(reader, film, method, target):
+        key = self._explanation_key(reader.checkpoint, film.id, method, target)
+        if key not in self.explanations:
             region = next(read.region for read in self.reading(reader).films if read.radiograph.id == film.id)
             self.explanations[key] = explain(
                 reader.classifier, film, method=method, target=target, region=region, progress=progress
@@ -108,13 +108,13 @@ class Desk:
 
     def has_explanation(self, reader: Reader, film: Radiograph, method: str, target: str) -> bool:
         """Whether a heat map was made already."""
-        return (reader.checkpoint.id, film.id, method, target) in self.explanations
+        return self._explanation_key(reader.checkpoint, film.id, method, target) in self.explanations
 
     def checked(
         self, reader: Reader, scrambled: ScrambledClassifier, explanation: Explanation, progress=None
     ) -> Checks:
         """Return how far a heat map of a film on the desk can be trusted; measured once."""
-        key = self.explanation_key(explanation)
+        key = self.explanation_key(reader.checkpoint, explanation)
         if key not in self.checks:
             film = next(film for film in self.films if film.id == explanation.radiograph_id)
             region = next(read.region for read in self.reading(reader).films if read.radiograph.id == film.id)
@@ -129,10 +129,13 @@ class Desk:
             )
         return self.checks[key]
 
-    @staticmethod
-    def explanation_key(explanation: Explanation) -> tuple:
-        """Return the key under which a heat map lies in `explanations`."""
-        return explanation.checkpoint_id, explanation.radiograph_id, explanation.method, explanation.target
+    def explanation_key(self, checkpoint: Checkpoint, explanation: Explanation) -> tuple:
+        """Return the key under which a heat map by `checkpoint` lies in `explanations`, and its checks in `checks`."""
+        return self._explanation_key(checkpoint, explanation.radiograph_id, explanation.method, explanation.target)
+
+    def _explanation_key(self, checkpoint: Checkpoint, film_id: str, method: str, target: str) -> tuple:
+        # Not by the id alone: other weights or another card may come to lie under the same one while the server runs.
+        return *self.reading_key(checkpoint), film_id, method, target
 
     def packed_film(self, film: Radiograph) -> bytes:
         """Return the film as the viewer takes it; packed once."""

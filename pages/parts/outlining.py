@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from core.datasets.boxes import draw_polygons
+from core.datasets.boxes import Box, draw_boxes, draw_polygons
 from core.explain import METHODS
 from core.explain.localisation import THRESHOLDS, localise
 from core.figures import film_image, outlining_figure
@@ -46,13 +46,18 @@ def offer_outline(film: Radiograph, region: WristRegion | None, maps: Sequence[E
 
 
 def drawn_mask(selection: Mapping[str, Any], shape: tuple[int, int]) -> np.ndarray:
-    """Return what was drawn as a mask of the film: bool, of its shape; empty where nothing was."""
-    polygons = [np.column_stack([each["x"], each["y"]]) for each in selection.get("lasso", ())]
-    for box in selection.get("box", ()):
-        (left, right), (top, bottom) = sorted(box["x"]), sorted(box["y"])
-        polygons.append(np.array([(left, top), (right, top), (right, bottom), (left, bottom)]))
+    """Return what was drawn as a mask of the film: bool, of its shape; empty where nothing was on the film.
+
+    Boxes and polygons are drawn as those of a dataset are.
+    """
     mask = np.zeros(shape, np.uint8)
+    polygons = [np.column_stack([each["x"], each["y"]]) for each in selection.get("lasso", ())]
     draw_polygons(mask, [polygon.astype(np.float64) for polygon in polygons])
+    height, width = shape
+    for box in selection.get("box", ()):
+        (left, right), (top, bottom) = np.clip(sorted(box["x"]), 0, width), np.clip(sorted(box["y"]), 0, height)
+        if right > left and bottom > top:
+            draw_boxes(mask, [Box(left, top, right - left, bottom - top, "fracture")])
     return mask > 0
 
 

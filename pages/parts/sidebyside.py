@@ -96,7 +96,7 @@ def show_maps(desk: Desk, reader: Reader, film: Radiograph, methods: Sequence[st
         )
     bar.empty()
     checkable = [key for key in methods if can_be_checked(reader, maps[key])]
-    unchecked = [key for key in checkable if desk.explanation_key(maps[key]) not in desk.checks]
+    unchecked = [key for key in checkable if desk.explanation_key(reader.checkpoint, maps[key]) not in desk.checks]
     if unchecked and st.button(
         f"Check how far these maps can be trusted ({_seconds(len(unchecked))})", key="check-all"
     ):
@@ -110,7 +110,7 @@ def show_maps(desk: Desk, reader: Reader, film: Radiograph, methods: Sequence[st
         for column, method in zip(st.columns(columns), tiles[start : start + columns], strict=False):
             with column:
                 _show_tile(desk, reader, film, maps.get(method), read.region)
-    _show_numbers(desk, [maps[key] for key in methods])
+    _show_numbers(desk, reader, [maps[key] for key in methods])
     if maps:
         offer_outline(film, read.region, list(maps.values()))
 
@@ -129,13 +129,14 @@ def _show_tile(desk: Desk, reader: Reader, film: Radiograph, made: Explanation |
         st.caption("The part that the model reads, without any map.")
         return
     st.caption(f"{METHODS[made.method].description} {sentence}")
-    checks = desk.checks.get(desk.explanation_key(made))
+    checks = desk.checks.get(desk.explanation_key(reader.checkpoint, made))
     if checks and positive:
         tell(checks)
 
 
-def _show_numbers(desk: Desk, maps: Sequence[Explanation]) -> None:
-    checked = [desk.checks[desk.explanation_key(made)] for made in maps if desk.explanation_key(made) in desk.checks]
+def _show_numbers(desk: Desk, reader: Reader, maps: Sequence[Explanation]) -> None:
+    keys = [desk.explanation_key(reader.checkpoint, made) for made in maps]
+    checked = [desk.checks[key] for key in keys if key in desk.checks]
     if not checked:
         return
     with st.expander("The numbers behind these sentences"):
@@ -228,16 +229,19 @@ def _row(each: MethodSummary) -> dict[str, str]:
         f"distance ({each.unit})": each.distance,
         "better than Grad-CAM by": each.gain,
     }
-    return {"method": method_title(each.method)} | {name: _told(value) for name, value in cells.items()}
+    return {"method": method_title(each.method)} | {name: _told(value, each.films) for name, value in cells.items()}
 
 
 def _checked_row(each: MethodSummary) -> dict[str, str]:
+    films = each.checked["good"].n
     return {"method": method_title(each.method)} | {
-        words: _told(each.checked.get(name)) for name, words in CHECK_NAMES.items()
+        words: _told(each.checked.get(name), films) for name, words in CHECK_NAMES.items()
     }
 
 
-def _told(value: Interval | None) -> str:
+def _told(value: Interval | None, films: int) -> str:
+    """Return an estimate with its interval, and of how many films it is where these are not all."""
     if value is None or math.isnan(value.value):
         return ""
-    return f"{value.value:.2f}" if math.isnan(value.low) else f"{value.value:.2f} ({value.low:.2f} to {value.high:.2f})"
+    limits = "" if math.isnan(value.low) else f" ({value.low:.2f} to {value.high:.2f})"
+    return f"{value.value:.2f}{limits}" + ("" if value.n == films else f", n = {value.n}")

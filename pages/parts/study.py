@@ -344,7 +344,7 @@ def _offer_downloads(desk: Desk, reading: StudyReading, card: Checkpoint, explan
     if explanation and evidence_sentence(explanation, card)[1]:
         st.download_button(
             "Download film with heat map (PNG)",
-            partial(_overlay_png, desk, desk.explanation_key(explanation)),
+            partial(_overlay_png, desk, desk.explanation_key(card, explanation)),
             file_name=f"scaphoid-{explanation.method}.png",
             mime="image/png",
             width="stretch",

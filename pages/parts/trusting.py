@@ -26,7 +26,7 @@ def offer_check(desk: Desk, reader: Reader, explanation: Explanation) -> None:
     """Offer to check a map, and show what came of it."""
     if not can_be_checked(reader, explanation):
         return
-    if desk.explanation_key(explanation) not in desk.checks:
+    if desk.explanation_key(reader.checkpoint, explanation) not in desk.checks:
         if st.button("How far can this map be trusted?", width="stretch", key="check-map"):
             check(desk, reader, explanation)
             st.rerun()
