@@ -12,11 +12,13 @@ import contextlib
 import itertools
 import json
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -448,28 +450,33 @@ def _metrics_memory(studies: int) -> float:
 def time_threshold(subject: Subject, repeat: int, studies: int = METRICS_STUDIES) -> Row:
     """Time what the page of one threshold does when it is moved: every rate with its interval, and every figure.
 
-    The rival resamples the patients anew for the numbers alone.
+    Figures of what does not move are drawn once, and their line or mark is moved. The rival resamples the patients anew
+    for the numbers alone.
     """
     from core import figures
+    from core.figures.moving import move_line, move_point
     from core.measured import called_studies, look_at, measure_model, place_on_roc
     from core.metrics import evaluate_scores, net_benefit, roc_band, roc_curve, sweep_thresholds
 
     model = measure_model("random", "random", random_scores(studies))
-    sweep, curve, band = sweep_thresholds(model.resamples), roc_curve(model.scores), roc_band(model.resamples)
+    curve, benefit = (
+        figures.Shown("random", figures.INK, roc_curve(model.scores), roc_band(model.resamples), (0, 0)),
+        figures.Shown("random", figures.INK, net_benefit(model.resamples, prevalence=0.2)),
+    )
+    rates = figures.rates_figure(sweep_thresholds(model.resamples), 0.5)
+    lined = (rates, figures.histogram_figure(model.scores, 0.5), figures.benefit_figure([benefit], 0.5))
+    roc = figures.roc_figure([curve])
     thresholds = itertools.cycle(np.linspace(0.2, 0.8, 7).tolist())
 
     def ours() -> None:
         at = next(thresholds)
         seen = look_at(model, at, 0.2)
         called_studies(model.scores, at, ("fn", "fp"), 200)
-        benefit = net_benefit(model.resamples, prevalence=0.2)
         for figure in (
-            figures.rates_figure(sweep, at),
-            figures.histogram_figure(model.scores, at),
-            figures.roc_figure([figures.Shown("random", figures.INK, curve, band, place_on_roc(seen.evaluation))]),
+            *(move_line(each, at) for each in lined),
+            move_point(roc, place_on_roc(seen.evaluation)),
             figures.confusion_figure(seen.evaluation.confusion),
             figures.thousand_figure(seen.thousand),
-            figures.benefit_figure([figures.Shown("random", figures.INK, benefit)], at),
         ):
             figure.to_json()
 
@@ -481,6 +488,34 @@ def time_threshold(subject: Subject, repeat: int, studies: int = METRICS_STUDIES
 def time_threshold_large(subject: Subject, repeat: int) -> Row:
     """Time the same with twenty times as many studies; takes a minute."""
     return time_threshold(subject, repeat, MANY_STUDIES)
+
+
+def time_page(subject: Subject, repeat: int, studies: int | None = None) -> Row:
+    """Time the server when the slider on the page Threshold is moved: the whole page, run as a browser makes it run.
+
+    By default as many studies as for the other rows. The rival resamples the patients anew for the numbers alone.
+
+    Raises
+    ------
+    ScaphoidError
+        The page failed.
+    """
+    studies = studies or METRICS_STUDIES
+    # By its name, in a process of its own: what is a screen is never imported here.
+    command = [sys.executable, "-m", "pages.parts.timed", str(studies), str(repeat)]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)  # noqa: S603 (a module of our own)
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise ScaphoidError(f"The page Threshold was expected to run, but it failed: {why}")
+    name = f"slider moved on the page, {studies:,} studies"
+    times = tuple(json.loads(done.stdout.splitlines()[-1]))
+    return replace(_row(name, times, "resampling again", repeat, subject), checkpoint="2,000 resamples")
+
+
+def time_page_large(subject: Subject, repeat: int) -> Row:
+    """Time the same with twenty times as many studies; takes a minute."""
+    return time_page(subject, repeat, MANY_STUDIES)
 
 
 ROWS: Mapping[str, Callable[[Subject, int], Row]] = MappingProxyType(
@@ -498,6 +533,8 @@ ROWS: Mapping[str, Callable[[Subject, int], Row]] = MappingProxyType(
         **{f"memory-metrics-{studies}": partial(measure_metrics_memory, studies=studies) for studies in MEMORY_STUDIES},
         "threshold": time_threshold,
         "threshold-large": time_threshold_large,
+        "page": time_page,
+        "page-large": time_page_large,
         "train": time_training,
         "inputs": time_inputs,
     }
@@ -509,6 +546,7 @@ SLOW_ROWS = (
     *(f"memory-{size}" for size in MEMORY_SIZES),
     *(f"memory-metrics-{studies}" for studies in MEMORY_STUDIES),
     "threshold-large",
+    "page-large",
     "train",
     "inputs",
 )

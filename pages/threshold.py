@@ -9,7 +9,7 @@ from core.train import jobs
 from pages.parts import thresholds
 from pages.parts.curves import colours_of_all
 from pages.parts.frame import open_page
-from pages.parts.scored import SPLIT_NAMES, measure_chosen, splits_of, take_uploads, upload_key
+from pages.parts.scored import SPLIT_NAMES, load_scores, measure_chosen, splits_of, take_uploads, upload_key
 
 open_page("Threshold")
 entries = list_checkpoints(CHECKPOINTS)
@@ -34,5 +34,5 @@ split = split_place.selectbox(
 measured = measure_chosen([key], names, cards, split)
 if measured:
     colours = colours_of_all(entries, jobs.list_runs(jobs.RUNS), map(upload_key, uploads))
-    thresholds.show(measured[0], cards.get(key), colours[key])
+    thresholds.show(measured[0], cards.get(key), colours[key], load_scores(key).get("valid"))
 st.html('<span id="page-ready"></span>')

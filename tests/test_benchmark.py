@@ -12,6 +12,7 @@ from core import benchmark
 from core.backbones import freeze
 from core.benchmark import ROWS, Row, Subject, main, measure, random_classifier, simulate_png, table
 from core.classifier import Classifier
+from core.errors import ScaphoidError
 from core.explain.passes import passes_of
 from core.radiographs import read_radiograph
 from core.values import Checkpoint, WristRegion
@@ -106,7 +107,7 @@ def test_rows_time_what_they_say(subject, monkeypatch, capsys):
     assert main(["--json", "--repeat", "1", "--rows", *usual, "quickscorecam"]) == 0
     output = capsys.readouterr()
     rows = json.loads(output.out)
-    assert len(rows) == len(output.err.splitlines()) == len(usual) + 1 == 11
+    assert len(rows) == len(output.err.splitlines()) == len(usual) + 1 == 12
     for row in rows:
         assert set(row) == {"name", "ours", "rival", "rival_name", "ratio", "unit", "n", "checkpoint"}
         assert row["ratio"] == pytest.approx(row["rival"] / row["ours"])
@@ -212,6 +213,13 @@ def test_memory_of_many_studies_stands_beside_that_of_few(subject, monkeypatch):
     sizes = {"memory-metrics-50000": 0.5, "memory-metrics-200000": 2.0}
     assert {name: ROWS[name](subject, 1).ours for name in ROWS if name.startswith("memory-metrics")} == sizes
     assert set(sizes) <= set(benchmark.SLOW_ROWS)
+
+
+def test_a_page_that_fails_is_one_sentence(subject, monkeypatch, tmp_path):
+    monkeypatch.setattr(benchmark, "__file__", str(tmp_path / "core/benchmark.py"))  # where there are no pages
+    with pytest.raises(ScaphoidError, match="No module named 'pages'"):
+        benchmark.time_page(subject, 1, 60)
+    assert "page-large" in benchmark.SLOW_ROWS
 
 
 def test_the_rival_of_the_metrics_measures_the_same():

@@ -289,10 +289,13 @@ def test_deep_links_to_a_cold_server_show_the_notice(chromium, addresses):
         cold.stop()
 
 
-def fits(page):
+WINDOWS = ((1024, 768), (1440, 900))
+
+
+def fits(page, windows=WINDOWS):
     """Tell whether nothing on the page is wider than it, in a large window and in a small one."""
     widths = []
-    for width, height in ((1024, 768), (1440, 900)):
+    for width, height in windows:
         page.set_viewport_size({"width": width, "height": height})
         settled(page)
         widths.append(sideways(page))
@@ -478,9 +481,45 @@ def test_the_threshold_is_moved_and_everything_follows(page, server):
     for _ in range(3):
         slider.press("PageUp")
     expect(alarms).not_to_have_text(count, timeout=30_000)  # still those, and other ones
+    # Each press is a move of its own: the page is done when the other control stands where the slider stands.
+    at = f"{float(slider.input_value()):.4f}"
+    expect(page.get_by_role("spinbutton", name="Exactly")).to_have_value(at, timeout=30_000)
     settled(page)
+
+    # The list holds as many as the cell says; one is opened by its row, and the next ones without the list.
+    grid = page.locator("[class*='st-key-wrong-studies'] canvas").first
+    rows = grid.locator("[role=row]")
+    listed = int(re.search(r"\d+", alarms.inner_text())[0])
+    expect(grid.locator("[role=grid]")).to_have_attribute("aria-rowcount", str(listed + 1))
+    first = rows.nth(1).locator("[role=gridcell]", has_text="simulated-").inner_text()
+    grid.scroll_into_view_if_needed()
+    grid.click(position={"x": 16, "y": 52}, force=True)
+    page.get_by_role("heading", name=f"Simulated study {first}: no fracture, false alarm").wait_for()
+    film = page.locator("[data-testid=stImage] img").first
+    film.wait_for()
+    assert film.evaluate("async film => (await film.decode(), Math.max(film.naturalWidth, film.naturalHeight))") > 200
+    before = film.get_attribute("src")
+    page.get_by_role("button", name="Next").click()
+    page.get_by_text(f"Study 2 of {listed}.").wait_for()
+    page.wait_for_function(
+        "before => document.querySelector('[data-testid=stImage] img')?.getAttribute('src') !== before", arg=before
+    )
+    page.get_by_text("Small pictures").click()
+    page.locator("img[alt='first film of the study']").nth(min(listed, 6) - 1).wait_for()
+    assert fits(page)
     page.get_by_role("button", name="All that are called wrong").click()
     called_wrong.wait_for()
+
+
+def test_every_view_of_the_comparison_fits(page, server):
+    from pages.parts.comparison import VIEWS
+
+    page.goto(f"{server.url}/compare")
+    ready(page)
+    sizes = [WINDOWS, WINDOWS[::-1]]  # each view begins in the window that the last one ended in
+    for place, view in enumerate(VIEWS):
+        page.get_by_role("radio", name=view, exact=True).click()
+        assert fits(page, sizes[place % 2]), view
 
 
 def sideways(page):

@@ -1,9 +1,12 @@
 """A study chosen from a list, without a browser: its films, the truth, the model's map, the way to the reading room."""
 
+import base64
+import re
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from streamlit.runtime.caching import clear_session_resource_cache
@@ -54,7 +57,7 @@ def choose(monkeypatch, row):
 def look_in(app, folder):
     """Name the folder that the films lie in."""
     app.text_input[0].set_value(str(folder))
-    app.button[0].click().run()
+    next(button for button in app.button if button.label == "Look there").click().run()
     assert not app.exception
 
 
@@ -104,6 +107,86 @@ def test_the_films_of_a_dataset_are_asked_for_and_shown(monkeypatch, dataset, tm
     assert study.label, "the missed one is the most wrong"
     app.toggle(key="outline-list").set_value(True).run()
     assert [image.url for image in pictures(app)] != before
+
+
+def heading(app):
+    return next(each.value for each in app.markdown if each.value.startswith("#####"))
+
+
+def test_the_errors_are_gone_through_without_the_list(monkeypatch, dataset):
+    scores = scores_of(dataset)
+    model = measure_model("m", "M", scores, None, resamples=20)
+    ranked = [study.study_id for study in called_studies(scores, 0.5)[1]]
+    clear_session_resource_cache("test session id")
+    monkeypatch.setattr(gallery, "model", model, raising=False)
+    monkeypatch.setattr(gallery, "card", None, raising=False)
+    app = AppTest.from_function(page, default_timeout=120).run()
+    assert app.button(key="previous-list").disabled
+    assert not app.toggle, "no small pictures of films that nobody knows where to find"
+    app.button(key="next-list").click().run()
+    look_in(app, dataset)
+    seen, films = [heading(app)], [pictures(app)[0].url]
+    while not app.button(key="next-list").disabled:
+        app.button(key="next-list").click().run()
+        assert not app.exception
+        seen.append(heading(app))
+        films.append(pictures(app)[0].url)
+        assert f"Study {len(seen)} of {len(ranked)}." in app.caption[0].value
+    assert [each.split(": ")[0].split()[-1] for each in seen] == ranked
+    assert len(set(films)) == len(ranked) == 4
+    app.button(key="previous-list").click().run()
+    assert heading(app) == seen[-2]
+
+
+def test_small_pictures_stand_beside_each_other_and_open_their_study(monkeypatch, dataset):
+    scores = scores_of(dataset)
+    clear_session_resource_cache("test session id")
+    monkeypatch.setattr(gallery, "SMALL_AT_ONCE", 3)
+    monkeypatch.setattr(gallery, "model", measure_model("m", "M", scores, None, resamples=20), raising=False)
+    monkeypatch.setattr(gallery, "card", None, raising=False)
+    shelf = gallery.Shelf()
+    monkeypatch.setattr(gallery, "_open_shelf", lambda: shelf)
+    index = index_dataset(dataset)
+    shelf.folders[scores] = gallery.DatasetFilms(index)
+    app = AppTest.from_function(page, default_timeout=120).run()
+    app.toggle(key="small-list").set_value(True).run()
+    ranked = [study.study_id for study in called_studies(scores, 0.5)[1]]
+    first_films = {study.id: study.paths[0] for study in index.studies}
+
+    def small(place):
+        film = cv2.imread(str(first_films[ranked[place]]), cv2.IMREAD_UNCHANGED)
+        data = re.search('base64,([^"]+)', app.get("html")[place % 3].proto.body)[1]
+        shown = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_UNCHANGED)
+        full = film.astype(np.float32) / np.iinfo(film.dtype).max
+        again = cv2.resize(full, shown.shape[::-1], interpolation=cv2.INTER_AREA)
+        return np.abs(shown / 255 - again).max()
+
+    assert [small(place) < 0.01 for place in range(3)] == [True] * 3
+    assert len({each.proto.body for each in app.get("html")}) == 3
+    app.button(key="open-list-2").click().run()
+    assert heading(app).startswith(f"##### Simulated study {ranked[2]}:")
+    app.button(key="next-list").click().run()
+    assert heading(app).startswith(f"##### Simulated study {ranked[3]}:")
+    assert small(3) < 0.01, "the next stretch of the list"
+    assert not app.exception
+    assert set(shelf.small[scores]) == set(ranked)
+    monkeypatch.setattr(gallery, "MOST_SMALL", 2)
+    del shelf.small[scores][ranked[3]]
+    app.run()
+    assert list(shelf.small[scores]) == [ranked[2], ranked[3]]
+    shelf.clear()
+    assert not any((shelf.small, shelf.studies, shelf.folders))
+
+
+def test_a_film_that_is_gone_leaves_words_in_its_place(monkeypatch):
+    shelf = gallery.Shelf()
+    monkeypatch.setattr(gallery, "_open_shelf", lambda: shelf)
+    monkeypatch.setattr(gallery, "find_simulation", lambda card, split: Simulation(VERSION + 1, 160))
+    scores = Scores("m", "test", ("simulated-15", "simulated-16"), ("a", "b"), [1, 0], [0.1, 0.2])
+    model = measure_model("m", "M", scores, None, resamples=20)
+    told = gallery._small(model, CARD, called_studies(scores, 0.15)[1][0])
+    assert f"version {VERSION + 1} of the simulator" in told
+    assert "img" not in told
 
 
 def test_another_table_of_the_same_name_does_not_show_these_films(monkeypatch, dataset):

@@ -1,4 +1,4 @@
-"""Prevalence, thousands, decision curves and subgroups: against Bayes' rule, plain loops and hand-worked tables."""
+"""Prevalence, thousands, decision curves, cases alike, subgroups: against Bayes' rule, loops, hand-worked tables."""
 
 import math
 import warnings
@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from core.errors import ScoresError
 from core.metrics import (
     at_prevalence,
+    cases_like,
     evaluate,
     evaluate_scores,
     groups_of,
     net_benefit,
     per_thousand,
+    rate_interval,
     resample,
     subgroups,
     taken,
@@ -113,6 +115,87 @@ def test_one_class_has_no_net_benefit_but_no_fault_either():
         warnings.simplefilter("error")
         curve = net_benefit(resample(make_scores([1, 1], [0.2, 0.8]), 10))
     assert np.isnan(curve.model).all()
+
+
+def test_net_benefit_of_a_perfect_model_is_not_known_exactly():
+    # 10 of 10 found and 10 of 10 passed, each of a patient of its own: Wilson's lower limit of 10 of 10 is 0.722.
+    scores = make_scores([1] * 10 + [0] * 10, [0.9] * 10 + [0.1] * 10)
+    curve = net_benefit(resample(scores, 200), [0.2, 0.5, 0.8], prevalence=0.3)
+    lower = 10 / (10 + 1.959964**2)
+    for at, model, low, high in zip(curve.thresholds, curve.model, curve.low, curve.high, strict=True):
+        found_fewer, more_alarms = 0.3 * lower, 0.3 - 0.7 * (1 - lower) * at / (1 - at)
+        assert model == high == pytest.approx(0.3)
+        assert low == pytest.approx(min(found_fewer, more_alarms))
+    # Every positive is called at 0.05 and no negative passes; at 0.95 nothing is called at all.
+    ends = net_benefit(resample(scores, 200), [0.05, 0.95], prevalence=0.3)
+    assert ends.model == pytest.approx([0.3 - 0.7 * 0.05 / 0.95, 0])
+    assert ends.high == pytest.approx([0.3 - 0.7 * lower * 0.05 / 0.95, 0.3 * (1 - lower)])
+    assert ends.low == pytest.approx([0.3 * lower - 0.7 * 0.05 / 0.95, -0.7 * (1 - lower) * 0.95 / 0.05])
+    two_a_patient = make_scores([1] * 10 + [0] * 10, [0.9] * 10 + [0.1] * 10, [f"p{n // 2}" for n in range(20)])
+    fewer = net_benefit(resample(two_a_patient, 200), [0.5], prevalence=0.3)
+    assert fewer.low[0] == pytest.approx(0.3 - 0.7 * (1 - 5 / (5 + 1.959964**2))), "patients count, not studies"
+
+
+def test_a_band_of_net_benefit_that_resampling_shows_stays_as_it_is():
+    scores = random_scores(11, n=150)
+    drawn = resample(scores, 300)
+    at = np.array([0.4, 0.5, 0.6])
+    curve = net_benefit(drawn, at, prevalence=0.3)
+    tp, fp, tn, fn = drawn.counts_at(at)
+    samples = 0.3 * tp / (tp + fn) - 0.7 * fp / (tn + fp) * at / (1 - at)
+    np.testing.assert_allclose([curve.low, curve.high], np.percentile(samples, (2.5, 97.5), axis=0))
+
+
+# --- cases that scored alike -----------------------------------------------------------------------------------------
+
+
+def alike(labels, patients):
+    """Return the rate among studies that all scored the same."""
+    return cases_like(make_scores(labels, [0.5] * len(labels), patients), 0.5).rate
+
+
+def test_studies_of_a_patient_that_are_all_alike_count_as_one():
+    rate = alike([1, 1] * 5 + [0, 0] * 5, [f"p{n // 2}" for n in range(20)])
+    # Wilson's interval of 5 of 10 patients, worked by hand; of 10 of 20 studies it would be 0.299 to 0.701.
+    assert (rate.value, rate.n) == (0.5, 20)
+    assert (rate.low, rate.high) == pytest.approx((0.2366, 0.7634), abs=5e-5)
+
+
+def test_studies_that_are_partly_alike_are_worth_what_their_design_effect_says():
+    # 4 patients with two positives, 4 with none and 2 with one of each. Variance of the share over patients:
+    # 10/9 * 8 * 1^2 / 20^2 = 1/45; of 20 independent studies: 0.25/19. A design effect of 76/45: 20 are worth 11.842.
+    # With z = 1.96: half = 1.96 / (1 + 3.8415/11.842) * sqrt(0.25/11.842 + 3.8415 / (4 * 11.842^2)) = 0.2475.
+    rate = alike([1, 1] * 4 + [0, 0] * 4 + [1, 0] * 2, [f"p{n // 2}" for n in range(20)])
+    assert (rate.low, rate.high) == pytest.approx((0.2525, 0.7475), abs=1e-4)
+
+
+def test_two_patients_cannot_show_that_their_studies_differ():
+    rate = alike([1, 1, 1, 0, 0, 1, 1, 0, 0, 0], ["p"] * 5 + ["q"] * 5)
+    assert (rate.low, rate.high) == pytest.approx((0.0945, 0.9055), abs=5e-5)  # Wilson's of 1 of 2
+    assert rate.n == 10
+
+
+def test_patients_with_one_study_each_have_wilsons_own_interval():
+    for n in (3, 12, 41):
+        labels = [1] * (n // 3) + [0] * (n - n // 3)
+        rate, plain = alike(labels, [f"p{each}" for each in range(n)]), wilson_interval(n // 3, n)
+        assert (rate.low, rate.high) == pytest.approx((plain.low, plain.high))
+
+
+def test_cases_that_are_all_positive_are_known_from_as_many_patients():
+    rate = alike([1] * 24, [f"p{n // 2}" for n in range(24)])
+    assert (rate.value, rate.low, rate.high, rate.n) == (1, pytest.approx(12 / (12 + 1.959964**2)), 1, 24)
+
+
+def test_many_patients_give_the_interval_that_resampling_them_gives():
+    rng = np.random.default_rng(3)
+    patients = np.repeat(np.arange(120), rng.integers(1, 8, 120))
+    labels = (rng.random(patients.size) < rng.choice([0.1, 0.7], 120)[patients]).astype(int)
+    names = [f"p{patient}" for patient in patients]
+    rate, drawn = alike(labels, names), rate_interval(labels == 1, names, 2000)
+    plain = wilson_interval(int(labels.sum()), labels.size)
+    assert (rate.low, rate.high) == pytest.approx((drawn.low, drawn.high), abs=0.012)
+    assert rate.high - rate.low > 1.3 * (plain.high - plain.low)
 
 
 # --- subgroups -------------------------------------------------------------------------------------------------------

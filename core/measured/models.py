@@ -142,10 +142,10 @@ class AtThreshold:
 
 
 RULES = {
-    "youden": "Sensitivity + specificity as large as possible (Youden)",
+    "youden": "Sensitivity + specificity (Youden)",
     "sensitivity": "At least this sensitivity",
     "specificity": "At least this specificity",
-    "cost": "Cheapest, where a missed fracture costs as much as this many false alarms",
+    "cost": "Cheapest mistakes",
 }
 """Ways to choose a threshold, in words."""
 
@@ -199,7 +199,7 @@ def look_at(model: MeasuredModel, threshold: float, prevalence: float) -> AtThre
     known = not (math.isnan(sensitivity) or math.isnan(specificity))
     return AtThreshold(
         evaluation=found,
-        elsewhere=at_prevalence(model.resamples, threshold, prevalence),
+        elsewhere=at_prevalence(model.resamples, threshold, prevalence, found),
         thousand=per_thousand(sensitivity, specificity, prevalence) if known else None,
     )
 

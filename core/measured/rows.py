@@ -23,7 +23,7 @@ from core.metrics import (
     triage,
     wilson_rates,
 )
-from core.values import Checkpoint, Interval, Scores
+from core.values import Checkpoint, Interval, OperatingPoint, Scores
 
 
 def roc_rows(scores: Scores) -> list[dict[str, float]]:
@@ -85,22 +85,43 @@ def benefit_rows(benefit: NetBenefit) -> list[dict[str, float]]:
 _ZONE_WORDS = {"no": "none seen", "doubt": "uncertain", "yes": "suspected"}
 
 
-def choice_words(model: MeasuredModel, card: Checkpoint, which: str) -> str:
-    """Say which limits (``"both"``, ``"upper"`` or ``"lower"``) somebody chose by looking at a model's studies."""
+def rule_words(rule: str, value: float) -> str:
+    """Say by which of ``core.measured.RULES`` a threshold was chosen; `value` as in `suggest_threshold`."""
+    return {
+        "youden": "the largest sum of sensitivity and specificity",
+        "sensitivity": f"a sensitivity of at least {100 * value:g}%",
+        "specificity": f"a specificity of at least {100 * value:g}%",
+        "cost": f"the cheapest mistakes, one missed fracture costing as much as {value:g} false alarms,",
+    }[rule]
+
+
+def studies_words(scores: Scores, simulated: bool = False) -> str:
+    """Say how many studies there are and of which split: "1,499 simulated test studies"."""
+    split = {"test": "test", "valid": "validation"}.get(scores.split, scores.split)
+    return " ".join(filter(None, (f"{len(scores.study_ids):,}", "simulated" * simulated, split, "studies")))
+
+
+def choice_words(scores: Scores, card: Checkpoint, which: str, how: str = "by hand") -> str:
+    """Say which limits (``"both"``, ``"upper"`` or ``"lower"``) somebody chose on a model's studies, and how."""
     chosen = {"both": "both", "upper": "the upper one", "lower": "the lower one"}[which]
-    splits = {"test": "test", "valid": "validation"}
-    words = ["simulated"] * bool(card.data.get("simulated")) + [splits.get(model.scores.split, model.scores.split)]
-    told = f"{chosen} chosen by hand on {len(model.scores.study_ids):,} {' '.join(filter(None, words))} studies"
-    return f"{told}, which are no longer held out for it" if model.scores.split == "test" else told
+    told = f"{chosen} chosen {how} on {studies_words(scores, bool(card.data.get('simulated')))}"
+    return f"{told}, which are no longer held out for it" if scores.split == "test" else told
 
 
 def zone_rows(measured: Resamples | Scores, card: Checkpoint) -> list[dict[str, str]]:
-    """Return what the card's two limits make of the studies, one row an answer; empty where it has not both.
+    """Return what the card's two limits make of the studies, as `point_rows`."""
+    return point_rows(measured, card.operating_points, card.positive_label)
 
-    Each row says what share of the studies gets the answer, and what share of these is positive. Quick for studies that
-    were resampled before.
+
+def point_rows(
+    measured: Resamples | Scores, points: Sequence[OperatingPoint], label: str = "fracture"
+) -> list[dict[str, str]]:
+    """Return what two operating points make of the studies, one row an answer; empty where there are not both.
+
+    Each row says what share of the studies gets the answer, and what share of these is positive, that is, has `label`.
+    Quick for studies that were resampled before.
     """
-    limits = {point.name: point.threshold for point in card.operating_points}
+    limits = {point.name: point.threshold for point in points}
     if not {"high_sensitivity", "high_specificity"} <= set(limits):
         return []
     # Where they cross, nothing is uncertain and the upper one decides (core.classifier.decide).
@@ -113,7 +134,7 @@ def zone_rows(measured: Resamples | Scores, card: Checkpoint) -> list[dict[str, 
             {
                 "answer": _ZONE_WORDS[zone.name],
                 "of all studies": _share_words(zone.share),
-                f"of these with {card.positive_label}": _share_words(right),
+                f"of these with {label}": _share_words(right),
             }
         )
     return rows

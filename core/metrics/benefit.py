@@ -10,6 +10,7 @@ import numpy as np
 
 from core.errors import ScoresError
 from core.metrics.evaluation import Evaluation, evaluate
+from core.metrics.proportions import least_of_all
 from core.metrics.resampling import Resamples, percentile_interval
 from core.values import Interval
 
@@ -63,7 +64,9 @@ class NetBenefit:
     thresholds : numpy.ndarray
         Rising, in (0, 1), shape (k,).
     model, low, high : numpy.ndarray
-        Of the model, with its 95% band over patients, shape (k,); NaN where undefined.
+        Of the model, with its 95% band over patients, shape (k,); NaN where undefined. Where sensitivity or specificity
+        is exactly 0 or 1 the band holds what net benefit would be at the limits of Wilson's interval over as many
+        patients, one at a time.
     call_all : numpy.ndarray
         Of calling every study positive, shape (k,).
     """
@@ -75,8 +78,17 @@ class NetBenefit:
     call_all: np.ndarray
 
 
-def at_prevalence(resamples: Resamples, threshold: float, prevalence: float) -> AtPrevalence:
+def at_prevalence(
+    resamples: Resamples, threshold: float, prevalence: float, whole: Evaluation | None = None
+) -> AtPrevalence:
     """Return predictive values at another prevalence than that of the studies.
+
+    Parameters
+    ----------
+    resamples : Resamples
+    threshold, prevalence : float
+    whole : Evaluation, optional
+        What `evaluate` gave for them, where it is at hand.
 
     Raises
     ------
@@ -84,7 +96,7 @@ def at_prevalence(resamples: Resamples, threshold: float, prevalence: float) -> 
         A prevalence outside [0, 1], or a threshold that is NaN.
     """
     _check_prevalence(prevalence)
-    whole = evaluate(resamples, threshold)
+    whole = evaluate(resamples, threshold) if whole is None else whole
     sensitivity, specificity = _rates(resamples, np.array([threshold]))
     n, samples = whole.n, _predictive(sensitivity[:, 0], specificity[:, 0], prevalence)
     values = _predictive(np.array([whole.sensitivity.value]), np.array([whole.specificity.value]), prevalence)
@@ -167,7 +179,22 @@ def net_benefit(
     known = samples[np.isfinite(samples).all(axis=1)]
     if resamples.patients > 1 and known.size and np.isfinite(model).all():
         limits = np.percentile(known, (2.5, 97.5), axis=0)
+        for least_found, least_alarms in _never_seen(resamples, found, alarms):
+            moved = _benefit(least_found, least_alarms, own, odds)
+            limits = np.stack((np.fmin(limits[0], moved), np.fmax(limits[1], moved)))
     return NetBenefit(at, model, np.fmin(limits[0], model), np.fmax(limits[1], model), own - (1 - own) * odds)
+
+
+def _never_seen(
+    resamples: Resamples, found: np.ndarray, alarms: np.ndarray
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Return both shares with one of them at its other limit where it is exactly 0 or 1, and as it is elsewhere."""
+
+    def inward(shares: np.ndarray, patients: int) -> np.ndarray:
+        least = least_of_all(patients)
+        return np.where(shares == 1, least, np.where(shares == 0, 1 - least, shares))
+
+    return (inward(found, resamples.patients_of(1)), alarms), (found, inward(alarms, resamples.patients_of(0)))
 
 
 def _rates(resamples: Resamples, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

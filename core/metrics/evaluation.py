@@ -12,7 +12,7 @@ import numpy as np
 
 from core.errors import ScoresError
 from core.metrics.calibration import LOG_LOSS_FLOOR
-from core.metrics.proportions import PROPORTIONS, RATES, Confusion, confusion, least_of_all, rates_of
+from core.metrics.proportions import PROPORTIONS, RATES, Confusion, count_called, least_of_all, rates_of
 from core.metrics.resampling import RESAMPLES, Resamples, at_end, percentile_interval, resample
 from core.values import Interval, Scores
 
@@ -163,7 +163,7 @@ def evaluate(resamples: Resamples, threshold: float) -> Evaluation:
         A threshold that is NaN.
     """
     scores = resamples.scores
-    counts = confusion(scores, threshold)
+    counts = count_called(scores, threshold)
     if math.isnan(counts.threshold):
         raise ScoresError("The threshold must be a number, but it is not.")
     n, alone = len(scores.study_ids), resamples.patients < 2

@@ -51,6 +51,11 @@ class Confusion:
 def confusion(scores: Scores, threshold: float) -> Confusion:
     """Count the studies at `threshold`, which calls a study positive from it on. Raises as `check_scores`."""
     check_scores(scores)
+    return count_called(scores, threshold)
+
+
+def count_called(scores: Scores, threshold: float) -> Confusion:
+    """Return the `confusion` of scores that were checked before: checking very many takes longer than counting."""
     called, positive = scores.probabilities >= threshold, scores.labels == 1
     return Confusion(
         threshold=float(threshold),
@@ -93,10 +98,11 @@ def rates_of(tp: np.ndarray, fp: np.ndarray, tn: np.ndarray, fn: np.ndarray) -> 
         }
 
 
-def wilson_interval(k: int, n: int) -> Interval:
+def wilson_interval(k: float, n: float) -> Interval:
     """Return k / n with its 95% score interval (Wilson, J. Am. Stat. Assoc. 22:209, 1927); all NaN where n is 0.
 
-    It takes the n cases as independent, and stays honest where k is 0 or n.
+    It takes the n cases as independent, and stays honest where k is 0 or n. Neither need be whole: cases that are not
+    independent are worth fewer.
 
     Raises
     ------

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from core.errors import ScoresError
 from core.metrics.calibration import ECE_BINS, bins_of_equal_width
 from core.metrics.proportions import wilson_interval
-from core.metrics.resampling import Resamples, never_seen, percentile_interval
+from core.metrics.resampling import Resamples, codes_of, never_seen, percentile_interval
 from core.metrics.tables import check_scores
 from core.values import Interval, Scores
+
+FEW_PATIENTS = 10
+"""Fewer cannot show how alike the studies of one patient are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +70,7 @@ class CasesLike:
     low, high : float
         Lowest and highest probability among them.
     rate : Interval
-        positives / n with its Wilson interval.
+        positives / n with its interval over patients, as `clustered_interval`; `n` studies.
     """
 
     positives: int
@@ -137,4 +141,42 @@ def cases_like(scores: Scores, probability: float, minimum: int = 20) -> CasesLi
     like = distances <= reach + 1e-12  # 0.65 - 0.6 is not quite 0.05
     positives, n = int(np.sum(scores.labels[like] == 1)), int(np.sum(like))
     chosen = scores.probabilities[like]
-    return CasesLike(positives, n, float(chosen.min()), float(chosen.max()), wilson_interval(positives, n))
+    rate = clustered_interval(scores.labels[like] == 1, [scores.patient_ids[place] for place in np.flatnonzero(like)])
+    return CasesLike(positives, n, float(chosen.min()), float(chosen.max()), rate)
+
+
+def clustered_interval(holds: Sequence[bool], patients: Sequence[str]) -> Interval:
+    """Return the share of studies in which something holds, with Wilson's interval over patients; good for few.
+
+    Too few to resample: Wilson's interval is taken for as many independent studies as these are worth. That number is n
+    divided by the design effect, by which studies of a patient that are alike widen the share's variance (Kish, Survey
+    Sampling, 1965; Rao and Scott, Biometrics 48:577, 1992), and lies between n and what is left where all studies of a
+    patient count as one. With fewer than `FEW_PATIENTS`, who cannot show how alike their studies are, it is the latter.
+    Where each patient has one study it is Wilson's plain interval; a share of exactly 0 or 1 is `never_seen`.
+
+    Parameters
+    ----------
+    holds : sequence of bool
+        One for each study.
+    patients : sequence of str
+
+    Returns
+    -------
+    Interval
+        `n` studies; all NaN where there is none.
+    """
+    holds = np.asarray(holds, bool)
+    n, count = holds.size, int(holds.sum())
+    if not n:
+        return wilson_interval(0, 0)
+    if count in (0, n):
+        return never_seen(count == n, patients, n)
+    share, codes = count / n, codes_of(patients)
+    sizes = np.bincount(codes)
+    worth = least = n**2 / float(np.sum(sizes**2))
+    if sizes.size >= FEW_PATIENTS:
+        apart = np.bincount(codes, holds) - share * sizes
+        variance = sizes.size / (sizes.size - 1) * float(np.sum(apart**2)) / n**2
+        effect = variance / (share * (1 - share) / (n - 1))
+        worth = min(max(n / effect, least), n) if effect > 0 else n
+    return replace(wilson_interval(share * worth, worth), value=share, n=n)

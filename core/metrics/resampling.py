@@ -124,8 +124,13 @@ class Resamples:
 
     def _counted(self, label: int, thresholds: np.ndarray) -> np.ndarray:
         """Return how many of the studies with a label have at least each of `thresholds`."""
-        ranked = np.sort(self.scores.probabilities[self.scores.labels == label])
+        ranked = self._ranked[label]
         return ranked.size - np.searchsorted(ranked, thresholds, side="left")
+
+    @cached_property
+    def _ranked(self) -> tuple[np.ndarray, np.ndarray]:
+        """The probabilities of the negatives and of the positives, each sorted."""
+        return tuple(np.sort(self.scores.probabilities[self.scores.labels == label]) for label in (0, 1))
 
 
 def resample(scores: Scores, resamples: int = RESAMPLES, seed: int = 0) -> Resamples:

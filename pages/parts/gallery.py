@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +15,7 @@ import streamlit as st
 
 from core.errors import DatasetError, ScaphoidError
 from core.explain import METHODS, available_methods, explain
-from core.figures import CELL_WORDS, film_image, percent
+from core.figures import CELL_WORDS, film_image, percent, thumbnail_bytes
 from core.measured import CalledStudy, MeasuredModel
 from core.originals import DatasetFilms, OriginalFilm, find_simulation, remake_study
 from core.reading import StudyReading
@@ -26,6 +28,10 @@ from pages.parts.readers import reader_of
 
 READING_ROOM = "streamlit_app.py"
 MOST_OPEN = 4
+FILM_TALL, FILM_WIDE = 460, 620
+"""Pixels of the screen that a film is given at most."""
+SMALL_AT_ONCE, MOST_SMALL = 6, 60
+"""Small pictures that stand side by side, and how many of them a session keeps."""
 
 
 @dataclass(eq=False)
@@ -40,15 +46,26 @@ class Opened:
 
 @dataclass(eq=False)
 class Shelf:
-    """What one session has opened: a study for each list, and the folders that it has named for tables of scores."""
+    """What one session has opened, and nobody else sees.
+
+    Attributes
+    ----------
+    studies : dict of str to Opened
+        A study for each list.
+    folders : WeakKeyDictionary
+        Tables of scores -> the films in the folder that was named for them.
+    small : WeakKeyDictionary
+        Tables of scores -> study -> a small picture of its first film, as HTML; the oldest first.
+    """
 
     studies: dict[str, Opened] = field(default_factory=dict)
     folders: WeakKeyDictionary[Scores, DatasetFilms] = field(default_factory=WeakKeyDictionary)
+    small: WeakKeyDictionary[Scores, dict[str, str]] = field(default_factory=WeakKeyDictionary)
 
     def clear(self) -> None:
         """Forget everything."""
-        self.studies.clear()
-        self.folders.clear()
+        for kept in (self.studies, self.folders, self.small):
+            kept.clear()
 
 
 @st.cache_resource(scope="session", on_release=Shelf.clear, show_spinner=False)
@@ -72,18 +89,98 @@ def show_studies(
         rows.append(row | dict(study.columns))
     # A chosen row is kept as its place: another list must be another table, or another study would open by itself.
     listed = "\n".join([model.id, model.scores.split, *(study.study_id for study in studies)])
+    table = f"{key}-{zlib.crc32(listed.encode('utf-8', 'surrogatepass')):08x}"
     event = st.dataframe(
         pd.DataFrame(rows), hide_index=True, height=min(60 + 35 * len(rows), 300), on_select="rerun",
-        selection_mode="single-row", key=f"{key}-{zlib.crc32(listed.encode('utf-8', 'surrogatepass')):08x}",
+        selection_mode="single-row", key=table,
     )  # fmt: skip
-    more = f"The {len(studies):,} that are most wrong of {count:,}. " if count > len(studies) else ""
-    chosen = [studies[place] for place in event.selection.rows if place < len(studies)]
-    if not chosen:
-        _open_shelf().studies.pop(key, None)
-        if rows:
-            st.caption(f"{more}Choose a row to see its films.")
+    if not rows:
         return
-    _show_study(model, card, chosen[0], key)
+    chosen = next((place for place in event.selection.rows if place < len(studies)), None)
+    small = _show_steps(model, card, len(studies), count, chosen, key, table)
+    if small:
+        _show_small(model, card, studies, chosen, key, table)
+    if chosen is None:
+        _open_shelf().studies.pop(key, None)
+    else:
+        _show_study(model, card, studies[chosen], key)
+
+
+def _show_steps(
+    model: MeasuredModel, card: Checkpoint | None, listed: int, count: int, chosen: int | None, key: str, table: str
+) -> bool:
+    """Show the way to the next study and back, so that a list is gone through without it; tell if small ones are asked.
+
+    Parameters
+    ----------
+    model : MeasuredModel
+    card : Checkpoint or None
+    listed, count : int
+        Studies in the list, and those that there are.
+    chosen : int or None
+        Which row is.
+    key, table : str
+        Of the list, and of its table.
+    """
+    with st.container(horizontal=True, vertical_alignment="center"):
+        before, after = (-1, 0) if chosen is None else (chosen - 1, chosen + 1)
+        st.button("← Previous", key=f"previous-{key}", disabled=before < 0, on_click=_choose_row, args=(table, before))
+        st.button(
+            "Next →" if chosen is not None else "Look through them", key=f"next-{key}", disabled=after >= listed,
+            on_click=_choose_row, args=(table, after),
+        )  # fmt: skip
+        reachable = model.scores in _open_shelf().folders or bool(card and find_simulation(card, model.scores.split))
+        small = reachable and st.toggle("Small pictures", key=f"small-{key}")
+        here = "Choose a row to see its films." if chosen is None else f"Study {chosen + 1:,} of {listed:,}."
+        st.caption(here + (f" These are the {listed:,} most wrong of {count:,}." if count > listed else ""))
+    return small
+
+
+def _choose_row(table: str, place: int) -> None:
+    st.session_state[table] = {"selection": {"rows": [place], "columns": [], "cells": []}}
+
+
+def _show_small(
+    model: MeasuredModel, card: Checkpoint | None, studies: Sequence[CalledStudy], chosen: int | None, key: str,
+    table: str,
+) -> None:  # fmt: skip
+    """Show small pictures of the stretch of the list in which the chosen study lies, each a way to open it."""
+    first = (chosen or 0) // SMALL_AT_ONCE * SMALL_AT_ONCE
+    with st.spinner("Fetching the films"):
+        stretch = studies[first : first + SMALL_AT_ONCE]
+        pictures = [_small(model, card, study) for study in stretch]
+    places = range(first, first + len(stretch))
+    for column, place, picture, study in zip(st.columns(SMALL_AT_ONCE), places, pictures, stretch, strict=False):
+        with column:
+            st.html(picture)
+            st.button(
+                f"{place + 1}: {CELL_WORDS[study.cell]}, {percent(study.probability)}", key=f"open-{key}-{place}",
+                type="primary" if place == chosen else "secondary", on_click=_choose_row, args=(table, place),
+                width="stretch",
+            )  # fmt: skip
+
+
+def _small(model: MeasuredModel, card: Checkpoint | None, study: CalledStudy) -> str:
+    """Return a small picture of a study's first film as HTML, or why there is none."""
+    small, place = _open_shelf().small.setdefault(model.scores, {}), study.study_id
+    if place not in small:
+        try:
+            film = (_fetch(model, card, study) or (None,))[0]
+            why = "Not here."
+        except ScaphoidError as error:
+            film, why = None, str(error)
+        while len(small) >= MOST_SMALL:
+            small.pop(next(iter(small)))
+        small[place] = _picture(film.radiograph.pixels) if film else f"<small>{html.escape(why)}</small>"
+    return small[place]
+
+
+def _picture(pixels: np.ndarray) -> str:
+    data = base64.b64encode(thumbnail_bytes(pixels)).decode()
+    return (
+        f'<img alt="first film of the study" src="data:image/png;base64,{data}" '
+        'style="display:block;margin:auto;height:9rem;max-width:100%;object-fit:contain">'
+    )
 
 
 def _truth(study: CalledStudy, card: Checkpoint | None) -> str:
@@ -119,11 +216,13 @@ def _show_study(model: MeasuredModel, card: Checkpoint | None, study: CalledStud
         st.caption("The reading room holds an uploaded study: close that one first.")
     if heated and card:
         _explain(opened, card)
-    for column, (number, film) in zip(st.columns(max(3, len(opened.films))), enumerate(opened.films, 1), strict=False):
-        heat = _evidence(opened, card, film) if heated and card else None
-        picture = film_image(film.radiograph.pixels, heat, film.mask if outlined else None)
-        with column:
-            st.image(picture, width="stretch", output_format="PNG", caption=_caption(opened, number, film, heated))
+    with st.container(horizontal=True):
+        for number, film in enumerate(opened.films, 1):
+            heat = _evidence(opened, card, film) if heated and card else None
+            picture = film_image(film.radiograph.pixels, heat, film.mask if outlined else None)
+            # As tall as a screen has room for beside the way to the next study.
+            width = round(min(FILM_TALL * film.radiograph.width / film.radiograph.height, FILM_WIDE))
+            st.image(picture, width=width, output_format="PNG", caption=_caption(opened, number, film, heated))
     if heated and card and opened.maps:
         st.caption(f"{METHODS[_method(card)].title}, only where it is evidence for: {card.positive_label}.")
 
@@ -141,22 +240,35 @@ def _open(model: MeasuredModel, card: Checkpoint | None, study: CalledStudy, key
     if key in shelf.studies and shelf.studies[key].key == place:
         return shelf.studies[key]
     shelf.studies.pop(key, None)
-    simulation = find_simulation(card, scores.split) if card else None
-    if scores in shelf.folders:
-        try:
-            films = shelf.folders[scores].read(study.study_id)
-        except DatasetError as error:
-            del shelf.folders[scores]
-            st.error(f"The films are not where they were: {error}")
-            return None
-    elif simulation:
-        films = remake_study(study.study_id, study.label, simulation)
-    else:
+    try:
+        films = _fetch(model, card, study)
+    except DatasetError as error:
+        if scores not in shelf.folders:
+            raise
+        del shelf.folders[scores]
+        st.error(f"The films are not where they were: {error}")
+        return None
+    if films is None:
         return None
     while len(shelf.studies) >= MOST_OPEN:
         shelf.studies.pop(next(iter(shelf.studies)))
     shelf.studies[key] = Opened(place, films)
     return shelf.studies[key]
+
+
+def _fetch(model: MeasuredModel, card: Checkpoint | None, study: CalledStudy) -> tuple[OriginalFilm, ...] | None:
+    """Read a study's films from the folder that was named, or simulate them again; None where there is neither.
+
+    Raises
+    ------
+    ScaphoidError
+        They are not in the folder, or were simulated by another version.
+    """
+    folders = _open_shelf().folders
+    if model.scores in folders:
+        return folders[model.scores].read(study.study_id)
+    simulation = find_simulation(card, model.scores.split) if card else None
+    return remake_study(study.study_id, study.label, simulation) if simulation else None
 
 
 def _ask_folder(model: MeasuredModel, card: Checkpoint | None, key: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -30,8 +31,8 @@ from core.figures import (
     roc_figure,
     thousand_figure,
 )
+from core.figures.moving import move_line, move_point
 from core.measured import (
-    RULES,
     AtThreshold,
     MeasuredModel,
     benefit_rows,
@@ -39,53 +40,57 @@ from core.measured import (
     choice_words,
     look_at,
     place_on_roc,
+    point_rows,
     rate_rows,
     roc_rows,
-    suggest_threshold,
+    studies_words,
     sweep_rows,
-    zone_rows,
 )
-from core.metrics import CELLS, METRIC_NAMES, full_sweep, net_benefit, roc_band, roc_curve, sweep_thresholds
-from core.values import Checkpoint, Interval
+from core.metrics import (
+    CELLS,
+    METRIC_NAMES,
+    full_sweep,
+    net_benefit,
+    operating_points,
+    roc_band,
+    roc_curve,
+    sweep_thresholds,
+)
+from core.values import Checkpoint, Interval, OperatingPoint, Scores
 from pages.parts.curves import show_figure
 from pages.parts.frame import is_private
 from pages.parts.gallery import show_studies
+from pages.parts.rules import TOO_GOOD, Control, show_controls
 from pages.parts.scored import open_bench
 
 MOST_LISTED = 200
-_STEP = 0.001
 
 
-def show(model: MeasuredModel, card: Checkpoint | None, colour: str) -> None:
-    """Show a model at the threshold that the reader moves."""
-    threshold, prevalence = _controls(model)
+def show(model: MeasuredModel, card: Checkpoint | None, colour: str, valid: Scores | None = None) -> None:
+    """Show a model at the threshold that the reader moves.
+
+    Parameters
+    ----------
+    model : MeasuredModel
+    card : Checkpoint or None
+        None for a table of scores from elsewhere.
+    colour : str
+    valid : Scores or None
+        The model's scores of its validation studies: what a rule chooses a threshold on, and limits from elsewhere.
+    """
+    control = show_controls(model, valid, bool(card and card.data.get("simulated")))
+    threshold, prevalence = control.threshold, control.prevalence
     seen = look_at(model, threshold, prevalence)
     _say(seen, card)
     with st.expander("Every rate at this threshold"):
         st.dataframe(pd.DataFrame(rate_rows(seen.evaluation)), hide_index=True, height="content", key="every-rate")
     if card:
-        _offer_saving(model, card, seen)
+        _offer_saving(card, seen, control)
     left, right = st.columns([3, 2])
     with left:
-        shown = st.multiselect(
-            "Rates", list(RATE_COLOURS), default=list(RATE_COLOURS)[:4], format_func=METRIC_NAMES.get, key="rates",
-            label_visibility="collapsed",
-        )  # fmt: skip
-        show_figure(rates_figure(_kept(model, "sweep"), threshold, shown), "rates")
-        show_figure(histogram_figure(model.scores, threshold), "histogram")
+        _show_rates(model, threshold)
     with right:
-        curve = Shown(model.name, colour, _kept(model, "roc"), _kept(model, "band"), place_on_roc(seen.evaluation))
-        show_figure(roc_figure([curve], height=340), "roc")
-        # A figure with other numbers is another one to Streamlit, which drops what was selected in it: it is kept here.
-        cell = st.session_state.get("cell")
-        show_figure(
-            confusion_figure(seen.evaluation.confusion, chosen=cell),
-            "cells",
-            on_select=_keep_cell,
-            selection_mode="points",
-        )
-        if cell:
-            st.button("All that are called wrong", key="all-cells", on_click=st.session_state.pop, args=("cell",))
+        cell = _show_cells(model, seen, colour)
     _wrong(model, card, threshold, (cell,) if cell else ())
     left, right = st.columns(2)
     with left:
@@ -94,15 +99,14 @@ def show(model: MeasuredModel, card: Checkpoint | None, colour: str) -> None:
             show_figure(thousand_figure(seen.thousand), "thousand")
     with right:
         st.markdown("#### Is it worth it?")
-        benefit = net_benefit(model.resamples, prevalence=prevalence)
-        show_figure(benefit_figure([Shown(model.name, colour, benefit)], threshold), "benefit")
-    zones = _kept(model, "zones", card) if card else []
-    if zones:
-        st.markdown("#### With both limits of the model")
-        st.dataframe(pd.DataFrame(zones), hide_index=True, height="content", key="zones")
+        benefit = _kept(model, "benefit", lambda: net_benefit(model.resamples, prevalence=prevalence), prevalence)
+        drawn = Shown(model.name, colour, benefit)
+        figure = _kept(model, "benefit figure", lambda: benefit_figure([drawn], threshold), prevalence, colour)
+        show_figure(move_line(figure, threshold), "benefit")
+    _show_zones(model, card, valid)
     with st.expander("The numbers behind the figures"):
         tables = {
-            "Rates at every threshold": lambda: sweep_rows(full_sweep(model.resamples, _kept(model, "sweep"))),
+            "Rates at every threshold": lambda: sweep_rows(full_sweep(model.resamples, _sweep(model))),
             "ROC": lambda: roc_rows(model.scores),
             "Net benefit": lambda: benefit_rows(benefit),
         }
@@ -112,36 +116,78 @@ def show(model: MeasuredModel, card: Checkpoint | None, colour: str) -> None:
             st.caption("The table's own button saves it as CSV. Rates have limits where the figure draws them.")
 
 
-def _controls(model: MeasuredModel) -> tuple[float, float]:
-    """Show slider, exact entry and rules; return threshold and prevalence."""
-    state, own = st.session_state, float(model.scores.labels.mean())
-    if state.get("threshold-of") != (model.id, len(model.scores.labels)) or "threshold" not in state:
-        state["threshold-of"] = (model.id, len(model.scores.labels))
-        state["threshold"] = state["threshold-exact"] = model.threshold
-        state["prevalence"] = _percent(own)
-        state.pop("cell", None)
-    slider, exact, rule, prevalence = st.columns([6, 2, 2, 3], vertical_alignment="bottom")
-    slider.slider(
-        "Threshold", 0.0, 1.0, step=_STEP, key="threshold", on_change=_copy, args=("threshold", "threshold-exact")
-    )
-    exact.number_input(
-        "Exactly", 0.0, 1.0, step=_STEP, format="%.4f", key="threshold-exact",
-        on_change=_copy, args=("threshold-exact", "threshold"),
+def _show_rates(model: MeasuredModel, threshold: float) -> None:
+    """Show the rates at every threshold, and how often each probability was given."""
+    shown = st.multiselect(
+        "Rates", list(RATE_COLOURS), default=list(RATE_COLOURS)[:4], format_func=METRIC_NAMES.get, key="rates",
+        label_visibility="collapsed",
     )  # fmt: skip
-    with rule.popover("Choose by rule"):
-        chosen = st.selectbox("Rule", list(RULES), format_func=RULES.get, key="rule")
-        value = 0.95
-        if chosen in ("sensitivity", "specificity"):
-            value = st.number_input("Wanted", 0.01, 1.0, 0.95, 0.01, key="wanted")
-        elif chosen == "cost":
-            value = st.number_input("False alarms", 0.01, 1000.0, 10.0, key="cost")
-        st.button("Choose", on_click=_choose, args=(model, chosen, value), key="apply-rule")
-    prevalence.slider("Patients with a fracture (%)", 0.1, 99.9, step=0.1, key="prevalence")
-    if state.get("rule-problem"):
-        st.warning(state.pop("rule-problem"))
-    # As long as nobody moved it, it is exactly that of the studies.
-    share = own if state["prevalence"] == _percent(own) else state["prevalence"] / 100
-    return float(state["threshold-exact"]), share
+    rates = _kept(model, "rates figure", lambda: rates_figure(_sweep(model), threshold, shown), tuple(shown))
+    show_figure(move_line(rates, threshold), "rates")
+    bars = _kept(model, "histogram figure", lambda: histogram_figure(model.scores, threshold))
+    show_figure(move_line(bars, threshold), "histogram")
+
+
+def _show_cells(model: MeasuredModel, seen: AtThreshold, colour: str) -> str | None:
+    """Show the curve and the confusion matrix; return the cell of it that was chosen."""
+
+    def draw() -> Any:
+        curve = Shown(model.name, colour, roc_curve(model.scores), roc_band(model.resamples), point)
+        return roc_figure([curve], height=340)
+
+    point = place_on_roc(seen.evaluation)
+    show_figure(move_point(_kept(model, "roc figure", draw, colour), point), "roc")
+    # A figure with other numbers is another one to Streamlit, which drops what was selected in it: it is kept here.
+    cell = st.session_state.get("cell")
+    show_figure(
+        confusion_figure(seen.evaluation.confusion, chosen=cell), "cells", on_select=_keep_cell, selection_mode="points"
+    )
+    if cell:
+        st.button("All that are called wrong", key="all-cells", on_click=st.session_state.pop, args=("cell",))
+    return cell
+
+
+def _show_zones(model: MeasuredModel, card: Checkpoint | None, valid: Scores | None) -> None:
+    """Show what becomes of the studies where there is doubt between two limits, or say why there are none."""
+    st.markdown("#### With both limits of the model")
+    try:
+        points = _kept(model, "points", lambda: _two_points(card, valid), card)
+    except ScoresError as error:
+        st.caption(f"None seen, uncertain or suspected: none of these can be told here. {error}")
+        return
+    label = card.positive_label if card else "a positive label"
+    rows = _kept(model, "zones", lambda: point_rows(model.resamples, points, label), card)
+    st.dataframe(pd.DataFrame(rows), hide_index=True, height="content", key="zones")
+    low, high = points
+    told = f"None seen below {min(low.threshold, high.threshold):.4f}, suspected from {high.threshold:.4f} on"
+    if card:
+        st.caption(f"{told}.")
+        return
+    st.caption(
+        f"{told}: chosen on the table's own {studies_words(valid)}, as the largest limit with a sensitivity of 95% or "
+        "more and the smallest with a specificity of 95% or more." + (f" {TOO_GOOD}" if valid is model.scores else "")
+    )
+
+
+def _two_points(card: Checkpoint | None, valid: Scores | None) -> tuple[OperatingPoint, OperatingPoint]:
+    """Return the two limits: a model's own, and those of a table from elsewhere as its validation studies give them.
+
+    Raises
+    ------
+    ScoresError
+        There are none, and why.
+    """
+    if card:
+        points = {point.name: point for point in card.operating_points}
+        if not {"high_sensitivity", "high_specificity"} <= set(points):
+            raise ScoresError("The model's card has no two limits.")
+        return points["high_sensitivity"], points["high_specificity"]
+    if valid is None:
+        raise ScoresError(
+            "Two limits are chosen on validation studies, and this table has none (rows that say valid in a column "
+            "named split)."
+        )
+    return operating_points(valid)
 
 
 def _keep_cell() -> None:
@@ -150,23 +196,6 @@ def _keep_cell() -> None:
         st.session_state["cell"] = CELLS[points[0]["point_index"]]
     else:
         st.session_state.pop("cell", None)
-
-
-def _percent(share: float) -> float:
-    return min(max(round(100 * share, 1), 0.1), 99.9)
-
-
-def _copy(source: str, target: str) -> None:
-    st.session_state[target] = st.session_state[source]
-
-
-def _choose(model: MeasuredModel, rule: str, value: float) -> None:
-    try:
-        found = suggest_threshold(model.scores, rule, value, st.session_state["prevalence"] / 100)
-    except ScoresError as error:
-        st.session_state["rule-problem"] = str(error)
-        return
-    st.session_state["threshold"] = st.session_state["threshold-exact"] = found
 
 
 def _say(seen: AtThreshold, card: Checkpoint | None) -> None:
@@ -188,7 +217,7 @@ def _say(seen: AtThreshold, card: Checkpoint | None) -> None:
         st.caption("Measured on simulated films, not on patients: expect worse on real films.")
 
 
-def _offer_saving(model: MeasuredModel, card: Checkpoint, seen: AtThreshold) -> None:
+def _offer_saving(card: Checkpoint, seen: AtThreshold, control: Control) -> None:
     """Let the user keep the threshold under a name, for the reading room to use."""
     if saved := st.session_state.pop("limits-saved", None):
         st.success(saved)
@@ -212,9 +241,9 @@ def _offer_saving(model: MeasuredModel, card: Checkpoint, seen: AtThreshold) -> 
             f"None seen below **{low.threshold:.4f}**, suspected from **{high.threshold:.4f}** on, "
             "uncertain between the two."
         )
-        chosen_on = choice_words(model, card, which)
-        if model.scores.split == "test":
-            st.caption("A threshold that was chosen by the test studies is better on them than on others.")
+        chosen_on = choice_words(control.chosen_on, card, which, control.how or "by hand")
+        if control.chosen_on.split == "test":
+            st.caption(TOO_GOOD)
         sure = st.checkbox("Offer these limits in the reading room of this computer", key="limits-sure")
         st.button(
             "Replace" if name in profiles else "Save", disabled=not (sure and name), key="limits-save",
@@ -245,13 +274,13 @@ def _remove(name: str, card: Checkpoint) -> None:
 def _short(interval: Interval, share: bool) -> str:
     if math.isnan(interval.value):
         return "-"
-    return f"{interval.value:.1%}" if share else f"{interval.value:.1f}"
+    return f"{interval.value:.1%}" if share else f"{interval.value:.2f}"
 
 
 def _range(interval: Interval, share: bool) -> str:
     if math.isnan(interval.low):
         return "no interval"
-    return f"{interval.low:.1%} to {interval.high:.1%}" if share else f"{interval.low:.1f} to {interval.high:.1f}"
+    return f"{interval.low:.1%} to {interval.high:.1%}" if share else f"{interval.low:.2f} to {interval.high:.2f}"
 
 
 def _wrong(model: MeasuredModel, card: Checkpoint | None, threshold: float, cells: tuple[str, ...]) -> None:
@@ -262,15 +291,13 @@ def _wrong(model: MeasuredModel, card: Checkpoint | None, threshold: float, cell
     show_studies(model, card, studies, count, "wrong-studies")
 
 
-def _kept(model: MeasuredModel, what: str, card: Checkpoint | None = None) -> Any:
-    """Return what does not move with the threshold; made once a session."""
+def _sweep(model: MeasuredModel) -> Any:
+    return _kept(model, "sweep", lambda: sweep_thresholds(model.resamples))
+
+
+def _kept(model: MeasuredModel, what: str, make: Callable[[], Any], *of: Any) -> Any:
+    """Return what does not move with the threshold: made once a session, and again where what it is `of` changed."""
     made = open_bench().made.setdefault(model, {})
-    if what not in made:
-        make = {
-            "sweep": lambda: sweep_thresholds(model.resamples),
-            "roc": lambda: roc_curve(model.scores),
-            "band": lambda: roc_band(model.resamples),
-            "zones": lambda: zone_rows(model.resamples, card),
-        }
-        made[what] = make[what]()
-    return made[what]
+    if what not in made or made[what][0] != of:
+        made[what] = (of, make())
+    return made[what][1]
