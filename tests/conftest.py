@@ -10,6 +10,7 @@ from streamlit.components.v2 import manifest_scanner
 # The slowest files, slowest first: begun last, one of them would run on alone when all others are done.
 SLOW = (
     "test_browser",
+    "test_page_threshold",
     "test_train_engine",
     "test_explain",
     "test_train",
