@@ -42,6 +42,7 @@ MEMORY_SIZES = () if sys.platform == "win32" else (224, 320)
 MEMORY_STUDIES = () if sys.platform == "win32" else (50_000, MANY_STUDIES)
 INPUTS_BACKBONE = "efficientnetb0"
 TRAINING_BACKBONE, TRAINING_SIZE, TRAINING_FILMS = "densenet169", 128, 32
+PHANTOM_STUDIES, PHANTOM_SIZE, LARGE_PHANTOM_SIZE = 40, 224, 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -291,7 +292,7 @@ def measure_memory(subject: Subject, repeat: int, size: int) -> Row:
     )
 
 
-def _alone(function: Callable[..., float], *arguments: Any) -> float:
+def _alone(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function in a process of its own."""
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
@@ -383,6 +384,35 @@ def time_inputs(subject: Subject, repeat: int) -> Row:
     return replace(
         _row(name, times, "the step they are for", repeat, subject), checkpoint=f"{INPUTS_BACKBONE}, untrained"
     )
+
+
+def time_phantoms(subject: Subject, repeat: int) -> Row:
+    """Time a simulated film on one core, the mean over those of some studies, beside the same film made larger."""
+    times = _alone(_phantom_times, repeat)
+    return replace(
+        _row(f"simulated film, {PHANTOM_SIZE} px", times, f"{LARGE_PHANTOM_SIZE} px", repeat, subject),
+        checkpoint="one core",
+    )
+
+
+def _phantom_times(repeat: int) -> tuple[float, float]:
+    """Return the seconds that a film takes to simulate, at either size."""
+    import cv2
+
+    from core.phantoms import simulate_study
+    from core.phantoms.dataset import study_seed
+
+    cv2.setNumThreads(1)
+    seeds = [study_seed(0, number) for number in range(1, PHANTOM_STUDIES + 1)]
+
+    def simulate(size: int) -> int:
+        return sum(len(simulate_study(seed, size=size)) for seed in seeds)
+
+    films = simulate(PHANTOM_SIZE)
+    ours, rival = measure(
+        partial(simulate, PHANTOM_SIZE), partial(simulate, LARGE_PHANTOM_SIZE), repeat, rival_repeat=1, warm=False
+    )
+    return ours / films, rival / films
 
 
 class KeptFilms:
@@ -537,6 +567,7 @@ ROWS: Mapping[str, Callable[[Subject, int], Row]] = MappingProxyType(
         "page-large": time_page_large,
         "train": time_training,
         "inputs": time_inputs,
+        "phantoms": time_phantoms,
     }
 )
 SLOW_ROWS = (
@@ -549,6 +580,7 @@ SLOW_ROWS = (
     "page-large",
     "train",
     "inputs",
+    "phantoms",
 )
 
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -178,6 +179,25 @@ def test_the_floor_is_exactly_what_a_map_asks_of_the_network(subject, monkeypatc
     benchmark._explain(subject, method, **options.get(method, {}))
     assert floor
     assert floor == asked
+
+
+def test_a_simulated_film_takes_the_mean_time_of_its_studies(subject, monkeypatch):
+    monkeypatch.setattr(benchmark, "_alone", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(benchmark, "PHANTOM_STUDIES", 3)
+    made = []
+
+    def simulate_study(seed, *, size):
+        made.append((seed, size))
+        return [None] * (2 if len(made) % 3 else 4)
+
+    clock = iter([0.0, 16.0, 20.0, 60.0])  # ours takes 16 s, the rival 40 s, for 2 + 2 + 4 films
+    monkeypatch.setattr("core.phantoms.simulate_study", simulate_study)
+    monkeypatch.setattr(benchmark, "measure", partial(benchmark.measure, clock=lambda: next(clock)))
+    row = ROWS["phantoms"](subject, 1)
+    assert (row.ours, row.rival, row.ratio) == (2.0, 5.0, 2.5)
+    sizes = [size for _, size in made]
+    assert sizes == [224] * 9 + [512] * 3, "counted, warmed and timed; then the larger ones"
+    assert len({seed for seed, _ in made}) == 3
 
 
 def test_memory_is_that_of_the_method_that_takes_most(subject, monkeypatch):
