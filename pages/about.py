@@ -7,6 +7,7 @@ from core.checkpoints import CHECKPOINTS, default_id, list_checkpoints
 from core.errors import ScaphoidError
 from core.figures import scores_figure
 from core.results import held_out_scores, kind_rows, operating_point_rows, result_rows, unseen_sentence
+from pages.parts.curves import show_figure
 from pages.parts.frame import open_page
 
 open_page("About")
@@ -57,7 +58,7 @@ with right:
         st.warning(str(error))
     if scores is not None:
         st.markdown("#### What it said of simulated studies it had never seen")
-        st.plotly_chart(scores_figure(scores, card), config={"displayModeBar": False})
+        show_figure(scores_figure(scores, card), "scores")
 
 with st.expander("For those who check: settings, versions, licences, hashes"):
     st.json(

@@ -34,6 +34,7 @@ from core.figures.palette import (
     percent,
 )
 from core.figures.studies import ProbabilityRow, probability_figure, scores_figure, zone_limits
+from core.figures.tables import figure_csv, figure_rows
 
 __all__ = [
     "CELL_WORDS",
@@ -61,6 +62,8 @@ __all__ = [
     "confusion_figure",
     "counts_figure",
     "empty_figure",
+    "figure_csv",
+    "figure_rows",
     "film_image",
     "forest_figure",
     "heat_colours",

@@ -85,6 +85,7 @@ def counts_figure(panels: Mapping[str, Sequence[CountRow]], words: tuple[str, st
                 showlegend=not place,
                 marker_color=colour,
                 customdata=[count / total for count, total in zip(counts, totals, strict=True)],
+                meta={"columns": ["share"]},
                 hovertemplate=f"%{{y}}: %{{x:,}} {unit}, %{{customdata:.0%}}<extra>{word}</extra>",
             )
     figure.update_layout(
@@ -129,6 +130,8 @@ def sizes_figure(sizes: Sequence[tuple[int, int, int, int]], words: tuple[str, s
         x=across / n,
         y=down / n,
         customdata=np.stack([n, positive / n], axis=1),
+        meta={"columns": ["films", f"share {words[1]}"]},
+        name="films of about one size",
         mode="markers",
         marker={
             "size": small + (large - small) * np.sqrt((n - 1) / max(float(n.max(initial=1)) - 1, 1)),
@@ -196,6 +199,8 @@ def aucs_figure(rows: Sequence[AucRow], warning: float, height: int = 0) -> go.F
                 "size": 12,
                 "symbol": "square" if row.is_model else "circle",
             },
+            customdata=[[auc.low, auc.high, auc.n]],
+            meta={"columns": ["low", "high", "n"]},
             name=row.name,
             hovertemplate=f"AUC %{{x:.3f}} ({auc.low:.3f} to {auc.high:.3f}), n={auc.n:,}<extra>{row.name}</extra>",
         )

@@ -32,6 +32,8 @@ def hits_figure(methods: Sequence[tuple[str, Interval]]) -> go.Figure:
         mode="markers",
         marker={"color": MODEL_COLOURS[0], "size": 10},
         customdata=[[each.low, each.high, each.n] for each in estimates],
+        meta={"columns": ["low", "high", "n"]},
+        name="highest point in the outline",
         hovertemplate="%{y}: %{x:.2f} (%{customdata[0]:.2f} to %{customdata[1]:.2f}), "
         "n = %{customdata[2]}<extra></extra>",
     )

@@ -81,6 +81,7 @@ def roc_figure(models: Sequence[Shown], height: int = 430) -> go.Figure:
             x=curve.false_positive_rates[places],
             y=curve.sensitivities[places],
             customdata=curve.thresholds[places],
+            meta={"columns": ["threshold"]},
             mode="lines",
             line={"color": model.colour, "width": 2.5},
             name=model.name,
@@ -104,6 +105,7 @@ def precision_recall_figure(models: Sequence[Shown], height: int = 430) -> go.Fi
             x=curve.sensitivities[places],
             y=curve.precisions[places],
             customdata=curve.thresholds[places],
+            meta={"columns": ["threshold"]},
             mode="lines",
             line={"color": model.colour, "width": 2.5, "shape": "vh"},
             name=model.name,
@@ -134,6 +136,7 @@ def reliability_figure(models: Sequence[Shown], height: int = 430) -> go.Figure:
             customdata=[
                 [share.low, share.high, share.n, each.low, each.high] for share, each in zip(shares, bins, strict=True)
             ],
+            meta={"columns": ["low", "high", "n", "from", "to"]},
             mode="lines+markers",
             line={"color": model.colour, "width": 1.5},
             marker={"size": [7 + 13 * math.sqrt(share.n / most) for share in shares], "color": model.colour},
@@ -170,6 +173,18 @@ def confusion_figure(counts: Confusion, chosen: str | None = None, height: int =
         text=[f"<b>{numbers[cell]:,}</b><br>{shares[cell]:.0%}<br>{CELL_WORDS[cell]}" for cell in CELLS],
         textfont={"color": INK, "size": 15},
         customdata=list(CELLS),
+        meta={
+            "rows": [
+                {
+                    "really": "fracture" if cell in ("tp", "fn") else "none",
+                    "called": "positive" if cell in ("tp", "fp") else "negative",
+                    "studies": numbers[cell],
+                    "share of those": shares[cell] if sum(numbers[each] for each in rows[cell].split()) else None,
+                }
+                for cell in CELLS
+            ]
+        },
+        name="studies",
         hovertemplate="%{text}<extra></extra>",
     )
     figure.update_xaxes(
@@ -191,7 +206,7 @@ def rates_figure(
     for place, rate in enumerate(rates):
         colour = RATE_COLOURS[rate]
         known = np.isfinite(sweep.low[rate]) & np.isfinite(sweep.high[rate])
-        _add_area(figure, x[known], sweep.low[rate][known], sweep.high[rate][known], colour)
+        _add_area(figure, x[known], sweep.low[rate][known], sweep.high[rate][known], colour, of_line=True)
         figure.add_scatter(
             x=x,
             y=sweep.values[rate],
@@ -217,6 +232,7 @@ def histogram_figure(scores: Scores, threshold: float, bins: int = 40, height: i
             x=(edges[:-1] + edges[1:]) / 2,
             y=side * counts,
             customdata=counts,
+            meta={"columns": ["studies"]},
             marker_color=colour,
             name=f"{name} (n={counts.sum():,})",
             hovertemplate="about %{x:.0%}: %{customdata} studies<extra>" + name + "</extra>",
@@ -243,7 +259,7 @@ def benefit_figure(models: Sequence[Shown], threshold: float | None = None, heig
     figure.add_hline(y=0, line={"color": MUTED, "dash": "dash"})
     for model, curve in zip(models, curves, strict=True):
         known = np.isfinite(curve.low) & np.isfinite(curve.high)
-        _add_area(figure, curve.thresholds[known], curve.low[known], curve.high[known], model.colour)
+        _add_area(figure, curve.thresholds[known], curve.low[known], curve.high[known], model.colour, of_line=True)
         figure.add_scatter(
             x=curve.thresholds,
             y=curve.model,
@@ -286,6 +302,7 @@ def forest_figure(
             customdata=[
                 [each.low, each.high, group.n, group.positives] for each, group in zip(found, known, strict=True)
             ],
+            meta={"columns": ["low", "high", "n", "positives"]},
             mode="markers",
             marker={"color": colours[name], "size": 10, "symbol": "square"},
             name=name,
@@ -349,6 +366,7 @@ def thousand_figure(counts: PerThousand, height: int = 290) -> go.Figure:
             mode="markers",
             marker={"color": colour, "size": 7},
             name=f"{name} ({count:,})",
+            meta={"rows": [{"of 1,000 patients": count}]},
             hoverinfo="name",
         )
     figure.update_xaxes(visible=False, range=[-1, _THOUSAND_COLUMNS], fixedrange=True)
@@ -372,11 +390,23 @@ def _square_figure(height: int, x: str, y: str) -> go.Figure:
 def _add_band(figure: go.Figure, model: Shown) -> None:
     if model.band is not None:
         known = np.isfinite(model.band.low) & np.isfinite(model.band.high)
-        _add_area(figure, model.band.at[known], model.band.low[known], model.band.high[known], model.colour)
+        limits = (model.band.low[known], model.band.high[known])
+        _add_area(figure, model.band.at[known], *limits, model.colour, f"{model.name}, 95% band")
 
 
-def _add_area(figure: go.Figure, x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str) -> None:
-    """Fill what lies between two lines with a breath of the colour."""
+def _add_area(
+    figure: go.Figure,
+    x: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    colour: str,
+    name: str = "95% band",
+    of_line: bool = False,
+) -> None:
+    """Fill what lies between two lines with a breath of the colour.
+
+    `of_line`: they are the limits of the line that is drawn next, at some or all of its points.
+    """
     figure.add_scatter(
         x=np.concatenate([x, x[::-1]]),
         y=np.concatenate([high, low[::-1]]),
@@ -384,6 +414,8 @@ def _add_area(figure: go.Figure, x: np.ndarray, low: np.ndarray, high: np.ndarra
         mode="lines",
         line_width=0,
         fillcolor=f"rgba({int(colour[1:3], 16)},{int(colour[3:5], 16)},{int(colour[5:7], 16)},0.14)",
+        name=name,
+        meta={"band": x.size, "of_line": of_line},
         hoverinfo="skip",
         showlegend=False,
     )
@@ -396,6 +428,7 @@ def _add_point(figure: go.Figure, model: Shown) -> None:
             y=[model.point[1]],
             mode="markers",
             marker={"size": 14, "color": model.colour, "line": {"color": INK, "width": 2}},
+            name=f"{model.name}, at the threshold",
             hovertemplate="at the threshold: %{x:.1%}, %{y:.1%}<extra>" + model.name + "</extra>",
         )
 

@@ -45,7 +45,8 @@ def empty_figure(height: int) -> go.Figure:
     layout: dict[str, Any] = {
         "height": height,
         "margin": {"l": 8, "r": 16, "t": 8, "b": 28},
-        "paper_bgcolor": "rgba(0,0,0,0)",
+        # The page's own colour and not a transparent one: a saved picture must stay readable on white paper.
+        "paper_bgcolor": PANEL,
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"color": INK, "size": 14},
         "showlegend": False,

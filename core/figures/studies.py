@@ -35,6 +35,7 @@ def probability_figure(rows: Sequence[ProbabilityRow], checkpoint: Checkpoint) -
         figure.add_scatter(
             x=[row.probability],
             y=[row.name],
+            name=row.name,
             mode="markers+text",
             marker={"size": 18 if row.main else 12, "color": INK if row.main else MUTED, "symbol": "diamond"},
             text=[percent(row.probability)],

@@ -1,17 +1,28 @@
-"""Learning curves on a page: one line for each model, in the same colour everywhere."""
+"""Figures on a page, each with its downloads, and learning curves: each model in the same colour everywhere."""
 
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from core.checkpoints import CheckpointEntry
-from core.figures import LEARNING_PANELS, LearningCurve, learning_figure, model_colours, without_points
+from core.figures import LEARNING_PANELS, LearningCurve, figure_csv, learning_figure, model_colours, without_points
 from core.train.jobs import RunStatus
+
+_SAVERS = '<button data-format="png">PNG</button><button data-format="svg">SVG</button>'
+_SAVERS_STYLE = """
+button[data-format] { border: 0; background: none; color: #a3adba; font: inherit; font-size: .85rem; cursor: pointer;
+  padding: .15rem .5rem; }
+button[data-format]:hover, button[data-format]:focus-visible { color: #5cb8ff; text-decoration: underline; }
+"""
+_SCRIPT = Path(__file__).with_name("saving.js").read_text(encoding="utf-8")
 
 
 def colours_of_all(
@@ -21,19 +32,46 @@ def colours_of_all(
     return model_colours([*(entry.id for entry in entries), *(run.id for run in runs), *others])
 
 
-def show_figure(figure: Any, key: str, **options: Any) -> Any:
-    """Show a figure whose own button saves it as a picture; return what was selected in it."""
-    config = {"displaylogo": False, "toImageButtonOptions": {"format": "svg", "filename": f"scaphoid-{key}"}}
-    return st.plotly_chart(figure, config=config, key=f"figure-{key}", width="stretch", **options)
+def show_figure(figure: Any, key: str, saved: bool = True, **options: Any) -> Any:
+    """Show a figure; return what was selected in it. The only place that shows one.
+
+    Below it are its downloads, as a picture of points or of lines and as a table of its numbers, unless `saved` is
+    False: what shows a patient's film is not handed out. The table is made when somebody asks for it, and pictures by
+    the browser, so that a figure that moves with a slider costs no more.
+    """
+    name = f"scaphoid-{re.sub(r'[^0-9A-Za-z]+', '-', key).strip('-')}"
+    config = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "scale": 2, "filename": name}}
+    with st.container(key=f"saved-{key}", gap=None):
+        event = st.plotly_chart(figure, config=config, key=f"figure-{key}", width="stretch", **options)
+        if saved:
+            _offer_saving(figure, key, name)
+    return event
+
+
+def _offer_saving(figure: Any, key: str, name: str) -> None:
+    savers = st.components.v2.component(
+        "figure_savers", html=_SAVERS, css=_SAVERS_STYLE, js=_SCRIPT, isolate_styles=False
+    )
+    with st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center", gap=None):
+        st.caption("Save as", width="content")
+        savers(key=f"savers-{key}", data=name, width="content")
+        st.download_button(
+            "CSV",
+            partial(figure_csv, figure),
+            file_name=f"{name}.csv",
+            mime="text/csv",
+            key=f"csv-{key}",
+            on_click="ignore",
+            type="tertiary",
+        )
 
 
 def show_curves(curves: Sequence[LearningCurve], key: str, panels: Sequence[str] = tuple(LEARNING_PANELS)) -> None:
     """Show histories side by side, one panel each, and say what they do not hold."""
     for column, panel in zip(st.columns(len(panels)), panels, strict=True):
         with column:
-            st.plotly_chart(
-                learning_figure(curves, panel), config={"displayModeBar": False}, key=f"{key}-{panel}", width="stretch"
-            )
+            with st.container(key=f"{key}-{panel}"):
+                show_figure(learning_figure(curves, panel), f"{key}-{panel}")
             missing = without_points(curves, panel)
             if missing and len(missing) < len(curves):
                 st.caption(f"Not recorded: {', '.join(missing)}.")

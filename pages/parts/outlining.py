@@ -30,6 +30,7 @@ def offer_outline(film: Radiograph, region: WristRegion | None, maps: Sequence[E
         drawn = show_figure(
             outlining_figure(film_image(film.pixels), region),
             f"outline-{film.id}",
+            saved=False,
             on_select="rerun",
             selection_mode=("lasso", "box"),
         )

@@ -33,6 +33,7 @@ from core.results import (
     unseen_sentence,
 )
 from core.values import Checkpoint, Explanation, Radiograph, WristRegion
+from pages.parts.curves import show_figure
 from pages.parts.desk import Desk
 from pages.parts.readers import reader_of
 from pages.parts.trusting import offer_check
@@ -201,7 +202,7 @@ def _show_probabilities(desk: Desk, reading: StudyReading) -> None:
         if film.prediction
     ]
     st.markdown(f"**Probability of {_article(reading.checkpoint.positive_label)}**")
-    st.plotly_chart(probability_figure(rows, reading.checkpoint), config={"displayModeBar": False}, key="probabilities")
+    show_figure(probability_figure(rows, reading.checkpoint), "probabilities")
     profile = reading.checkpoint.data.get("profile")
     if profile:
         st.caption(
