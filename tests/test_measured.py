@@ -13,7 +13,10 @@ from core.measured import (
     benefit_rows,
     called_studies,
     cross_check_rows,
+    difference_rows,
+    difference_words,
     differences,
+    estimate_differences,
     left_out_columns,
     look_at,
     measure_model,
@@ -31,6 +34,7 @@ from core.measured import (
     zone_rows,
 )
 from core.metrics import (
+    METRIC_NAMES,
     Subgroup,
     align_scores,
     cheapest_threshold,
@@ -104,6 +108,34 @@ def test_differences_are_paired_tested_and_corrected_together():
     )
 
 
+def test_any_estimate_is_compared_and_all_that_are_shown_are_corrected_together():
+    first, second = two_readers(2)
+    third = replace(second, probabilities=second.probabilities[::-1])
+    cards = (None, card_with(("high_specificity", 0.6)), None)
+    models = [
+        measured(scores, key, card) for scores, key, card in zip((first, second, third), "abc", cards, strict=True)
+    ]
+    found = estimate_differences(models, list(METRIC_NAMES))
+    assert [(row.first, row.second) for row in found[:: len(METRIC_NAMES)]] == [("A", "B"), ("A", "C"), ("B", "C")]
+    assert [row.estimate for row in found] == list(METRIC_NAMES) * 3
+    for row in found:
+        one, other = (next(model for model in models if model.name == name) for name in (row.first, row.second))
+        values = [getattr(model.evaluation(), row.estimate).value for model in (one, other)]
+        assert row.test.difference.value == pytest.approx(values[0] - values[1]), row.estimate
+        assert row.test.difference.n == 150
+        alone = paired_difference(one.resamples, other.resamples, row.estimate, (one.threshold, other.threshold))
+        assert row.p_alone == alone.p_value
+    assert [row.test.p_value for row in found] == list(holm([row.p_alone for row in found]))
+    assert any(row.test.p_value > row.p_alone for row in found)
+    shown = difference_rows(found)
+    assert {row["n"] for row in shown} == {150}
+    gap = found[0].test.difference
+    assert shown[0]["difference"] == number_words(gap.value, gap.low, gap.high)
+    assert "together for the 48 comparisons" in difference_words(found, 60)
+    assert "none comes out below 0.033" in difference_words(found, 60)
+    assert "not corrected" in difference_words(found[:1], 60)
+
+
 def test_only_the_studies_that_both_read_are_compared_and_pairs_without_any_are_left_out():
     first, second = two_readers(3)
     fewer = make_scores(second.labels[:90], second.probabilities[:90], second.patient_ids[:90])
@@ -114,6 +146,8 @@ def test_only_the_studies_that_both_read_are_compared_and_pairs_without_any_are_
     assert same_studies([models[0], measured(second, "d")])
     found = differences(models)
     assert [(row.first, row.second, row.n) for row in found] == [("A", "B", 90)]
+    (gap,) = estimate_differences(models, ["kappa"])
+    assert (gap.first, gap.second, gap.test.difference.n) == ("A", "B", 90)
 
 
 def test_wrong_studies_come_most_wrong_first():

@@ -458,7 +458,14 @@ def test_compare_measures_models_of_the_house_and_of_elsewhere_with_the_commands
     assert np.trapezoid(values(roc["y"]), values(roc["x"])) == pytest.approx(report["auc"]["value"])
     (gap,) = app.dataframe[1].value.to_dict("records")
     assert gap["n"] == 80
-    assert gap["AUC"].count("-") + gap["AUC"].count(".") >= 3
+    assert (gap["estimate"], gap["p, corrected"]) == ("AUC", gap["p, alone"])
+    assert "one comparison, so its p-value is not corrected" in words(app)
+    app.multiselect(key="differences-in").set_value(["auc", "specificity", "brier"]).run()
+    gaps = app.dataframe[1].value
+    assert gaps["estimate"].tolist() == ["AUC", "Specificity", "Brier score"]
+    assert gaps.loc[0, "difference"] == gap["difference"]
+    assert "corrected together for the 3 comparisons" in words(app)
+    assert (gaps["p, corrected"].astype(float) >= gaps["p, alone"].astype(float)).all()
     show(app, "Subgroups")
     assert "20 studies" not in words(app), "ten of each kind are enough"
     show(app, "Calibration")
@@ -472,8 +479,8 @@ def test_compare_measures_models_of_the_house_and_of_elsewhere_with_the_commands
     app.file_uploader(key="score-tables").set_value([("first.csv", score_table(seed), "") for seed in (1, 2)]).run()
     app.multiselect(key="models").set_value(["uploaded: first", "uploaded: first (2)"]).run()
     show(app, "Numbers")
-    (gap_again,) = app.dataframe[1].value.to_dict("records")
-    assert gap_again["AUC"] == gap["AUC"], "of two files called alike none is lost"
+    gap_again = app.dataframe[1].value.to_dict("records")[0]
+    assert gap_again["difference"] == gap["difference"], "of two files called alike none is lost"
     app.file_uploader(key="score-tables").set_value([]).run()
     assert not app.exception
     assert "uploaded" not in str(app.multiselect(key="models").value)

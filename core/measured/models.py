@@ -6,7 +6,8 @@ All of it comes from tables of scores; neither a network nor a film is needed.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
@@ -106,6 +107,29 @@ class Difference:
     only_first: int
     only_second: int
     mcnemar_p: float
+
+
+@dataclass(frozen=True, eq=False)
+class EstimateDifference:
+    """One estimate of two models on the studies that both read, each at its own threshold.
+
+    Attributes
+    ----------
+    first, second : str
+        Names; the difference is first minus second.
+    estimate : str
+        One of ``core.metrics.METRIC_NAMES``.
+    test : PairedTest
+        Its p-value is corrected by Holm's method for all differences that were asked for together.
+    p_alone : float
+        The p-value before that.
+    """
+
+    first: str
+    second: str
+    estimate: str
+    test: PairedTest
+    p_alone: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,11 +254,7 @@ def differences(models: Sequence[MeasuredModel]) -> tuple[Difference, ...]:
     All p-values of one kind are corrected together (Holm), since with many pairs some differ by chance.
     """
     pairs, tests = [], []
-    for one, other in combinations(models, 2):
-        try:
-            first, second = align_scores(one.scores, other.scores)
-        except ScoresError:
-            continue
+    for one, other, first, second in _pairs(models):
         thresholds = (one.threshold, other.threshold)
         auc = paired_difference(*_drawn_alike(one, other, first, second), "auc")
         pairs.append((one.name, other.name, len(first.study_ids)))
@@ -244,6 +264,32 @@ def differences(models: Sequence[MeasuredModel]) -> tuple[Difference, ...]:
         Difference(*pair, replace(auc, p_value=p), delong_p, right.only_first, right.only_second, mcnemar_p)
         for pair, (auc, _, right), p, delong_p, mcnemar_p in zip(pairs, tests, *corrected or [()] * 3, strict=True)
     )
+
+
+def estimate_differences(models: Sequence[MeasuredModel], estimates: Sequence[str]) -> tuple[EstimateDifference, ...]:
+    """Return the differences in any of ``core.metrics.METRIC_NAMES`` between every two models, pair by pair.
+
+    Paired over resamples of the patients, on the studies that both read; pairs as in `differences`. The p-values are
+    corrected for the number of all differences returned (Holm): of many estimates, too, some differ by chance.
+    """
+    found = []
+    for one, other, first, second in _pairs(models):
+        drawn, thresholds = _drawn_alike(one, other, first, second), (one.threshold, other.threshold)
+        found += [(one.name, other.name, name, paired_difference(*drawn, name, thresholds)) for name in estimates]
+    corrected = holm([test.p_value for *_, test in found])
+    return tuple(
+        EstimateDifference(*names, replace(test, p_value=p), test.p_value)
+        for (*names, test), p in zip(found, corrected, strict=True)
+    )
+
+
+def _pairs(
+    models: Sequence[MeasuredModel],
+) -> Iterator[tuple[MeasuredModel, MeasuredModel, Scores, Scores]]:
+    """Yield every two models that can be compared, with their scores of the studies that both read."""
+    for one, other in combinations(models, 2):
+        with suppress(ScoresError):
+            yield one, other, *align_scores(one.scores, other.scores)
 
 
 def _drawn_alike(

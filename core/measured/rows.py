@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from core.measured.models import MeasuredModel
+from core.measured.models import EstimateDifference, MeasuredModel
 from core.metrics import (
     METRIC_NAMES,
     RATES,
@@ -184,6 +184,38 @@ def cross_check_rows(models: Sequence[MeasuredModel]) -> list[dict[str, str]]:
             ours = f"ours {mine.low:.3f} to {mine.high:.3f}"
             row[model.name] = f"{number_words(found.value, found.low, found.high)}; {ours}"
     return list(rows.values())
+
+
+def difference_rows(found: Sequence[EstimateDifference]) -> list[dict[str, str | int]]:
+    """Return differences between models, a row each, with their interval, both p-values and n."""
+    rows = []
+    for each in found:
+        gap = each.test.difference
+        rows.append(
+            {
+                "first − second": f"{each.first} − {each.second}",
+                "estimate": METRIC_NAMES[each.estimate],
+                "difference": number_words(gap.value, gap.low, gap.high),
+                "p, corrected": number_words(each.test.p_value),
+                "p, alone": number_words(each.p_alone),
+                "n": gap.n,
+            }
+        )
+    return rows
+
+
+def difference_words(found: Sequence[EstimateDifference], resamples: int) -> str:
+    """Say how differences were tested, and for how many comparisons their p-values are corrected."""
+    tested = sum(not math.isnan(each.p_alone) for each in found)
+    corrected = (
+        "There is one comparison, so its p-value is not corrected."
+        if tested == 1
+        else f"The p-values are corrected together for the {tested} comparisons of this table that have one (Holm)."
+    )
+    return (
+        "Paired over the same resamples of the patients, on the n studies that both read; rates at each model's own "
+        f"threshold. {corrected} From {resamples:,} resamples none comes out below {2 / (resamples + 1):.3f} alone."
+    )
 
 
 def subgroup_row(group: Subgroup) -> dict[str, str | int]:

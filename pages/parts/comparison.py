@@ -27,7 +27,10 @@ from core.measured import (
     agreement_rows,
     called_studies,
     cross_check_rows,
+    difference_rows,
+    difference_words,
     differences,
+    estimate_differences,
     left_out_columns,
     metric_table,
     number_words,
@@ -191,25 +194,7 @@ def show_numbers_view(chosen: Chosen) -> None:
         "model's own threshold."
     )
     if len(chosen.measured) > 1:
-        st.markdown("#### Differences")
-        rows = [
-            {
-                "first − second": f"{row.first} − {row.second}",
-                "AUC": number_words(row.auc.difference.value, row.auc.difference.low, row.auc.difference.high),
-                "p, bootstrap": number_words(row.auc.p_value),
-                "p, DeLong": number_words(row.delong_p),
-                "only the first right": row.only_first,
-                "only the second right": row.only_second,
-                "p, McNemar": number_words(row.mcnemar_p),
-                "n": row.n,
-            }
-            for row in differences(chosen.measured)
-        ]
-        st.dataframe(pd.DataFrame(rows), hide_index=True, key="differences")
-        st.caption(
-            "Paired, on the studies that both read. The p-values of a column are corrected for their number (Holm). "
-            "DeLong and McNemar take studies for independent."
-        )
+        _show_differences(chosen)
     with st.expander("The same intervals by other methods"):
         st.dataframe(pd.DataFrame(cross_check_rows(chosen.measured)), hide_index=True, height="content", key="checks")
         st.caption(
@@ -226,6 +211,35 @@ def show_numbers_view(chosen: Chosen) -> None:
                 data = chosen.cards[key].data
                 told = " ".join(str(data.get(part) or "") for part in ("trained_on", "tested_on")).strip()
                 st.markdown(f"**{chosen.names[key]}.** {told or 'Not recorded.'}")
+
+
+def _show_differences(chosen: Chosen) -> None:
+    """Show how every two models differ in the estimates that the reader chooses."""
+    st.markdown("#### Differences")
+    names = st.multiselect(
+        "Differences in", list(METRIC_NAMES), default=["auc"], format_func=METRIC_NAMES.get, key="differences-in"
+    )
+    found = estimate_differences(chosen.measured, names)
+    if not found:
+        st.info("Choose an estimate." if not names else "No two of these models read the same studies.")
+        return
+    st.dataframe(pd.DataFrame(difference_rows(found)), hide_index=True, height="content", key="differences")
+    st.caption(difference_words(found, chosen.measured[0].resamples.positives.size))
+    with st.expander("Tests that take studies for independent"):
+        rows = [
+            {
+                "first − second": f"{row.first} − {row.second}",
+                "AUC": number_words(row.auc.difference.value),
+                "p, DeLong": number_words(row.delong_p),
+                "only the first right": row.only_first,
+                "only the second right": row.only_second,
+                "p, McNemar": number_words(row.mcnemar_p),
+                "n": row.n,
+            }
+            for row in differences(chosen.measured)
+        ]
+        st.dataframe(pd.DataFrame(rows), hide_index=True, height="content", key="independent-tests")
+        st.caption("The p-values of a column are corrected for their number (Holm).")
 
 
 def show_subgroups_view(chosen: Chosen) -> None:
