@@ -8,7 +8,14 @@ from core.train import jobs
 from pages.parts import comparison
 from pages.parts.curves import colours_of_all, show_legend
 from pages.parts.frame import open_page
-from pages.parts.scored import SPLIT_NAMES, measure_chosen, splits_of, take_uploads, upload_key
+from pages.parts.scored import (
+    SPLIT_NAMES,
+    choose_own_splits,
+    measure_chosen,
+    splits_of,
+    take_uploads,
+    upload_key,
+)
 
 open_page("Compare")
 entries = list_checkpoints(CHECKPOINTS)
@@ -43,13 +50,21 @@ scored = [key for key in chosen if key not in runs]
 splits = splits_of(scored)
 split = ""
 if splits:
-    split = split_place.selectbox("Studies", splits, format_func=lambda name: SPLIT_NAMES.get(name, name), key="split")
+    split = split_place.selectbox(
+        "Studies", splits, format_func=lambda name: SPLIT_NAMES.get(name, name or "all"), key="split"
+    )
+    own = choose_own_splits(scored, names, split)
 view = st.segmented_control(
     "Show", list(comparison.VIEWS), default=next(iter(comparison.VIEWS)), key="view", label_visibility="collapsed"
 )
 comparison.VIEWS[view or next(iter(comparison.VIEWS))](
     comparison.Chosen(
-        tuple(chosen), names, colours, cards, runs, tuple(measure_chosen(scored, names, cards, split)) if splits else ()
+        tuple(chosen),
+        names,
+        colours,
+        cards,
+        runs,
+        tuple(measure_chosen(scored, names, cards, split, own)) if splits else (),
     )
 )
 st.html('<span id="page-ready"></span>')

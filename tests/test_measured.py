@@ -26,11 +26,11 @@ from core.measured import (
     place_on_roc,
     reliability_rows,
     roc_rows,
-    same_studies,
     shared_columns,
     subgroup_row,
     suggest_threshold,
     sweep_rows,
+    why_not_compared,
     zone_rows,
 )
 from core.metrics import (
@@ -141,9 +141,24 @@ def test_only_the_studies_that_both_read_are_compared_and_pairs_without_any_are_
     fewer = make_scores(second.labels[:90], second.probabilities[:90], second.patient_ids[:90])
     other = replace(second, study_ids=tuple(f"other{number}" for number in range(150)))
     models = [measured(scores, key) for scores, key in ((first, "a"), (fewer, "b"), (other, "c"))]
-    assert not same_studies(models)
-    assert same_studies(models[:1])
-    assert same_studies([models[0], measured(second, "d")])
+    assert why_not_compared(models[:1]) == []
+    relabelled = replace(second, labels=1 - second.labels)
+    assert why_not_compared([models[0], measured(second, "d")]) == []
+    assert why_not_compared([models[0], measured(relabelled, "d")])[-1] == (
+        "A and D do not compare at all: A study must have the same label in both tables of scores, but one has not."
+    )
+    models[1] = measured(replace(fewer, split=""), "b")
+    none = (
+        "do not compare at all: Scores of the same studies are needed to compare two checkpoints, but none is in both."
+    )
+    assert why_not_compared([*models, measured(second, "d")]) == [
+        "A, D: 150 studies of the split valid.",
+        "B: 90 studies.",
+        "C: 150 studies of the split valid.",
+        "A and B compare only in the 90 studies that are in both: see their differences.",
+        f"A and C {none}",
+        f"B and C {none}",
+    ]
     found = differences(models)
     assert [(row.first, row.second, row.n) for row in found] == [("A", "B", 90)]
     (gap,) = estimate_differences(models, ["kappa"])

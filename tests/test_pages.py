@@ -486,6 +486,36 @@ def test_compare_measures_models_of_the_house_and_of_elsewhere_with_the_commands
     assert "uploaded" not in str(app.multiselect(key="models").value)
 
 
+def test_each_model_can_be_measured_on_the_studies_that_its_table_holds(elsewhere):
+    app = open_page("pages/compare.py")
+    others = score_table(2, "outside").partition(b"\n")[2].replace(b"s", b"t").replace(b"outtide", b"outside")
+    both = score_table(1) + b"\n" + others
+    tables = {"both.csv": both, "house.csv": score_table(3), "abroad.csv": score_table(2, "abroad")}
+    app.file_uploader(key="score-tables").set_value([(name, data, "text/csv") for name, data in tables.items()]).run()
+    app.multiselect(key="models").set_value(["uploaded: house"]).run()
+    assert not [box for box in app.selectbox if box.key.startswith("split-")], "one table leaves nothing to choose"
+    app.multiselect(key="models").set_value(["uploaded: both", "uploaded: house", "uploaded: abroad"]).run()
+    assert not app.exception
+    assert app.selectbox(key="split").value == "test"
+    assert "abroad has no scores of these studies" in words(app)
+    assert "do not compare" not in words(app)
+    own = {name: app.selectbox(key=f"split-uploaded: {name}-test") for name in ("both", "house", "abroad")}
+    assert own["both"].options == ["test (held out)", "outside"]
+    assert own["abroad"].options == ["left out", "abroad"]
+    own["abroad"].set_value("abroad")
+    own["both"].set_value("outside").run()
+    assert not app.exception
+    told = words(app)
+    assert "their figures do not compare" in told
+    assert "both (outside): 80 studies of the split outside." in told
+    assert "house, abroad (abroad): 80 studies of the split test and abroad." in told, "the same studies by name"
+    assert "both (outside) and house do not compare at all" in told
+    drawn = [trace.get("name") for trace in figure(app, "figure-roc")["data"]]
+    assert {"both (outside)", "house", "abroad (abroad)"} <= set(drawn), "a saved figure says which studies these are"
+    app.selectbox(key="split").set_value("abroad").run()
+    assert "abroad (abroad)" not in words(app), "another choice for all begins anew"
+
+
 def test_a_threshold_saved_under_a_name_is_what_the_reading_room_uses(elsewhere):
     app = open_page("pages/threshold.py")
     app.number_input(key="threshold-exact").set_value(0.0)

@@ -19,9 +19,9 @@ from core.measured.models import (
     measure_model,
     place_on_recall,
     place_on_roc,
-    same_studies,
     shared_columns,
     suggest_threshold,
+    why_not_compared,
 )
 from core.measured.rows import (
     agreement_rows,
@@ -72,11 +72,11 @@ __all__ = [
     "reliability_rows",
     "roc_rows",
     "rule_words",
-    "same_studies",
     "shared_columns",
     "studies_words",
     "subgroup_row",
     "suggest_threshold",
     "sweep_rows",
+    "why_not_compared",
     "zone_rows",
 ]

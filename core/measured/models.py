@@ -243,9 +243,37 @@ def measure_model(
     return MeasuredModel(key, name, resample(scores, resamples, seed), threshold, point is not None)
 
 
-def same_studies(models: Sequence[MeasuredModel]) -> bool:
-    """Tell whether all models were measured on exactly the same studies: only then do their figures compare."""
-    return len({frozenset(model.scores.study_ids) for model in models}) <= 1
+def why_not_compared(models: Sequence[MeasuredModel]) -> list[str]:
+    """Say which models were measured on which studies, and what these share; empty where all are the same studies.
+
+    Only then do their figures compare. A study that has another label, or is another patient's, is another study.
+    """
+    groups = _by_studies(models)
+    if len(groups) < 2:
+        return []
+    told = []
+    for ours in groups:
+        splits = " and ".join(dict.fromkeys(model.scores.split for model in ours if model.scores.split))
+        which = f"{len(ours[0].scores.study_ids):,} studies{splits and f' of the split {splits}'}"
+        told.append(f"{', '.join(model.name for model in ours)}: {which}.")
+    for ours, theirs in combinations(groups, 2):
+        pair = f"{ours[0].name} and {theirs[0].name}"
+        try:
+            shared = len(align_scores(ours[0].scores, theirs[0].scores)[0].study_ids)
+            told.append(f"{pair} compare only in the {shared:,} studies that are in both: see their differences.")
+        except ScoresError as error:
+            told.append(f"{pair} do not compare at all: {error}")
+    return told
+
+
+def _by_studies(models: Sequence[MeasuredModel]) -> list[list[MeasuredModel]]:
+    """Return the models in groups that were measured on the same studies."""
+    groups: dict[frozenset, list[MeasuredModel]] = {}
+    for model in models:
+        scores = model.scores
+        rows = frozenset(zip(scores.study_ids, scores.patient_ids, scores.labels.tolist(), strict=True))
+        groups.setdefault(rows, []).append(model)
+    return list(groups.values())
 
 
 def differences(models: Sequence[MeasuredModel]) -> tuple[Difference, ...]:

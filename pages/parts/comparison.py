@@ -38,9 +38,9 @@ from core.measured import (
     place_on_roc,
     reliability_rows,
     roc_rows,
-    same_studies,
     shared_columns,
     subgroup_row,
+    why_not_compared,
 )
 from core.metrics import (
     CELLS,
@@ -95,10 +95,12 @@ def _needs_scores(chosen: Chosen) -> bool:
     if simulated:
         whose = "" if len(simulated) == len(chosen.measured) else f" ({', '.join(simulated)})"
         notes.append(f"Measured on simulated films, not on patients{whose}: expect worse on real films.")
-    if not same_studies(chosen.measured):
-        notes.append("**Not all of these models were measured on the same studies: their figures do not compare.**")
     if notes:
         st.info("  \n".join(notes))
+    apart = why_not_compared(chosen.measured)
+    if apart:
+        told = "**Not all of these models were measured on the same studies: their figures do not compare.**"
+        st.warning("  \n".join([told, *apart]))
     return False
 
 

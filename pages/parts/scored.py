@@ -26,6 +26,7 @@ SPLIT_NAMES = {
     "valid": "validation (chosen on)",
 }
 _UPLOADED = "uploaded: "
+_LEFT_OUT = "\0"  # no table can name a split so
 
 
 @dataclass(eq=False)
@@ -136,19 +137,61 @@ def load_scores(key: str) -> dict[str, Scores]:
     return bench.read[place]
 
 
+def choose_own_splits(keys: Sequence[str], names: Mapping[str, str], split: str) -> dict[str, str]:
+    """Let the reader choose the studies of each model by itself, where their tables do not hold the same splits.
+
+    Returns
+    -------
+    dict
+        Model -> split, for models that are not measured on `split`.
+    """
+    tables = {key: splits for key in keys if (splits := splits_of([key]))}
+    if len({frozenset(splits) for splits in tables.values()}) < 2:
+        return {}
+    own = {}
+    with st.expander("Studies of each model"):
+        st.caption("These tables do not hold the same splits. Models compare only where they read the same studies.")
+        for place, (key, splits) in enumerate(tables.items()):
+            place % 3 or (columns := st.columns(3))
+            there = split in splits or "" in splits
+            chosen = columns[place % 3].selectbox(
+                names[key],
+                [*([] if there else [_LEFT_OUT]), *splits],
+                index=splits.index(split) if split in splits else 0,
+                format_func=_split_words,
+                # What was chosen for one model goes when another split is chosen for all.
+                key=f"split-{key}-{split}",
+            )
+            if chosen not in (split, _LEFT_OUT):
+                own[key] = chosen
+    return own
+
+
+def _split_words(split: str) -> str:
+    return {"": "all of its studies", _LEFT_OUT: "left out"}.get(split, SPLIT_NAMES.get(split, split))
+
+
 def measure_chosen(
-    keys: Sequence[str], names: Mapping[str, str], cards: Mapping[str, Checkpoint], split: str
+    keys: Sequence[str],
+    names: Mapping[str, str],
+    cards: Mapping[str, Checkpoint],
+    split: str,
+    own: Mapping[str, str] | None = None,
 ) -> list[MeasuredModel]:
-    """Measure the chosen models on a split and tell of those that have no scores there."""
-    bench, measured = open_bench(), []
+    """Measure the chosen models on a split, or each on its `own`, and tell of those that have no scores there.
+
+    A model on a split of its own carries it in its name: a figure that is saved must tell it, too.
+    """
+    bench, measured, own = open_bench(), [], own or {}
     for key in keys:
         try:
             scores = load_scores(key)
-            found = scores.get(split) or scores.get("")
+            found = scores.get(own.get(key, split)) or scores.get("")
             if found is None:
                 st.info(f"{names[key]} has no scores of these studies.")
                 continue
-            measured.append(bench.measure(key, names[key], found, cards.get(key)))
+            name = f"{names[key]} ({_split_words(own[key])})" if own.get(key) else names[key]
+            measured.append(bench.measure(key, name, found, cards.get(key)))
         except ScaphoidError as error:
             st.warning(f"{names[key]}: {error}")
     return measured
