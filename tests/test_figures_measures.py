@@ -89,13 +89,34 @@ def test_a_long_curve_is_thinned_and_keeps_its_ends():
 def test_reliability_draws_bins_with_studies_and_their_intervals():
     bins = reliability_curve(DRAWN)
     (line,) = traces(reliability_figure([Shown("A", "#112233", bins)]), "A")
-    some = [each for each in bins if each.positive.n]
+    some = bins
+    assert all(each.positive.n for each in bins), "no bin is empty here"
     assert list(line.x) == [each.mean_probability for each in some]
     assert list(line.y) == [each.positive.value for each in some]
     np.testing.assert_allclose(np.add(line.y, line.error_y.array), [each.positive.high for each in some])
     np.testing.assert_allclose(np.subtract(line.y, line.error_y.arrayminus), [each.positive.low for each in some])
     largest = max(range(len(some)), key=lambda place: some[place].positive.n)
     assert line.marker.size[largest] == max(line.marker.size) == 20
+
+
+def test_an_empty_bin_is_kept_without_a_mark_and_counted_as_empty():
+    low, wide = make_scores([0, 1, 0, 1], [0.05, 0.08, 0.95, 0.98]), make_scores([0, 1, 1], [0.05, 0.45, 0.95])
+    first, second = (reliability_curve(resample(scores, 20)) for scores in (low, wide))
+    figure = reliability_figure([Shown("A", "#112233", first), Shown("B", "#445566", second)])
+    (line,), (other,) = traces(figure, "A"), traces(figure, "B")
+    assert line.connectgaps is False
+    assert [math.isnan(y) for y in line.y] == [False, *[True] * 8, False]
+    assert list(line.x[1:9]) == pytest.approx([0.15 + step / 10 for step in range(8)])
+    assert [math.isnan(y) for y in other.y].index(False, 1) == 4
+    bars = [trace for trace in figure.data if trace.type == "bar"]
+    assert [list(bar.y) for bar in bars] == [[2, *[0] * 8, 2], [1, 0, 0, 0, 1, *[0] * 4, 1]]
+    assert [bar.text[1] for bar in bars] == ["0", "0"]
+    assert [bar.yaxis for bar in bars] == ["y2", "y2"]
+    shaded = [(shape.x0, shape.x1) for shape in figure.layout.shapes]
+    assert shaded == [(step / 10, (step + 1) / 10) for step in (1, 2, 3, 5, 6, 7, 8)], "0.4 to 0.5 holds one of B's"
+    many = reliability_figure([Shown(str(number), "#112233", second) for number in range(4)])
+    texts = [trace.text for trace in many.data if trace.type == "bar"]
+    assert texts[0] == ("", "0", "0", "0", "", "0", "0", "0", "0", "")
 
 
 def test_a_confusion_matrix_tells_counts_and_shares_of_rows():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.figures.palette import INK, MUTED, NOT_SEEN, SUSPECTED, UNCERTAIN, empty_figure
+from core.figures.palette import GRID, INK, MUTED, NOT_SEEN, SUSPECTED, UNCERTAIN, empty_figure
 from core.metrics import (
     CELLS,
     METRIC_NAMES,
@@ -47,6 +47,8 @@ _DASHES = ("solid", "dash", "dot", "dashdot")
 _CELL_COLOURS = {"tp": SUSPECTED, "fn": UNCERTAIN, "fp": UNCERTAIN, "tn": NOT_SEEN}
 CELL_WORDS = {"tp": "found", "fn": "missed", "fp": "false alarm", "tn": "rightly passed"}
 _THOUSAND_COLUMNS = 50
+_MOST_COUNTED = 3
+"""Models whose counts have room beside each other in a bin."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,16 +118,22 @@ def precision_recall_figure(models: Sequence[Shown], height: int = 430) -> go.Fi
     return figure
 
 
-def reliability_figure(models: Sequence[Shown], height: int = 430) -> go.Figure:
-    """Draw what was said against what came to be, bin by bin, with intervals; larger marks hold more studies."""
+def reliability_figure(models: Sequence[Shown], height: int = 500) -> go.Figure:
+    """Draw what was said against what came to be, bin by bin, with intervals; larger marks hold more studies.
+
+    Below stands how many studies each bin holds. One without any is counted there, has no mark, and breaks its model's
+    line: nothing is known of what lies between its neighbours. Where it is empty for every model it is shaded.
+    """
     figure = _square_figure(height, "probability that was given", "share that had a fracture")
     figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line={"color": MUTED, "dash": "dot"}, hoverinfo="skip")
-    for model in models:
-        bins: Sequence[ReliabilityBin] = [each for each in model.curve if each.positive.n]
-        most = max((each.positive.n for each in bins), default=1)
+    for low, high in _empty_everywhere(models):
+        figure.add_vrect(x0=low, x1=high, fillcolor=GRID, opacity=0.5, line_width=0, layer="below")
+    for place, model in enumerate(models):
+        bins: Sequence[ReliabilityBin] = model.curve
+        most = max((each.positive.n for each in bins), default=1) or 1
         shares = [each.positive for each in bins]
         figure.add_scatter(
-            x=[each.mean_probability for each in bins],
+            x=[each.mean_probability if each.positive.n else (each.low + each.high) / 2 for each in bins],
             y=[share.value for share in shares],
             error_y={
                 "array": [share.high - share.value for share in shares],
@@ -139,13 +147,59 @@ def reliability_figure(models: Sequence[Shown], height: int = 430) -> go.Figure:
             meta={"columns": ["low", "high", "n", "from", "to"]},
             mode="lines+markers",
             line={"color": model.colour, "width": 1.5},
+            connectgaps=False,
+            cliponaxis=False,
             marker={"size": [7 + 13 * math.sqrt(share.n / most) for share in shares], "color": model.colour},
             name=model.name,
             hovertemplate="given %{customdata[3]:.0%} to %{customdata[4]:.0%}: %{y:.1%} had one"
             " (%{customdata[0]:.1%} to %{customdata[1]:.1%}), n=%{customdata[2]}"
             f"<extra>{model.name}</extra>",
         )
+        _add_counts(figure, model, place, len(models))
+    most = max((each.positive.n for model in models for each in model.curve), default=1)
+    figure.update_layout(
+        yaxis_domain=[0.3, 1],
+        yaxis2={
+            "domain": [0, 0.2],
+            "anchor": "x",
+            "range": [0, 1.5 * max(most, 1)],  # room for the numbers above the bars
+            "title": "studies",
+            "showgrid": False,
+            "zeroline": True,
+            "zerolinecolor": GRID,
+            "showticklabels": False,
+        },
+        xaxis_anchor="y2",
+        barmode="overlay",
+    )
     return figure
+
+
+def _empty_everywhere(models: Sequence[Shown]) -> list[tuple[float, float]]:
+    """Return the bins in which no model has a study."""
+    some = {(each.low, each.high) for model in models for each in model.curve if each.positive.n}
+    return [(each.low, each.high) for each in (models[0].curve if models else ()) if (each.low, each.high) not in some]
+
+
+def _add_counts(figure: go.Figure, model: Shown, place: int, of: int) -> None:
+    """Draw how many studies each bin of a reliability curve holds, beside those of the other models."""
+    bins: Sequence[ReliabilityBin] = model.curve
+    width = (bins[0].high - bins[0].low) * 0.9 / of if bins else 0
+    figure.add_bar(
+        x=[(each.low + each.high) / 2 + (place - (of - 1) / 2) * width for each in bins],
+        y=[each.positive.n for each in bins],
+        width=width,
+        yaxis="y2",
+        marker={"color": model.colour, "opacity": 0.7, "line_width": 0},
+        # Of many models only what is empty is written: longer numbers would lie over each other.
+        text=[f"{each.positive.n:,}" if of <= _MOST_COUNTED or not each.positive.n else "" for each in bins],
+        textposition="outside",
+        textangle=0,
+        textfont={"size": 11, "color": model.colour},
+        cliponaxis=False,
+        customdata=[[each.low, each.high] for each in bins],
+        hovertemplate=f"given %{{customdata[0]:.0%}} to %{{customdata[1]:.0%}}: n=%{{y:,}}<extra>{model.name}</extra>",
+    )
 
 
 def confusion_figure(counts: Confusion, chosen: str | None = None, height: int = 270) -> go.Figure:
@@ -383,7 +437,7 @@ def _square_figure(height: int, x: str, y: str) -> go.Figure:
     figure = empty_figure(height)
     figure.update_xaxes(range=[-0.01, 1.01], title=x, tickformat=".0%")
     figure.update_yaxes(range=[-0.01, 1.01], title=y, tickformat=".0%")
-    figure.update_layout(margin={"l": 8, "r": 8, "t": 8, "b": 44})
+    figure.update_layout(margin={"l": 8, "r": 28, "t": 12, "b": 44})
     return figure
 
 
@@ -428,6 +482,7 @@ def _add_point(figure: go.Figure, model: Shown) -> None:
             y=[model.point[1]],
             mode="markers",
             marker={"size": 14, "color": model.colour, "line": {"color": INK, "width": 2}},
+            cliponaxis=False,  # a perfect model's mark lies in the corner
             name=f"{model.name}, at the threshold",
             hovertemplate="at the threshold: %{x:.1%}, %{y:.1%}<extra>" + model.name + "</extra>",
         )

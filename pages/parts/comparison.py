@@ -171,7 +171,10 @@ def show_calibration_view(chosen: Chosen) -> None:
         return
     curves = [chosen.shown(model, reliability_curve(model.resamples)) for model in chosen.measured]
     show_figure(reliability_figure(curves), "reliability")
-    st.caption("Larger marks hold more studies; bins without any are left out of the figure.")
+    st.caption(
+        "Larger marks hold more studies; below, how many each bin holds. A bin without any has no mark and breaks the "
+        "line; shaded, it is empty for every model."
+    )
     rows = metric_table(
         chosen.measured, {name: METRIC_NAMES[name] for name in ("ece", "adaptive_ece", "brier", "log_loss")}
     )
