@@ -68,18 +68,65 @@ def test_precision_recall_curve_agrees_with_sklearn(scores):
 
 def test_roc_band_holds_what_the_resamples_curves_were():
     scores = random_scores(2, decimals=2)
-    band = roc_band(resample(scores, 80))
+    drawn = resample(scores, 80)
+    band = roc_band(drawn)
     curves = []
     for labels, probabilities in resampled_scores(scores, 80):
         x, y, _ = sk.roc_curve(labels, probabilities, drop_intermediate=False)
         # At a rate that occurs the highest sensitivity counts.
         curves.append([max(np.interp(at, x, y), y[x <= at + 1e-12].max()) for at in band.at])
     low, high = np.percentile(curves, (2.5, 97.5), axis=0)
-    np.testing.assert_allclose(band.low, low, atol=1e-6)
+    sure = low == 1  # what was never seen is told by Wilson's interval, or by what is known further left
+    least = wilson_interval(*[min(map(drawn.patients_of, (0, 1)))] * 2).low
+    assert sure[-1]
+    assert not sure[:100].any()
+    np.testing.assert_allclose(band.low[~sure], low[~sure], atol=1e-6)
+    np.testing.assert_allclose(band.low[sure][:-1], max(least, low[~sure].max()), atol=1e-6)
     np.testing.assert_allclose(band.high, high, atol=1e-6)
     curve = roc_curve(scores)
     own = np.interp(band.at, curve.false_positive_rates, curve.sensitivities)
     assert np.mean((band.low <= own) & (own <= band.high)) > 0.95
+
+
+def test_the_bands_of_a_perfect_model_hold_what_was_never_seen_and_close():
+    labels = [0] * 30 + [1] * 20
+    patients = [f"p{number // 2}" for number in range(50)]  # 15 without and 10 with a fracture, two studies each
+    scores = make_scores(labels, [0.1] * 15 + [0.2] * 15 + [0.7] * 10 + [0.9] * 10, patients)
+    drawn = resample(scores, 100)
+    least = wilson_interval(10, 10).low
+    band = roc_band(drawn)
+    assert band.low[:-1].tolist() == [least] * 200
+    assert band.high.tolist() == [1] * 201
+    assert band.low[-1] == 1, "calling everything finds everything"
+    assert evaluate(drawn, 0.5).auc.low == least == pytest.approx(np.trapezoid(band.low, band.at), abs=0.002)
+    band = precision_recall_band(drawn)
+    assert math.isnan(band.low[0])
+    assert band.high[1:].tolist() == [1] * 200
+    for recall, called, threshold in ((0.005, 5, 0.9), (0.5, 5, 0.9), (0.505, 10, 0.7), (1.0, 10, 0.7)):
+        (low,) = band.low[np.isclose(band.at, recall)]
+        assert low == wilson_interval(called, called).low == evaluate(drawn, threshold).precision.low
+
+
+def test_the_bands_of_a_model_that_is_always_wrong_are_not_closed_to_a_line():
+    labels = [1] * 12 + [0] * 12
+    drawn = resample(make_scores(labels, np.linspace(0, 1, 24)), 100)
+    band = roc_band(drawn)
+    assert band.low[:-1].tolist() == [0] * 200
+    assert band.high[:-1].tolist() == [wilson_interval(0, 12).high] * 200
+    assert (band.low[-1], band.high[-1]) == (1, 1)
+
+
+@settings(deadline=None, max_examples=30)
+@given(drawn_scores())
+def test_a_roc_band_never_falls_and_holds_what_the_resamples_were(scores):
+    drawn = resample(scores, 25)
+    band = roc_band(drawn)
+    if np.isnan(band.low).any():
+        return
+    assert (np.diff(band.low) >= 0).all()
+    assert (np.diff(band.high) >= 0).all()
+    assert (band.low <= band.high).all()
+    assert (band.low[-1], band.high[-1]) == (1, 1)
 
 
 def test_precision_recall_band_interpolates_counts():
@@ -99,7 +146,11 @@ def test_precision_recall_band_interpolates_counts():
             row.append(at / (at + false))
         curves.append(row)
     low, high = np.percentile(curves, (2.5, 97.5), axis=0)
-    np.testing.assert_allclose(band.low[1:], low, atol=1e-5)
+    sure = low == 1
+    assert sure[:8].all()
+    assert not sure[8:].any()
+    np.testing.assert_allclose(band.low[1:][~sure], low[~sure], atol=1e-5)
+    assert set(band.low[1:][sure]) == {wilson_interval(6, 6).low}, "six patients are called there"
     np.testing.assert_allclose(band.high[1:], high, atol=1e-5)
 
 

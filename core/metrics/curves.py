@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from core.metrics.proportions import least_of_all
 from core.metrics.resampling import Resamples
 from core.metrics.tables import check_scores
 from core.values import Scores
@@ -125,17 +126,30 @@ def roc_band(resamples: Resamples) -> Band:
     """Return what holds 95% of the sensitivities at each false positive rate (vertical averaging of resamples).
 
     Fawcett, Pattern Recognit. Lett. 27:861 (2006). NaN where only one class is present or there is only one patient.
+
+    Where every resample has a sensitivity of 1 (or 0), resampling cannot show what was never seen: the limit is that of
+    Wilson's interval over the patients of the smaller class, as an AUC at its end has it (`at_end`). It is never below
+    what is known at a lower false positive rate, since a curve does not fall; and calling everything finds everything,
+    so that every band closes in the upper corner.
     """
     at = np.linspace(0, 1, BAND_POINTS)
     with np.errstate(divide="ignore", invalid="ignore"):
         x, y = resamples.fp / resamples.negatives[:, None], resamples.tp / resamples.positives[:, None]
-    return _limits(at, _curves(at + _SLACK, _from_zero(x), _from_zero(y)), resamples)
+    band = _limits(at, _curves(at + _SLACK, _from_zero(x), _from_zero(y)), resamples)
+    if not np.isfinite(band.low).any():
+        return band
+    least = least_of_all(min(resamples.patients_of(0), resamples.patients_of(1)))
+    low, high = _opened(band, least)
+    low[-1] = 1.0
+    return Band(at, np.maximum.accumulate(low), np.minimum.accumulate(high[::-1])[::-1])
 
 
 def precision_recall_band(resamples: Resamples) -> Band:
     """Return what holds 95% of the precisions at each sensitivity; as `roc_band`.
 
-    Between two thresholds counts are interpolated, not precisions (Davis and Goadrich, ICML 2006).
+    Between two thresholds counts are interpolated, not precisions (Davis and Goadrich, ICML 2006). Where every resample
+    has a precision of 1, the lower limit is that of Wilson's interval over the patients who are called there, as that
+    of a precision at one threshold is: the fewer are called, the less is known.
     """
     at = np.linspace(0, 1, BAND_POINTS)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -146,7 +160,12 @@ def precision_recall_band(resamples: Resamples) -> Band:
     with np.errstate(divide="ignore", invalid="ignore"):
         precision = true / (true + false)
     precision[:, 0] = np.nan  # nothing called: no precision
-    return _limits(at, precision, resamples)
+    band = _limits(at, precision, resamples)
+    if not np.isfinite(band.low).any():
+        return band
+    ranked = np.sort(resamples.scores.probabilities[resamples.scores.labels == 1])[::-1]
+    reached = ranked[np.maximum(np.ceil((at - _SLACK) * ranked.size).astype(int), 1) - 1]
+    return Band(at, *_opened(band, least_of_all(resamples.patients_called(reached)[0])))
 
 
 def _counts(scores: Scores) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -174,6 +193,13 @@ def _curves(at: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _from_zero(curves: np.ndarray) -> np.ndarray:
     return np.pad(curves, ((0, 0), (1, 0)))
+
+
+def _opened(band: Band, least: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+    """Return a band's limits, opened where both lie at an end; `least`: the lower limit there of what is always 1."""
+    low = np.where(band.low >= 1 - _SLACK, np.broadcast_to(least, band.at.shape), band.low)
+    high = np.where(band.high <= _SLACK, 1 - np.broadcast_to(least, band.at.shape), band.high)
+    return low, high
 
 
 def _limits(at: np.ndarray, curves: np.ndarray, resamples: Resamples) -> Band:
