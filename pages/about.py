@@ -6,9 +6,11 @@ import streamlit as st
 from core.checkpoints import CHECKPOINTS, default_id, list_checkpoints
 from core.errors import ScaphoidError
 from core.figures import scores_figure
+from core.measured import estimate_rows
 from core.results import held_out_scores, kind_rows, operating_point_rows, result_rows, unseen_sentence
 from pages.parts.curves import show_figure
 from pages.parts.frame import open_page
+from pages.parts.scored import measure_chosen, splits_of
 
 open_page("About")
 entries = list_checkpoints(CHECKPOINTS)
@@ -47,6 +49,18 @@ with right:
     if rows:
         st.markdown("#### What was measured")
         st.dataframe(pd.DataFrame(rows), hide_index=True, height="content")
+    if card.task == "fracture" and "test" in splits_of([card.id]):
+        with st.spinner("Measuring every estimate"):
+            measured = measure_chosen([card.id], {card.id: card.title}, {card.id: card}, "test")
+        with st.expander("Every estimate, measured again from its scores"):
+            for model in measured:
+                st.dataframe(
+                    pd.DataFrame(estimate_rows(model.evaluation())), hide_index=True, height="content", key="estimates"
+                )
+                st.caption(
+                    "With 95% intervals (bootstrap over patients); n studies; rates at the threshold from which it "
+                    f"suspects a fracture ({model.threshold:.4f})."
+                )
     rows = kind_rows(card)
     if rows:
         with st.expander("AUC by kind of simulated fracture, each against the studies without one"):

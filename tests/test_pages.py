@@ -27,7 +27,7 @@ from core.evaluate import main as evaluate
 from core.explain import METHODS, available_methods
 from core.explain.comparison import MEASURED_NAME, MapRow, rows_text
 from core.explain.localisation import THRESHOLDS
-from core.metrics import METRIC_NAMES, RATES
+from core.metrics import METRIC_NAMES
 from core.metrics import read_scores as read_table
 from core.train import jobs
 from core.values import Explanation
@@ -614,9 +614,9 @@ def test_one_threshold_moves_everything_with_the_commands_numbers(tmp_path, caps
         assert f"Called wrong ({wrong})" in words(app)
         assert len(app.dataframe[1].value) == wrong
         assert [shape["x0"] for shape in figure(app, "figure-rates")["layout"]["shapes"]] == [at]
-        rates = app.dataframe[0].value.set_index("rate")
-        assert len(rates) == len(RATES)
-        for name in RATES:
+        rates = app.dataframe[0].value.set_index("estimate")
+        assert len(rates) == len(METRIC_NAMES)
+        for name in METRIC_NAMES:
             assert rates["value"][METRIC_NAMES[name]].startswith(f"{report[name]['value']:.3f} ("), name
     app.session_state["cell"] = "fp"
     alarms = []

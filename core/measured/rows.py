@@ -10,7 +10,6 @@ import numpy as np
 from core.measured.models import EstimateDifference, MeasuredModel
 from core.metrics import (
     METRIC_NAMES,
-    RATES,
     Evaluation,
     NetBenefit,
     Resamples,
@@ -66,12 +65,12 @@ def sweep_rows(sweep: ThresholdSweep) -> list[dict[str, float]]:
     return rows
 
 
-def rate_rows(found: Evaluation) -> list[dict[str, str | int]]:
-    """Return every rate at one threshold with its interval and n."""
-    rates = ((name, getattr(found, name)) for name in RATES)
+def estimate_rows(found: Evaluation) -> list[dict[str, str | int]]:
+    """Return every estimate at one threshold with its interval and n."""
+    intervals = ((words, getattr(found, name)) for name, words in METRIC_NAMES.items())
     return [
-        {"rate": METRIC_NAMES[name], "value": number_words(rate.value, rate.low, rate.high), "n": rate.n}
-        for name, rate in rates
+        {"estimate": words, "value": number_words(each.value, each.low, each.high), "n": each.n}
+        for words, each in intervals
     ]
 
 

@@ -38,10 +38,10 @@ from core.measured import (
     benefit_rows,
     called_studies,
     choice_words,
+    estimate_rows,
     look_at,
     place_on_roc,
     point_rows,
-    rate_rows,
     roc_rows,
     studies_words,
     sweep_rows,
@@ -82,8 +82,10 @@ def show(model: MeasuredModel, card: Checkpoint | None, colour: str, valid: Scor
     threshold, prevalence = control.threshold, control.prevalence
     seen = look_at(model, threshold, prevalence)
     _say(seen, card)
-    with st.expander("Every rate at this threshold"):
-        st.dataframe(pd.DataFrame(rate_rows(seen.evaluation)), hide_index=True, height="content", key="every-rate")
+    with st.expander("Every estimate at this threshold"):
+        rows = estimate_rows(seen.evaluation)
+        st.dataframe(pd.DataFrame(rows), hide_index=True, height="content", key="every-estimate")
+        st.caption("AUC, average precision, Brier score, log loss and calibration error are the same at any threshold.")
     if card:
         _offer_saving(card, seen, control)
     left, right = st.columns([3, 2])
