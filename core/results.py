@@ -14,7 +14,7 @@ from core import __version__
 from core.checkpoints import CHECKPOINTS, read_scores
 from core.errors import CheckpointError
 from core.explain import METHODS
-from core.metrics import METRIC_NAMES, cases_like
+from core.metrics import METRIC_NAMES, RATES, WITHOUT_THRESHOLD, Resamples, cases_like, evaluate, interval_dict
 from core.reading import FilmReading, StudyReading, mean_probability
 from core.values import Checkpoint, Explanation, Interval, Scores
 
@@ -274,15 +274,29 @@ RESULT_NAMES: Mapping[str, str] = MappingProxyType(
 """What a card's results are called."""
 
 
-def result_rows(card: Checkpoint) -> list[dict[str, str]]:
-    """Return what the card says was measured, one row an estimate: name, value, 95% interval, n and kind of films."""
-    rows = []
+def result_rows(card: Checkpoint, drawn: Resamples | None = None) -> list[dict[str, str]]:
+    """Return what the card says was measured, one row an estimate: name, value, 95% interval, n and kind of films.
+
+    Where its scores were resampled, what they tell is measured again, so that it reads the same as everywhere else: a
+    card may hold intervals over other resamples of the same patients.
+    """
+    rows, again = [], _measured_again(card, drawn) if drawn else {}
     for name, found in (card.data.get("results") or {}).items():
+        found = again.get(name, found)
         if isinstance(found, Mapping) and {"value", "low", "high"} <= set(found):
             simulated = card.data.get("simulated") and not name.startswith("real_")
             words = RESULT_NAMES.get(name, name.replace("_", " "))
             rows.append({"": words, **_interval_words(found), "films": "simulated" if simulated else "real"})
     return rows
+
+
+def _measured_again(card: Checkpoint, drawn: Resamples) -> dict[str, dict[str, float | int | None]]:
+    """Return the estimates of a card's results that its scores tell, by the names they have there."""
+    at = {point.name: evaluate(drawn, point.threshold) for point in card.operating_points}
+    found = {f"{rate}_at_{name}": getattr(each, rate) for name, each in at.items() for rate in RATES}
+    any_point = next(iter(at.values()), None) or evaluate(drawn, 0.5)
+    found |= {name: getattr(any_point, name) for name in WITHOUT_THRESHOLD}
+    return {name: interval_dict(interval) for name, interval in found.items()}
 
 
 def model_names(cards: Iterable[Checkpoint]) -> dict[str, str]:

@@ -45,22 +45,23 @@ with left:
         st.markdown("#### Where the words come from")
         st.dataframe(pd.DataFrame(rows), hide_index=True)
 with right:
-    rows = result_rows(card)
-    if rows:
-        st.markdown("#### What was measured")
-        st.dataframe(pd.DataFrame(rows), hide_index=True, height="content")
+    measured = []
     if card.task == "fracture" and "test" in splits_of([card.id]):
         with st.spinner("Measuring every estimate"):
             measured = measure_chosen([card.id], {card.id: card.title}, {card.id: card}, "test")
-        with st.expander("Every estimate, measured again from its scores"):
-            for model in measured:
-                st.dataframe(
-                    pd.DataFrame(estimate_rows(model.evaluation())), hide_index=True, height="content", key="estimates"
-                )
-                st.caption(
-                    "With 95% intervals (bootstrap over patients); n studies; rates at the threshold from which it "
-                    f"suspects a fracture ({model.threshold:.4f})."
-                )
+    rows = result_rows(card, measured[0].resamples if measured else None)
+    if rows:
+        st.markdown("#### What was measured")
+        st.dataframe(pd.DataFrame(rows), hide_index=True, height="content")
+    for model in measured:
+        with st.expander("Every estimate on these test studies"):
+            st.dataframe(
+                pd.DataFrame(estimate_rows(model.evaluation())), hide_index=True, height="content", key="estimates"
+            )
+            st.caption(
+                "With 95% intervals (bootstrap over patients); n studies; rates at the threshold from which it "
+                f"suspects a fracture ({model.threshold:.4f})."
+            )
     rows = kind_rows(card)
     if rows:
         with st.expander("AUC by kind of simulated fracture, each against the studies without one"):

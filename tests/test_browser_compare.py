@@ -1,12 +1,14 @@
 """Figures in a real Chromium: what is saved of them."""
 
 import io
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from PIL import Image, ImageColor
 
+from core.checkpoints import CHECKPOINTS, default_id, read_card
 from core.figures import PANEL
 from tests.test_browser import chromium, page, ready, server, settled  # noqa: F401
 
@@ -32,6 +34,17 @@ def test_a_figure_is_saved_as_points_as_lines_and_as_numbers(page, server):  # n
     drawing = saved["SVG"].decode()
     assert drawing.startswith("<svg")
     assert "rgb(11, 13, 16)" in drawing or PANEL in drawing
+    page.goto(f"{server.url}/threshold")
+    ready(page)
+    settled(page)
+    figure = page.locator("[class*='st-key-saved-roc']")
+    figure.locator(".scatterlayer .js-line").first.wait_for(state="attached")
+    assert not figure.locator(".legendtext").count(), "the page itself says whose curve it is"
+    with page.expect_download() as download:
+        figure.get_by_role("button", name="SVG", exact=True).click()
+    legend = re.findall('class="legendtext"[^>]*>([^<]*)<', Path(download.value.path()).read_text())
+    assert legend == [read_card(CHECKPOINTS / default_id()).title], "on paper nothing else does"
+    assert not figure.locator(".legendtext").count()
     bars = pd.read_csv(io.BytesIO(saved["CSV"]))
     assert len(bars) == 40
     assert bars["y"].sum() > 100

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from core.figures import (
+    INK,
     MODEL_COLOURS,
     RATE_COLOURS,
     Shown,
@@ -127,7 +128,12 @@ def test_a_confusion_matrix_tells_counts_and_shares_of_rows():
     assert list(zip(cells.x, cells.y, strict=True)) == [(0, 0), (1, 0), (0, 1), (1, 1)]
     assert [text.partition("<br>")[0] for text in cells.text] == ["<b>3</b>", "<b>1</b>", "<b>2</b>", "<b>3</b>"]
     assert [text.split("<br>")[1] for text in cells.text] == ["75%", "25%", "40%", "60%"]
-    assert list(cells.marker.line.width) == [1, 1, 3, 1]
+    assert list(cells.marker.line.width) == [1, 1, 5, 1]
+    assert [colour == INK for colour in cells.marker.line.color] == [False, False, True, False]
+    assert cells.marker.opacity == 1, "an outline must not be as pale as its cell"
+    assert [float(colour.rpartition(",")[2][:-1]) for colour in cells.marker.color] == pytest.approx(
+        [0.515, 0.265, 0.34, 0.44]
+    )
     assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1], "fractures stand in the upper row"
     empty = confusion_figure(confusion(make_scores([1], [0.9]), 0.5))
     assert "0%" in empty.data[0].text[2]
@@ -149,6 +155,17 @@ def test_histogram_counts_every_study_once():
     assert sum(above.y) == SCORES.labels.sum()
     assert -sum(below.y) == len(SCORES.labels) - SCORES.labels.sum()
     assert all(not text.startswith("-") for text in figure.layout.yaxis.ticktext)
+
+
+@pytest.mark.parametrize(
+    ("most", "ticks"),
+    [(1, [0, 1]), (3, [0, 1, 2, 3]), (7, [0, 2, 4, 6]), (509, [0, 200, 400]), (13_000, [0, 5000, 10_000])],
+)
+def test_the_ticks_of_a_histogram_are_round_and_few(most, ticks):
+    figure = histogram_figure(make_scores([1] * most + [0], [0.9] * most + [0.1]), 0.5)
+    assert [tick for tick in figure.layout.yaxis.tickvals if tick >= 0] == ticks
+    assert list(figure.layout.yaxis.tickvals) == [-tick for tick in ticks[:0:-1]] + ticks
+    assert figure.layout.yaxis.ticktext[-1] == f"{ticks[-1]:,}"
     assert 3 <= len(figure.layout.yaxis.tickvals) <= 11
     assert histogram_figure(make_scores([1], [0.5]), 0.5).data[0].y.sum() == 1
 

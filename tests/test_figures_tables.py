@@ -158,6 +158,20 @@ def test_a_figure_without_data_is_a_table_without_rows():
     assert figure_csv(learning_figure([], "auc")).decode("utf-8-sig") == "series\n"
 
 
+def test_a_saved_figure_of_models_names_each_model_once():
+    curve, bins = roc_curve(SCORES), reliability_curve(DRAWN)
+    history = [{"epoch": 1, "valid_auc": 0.5}]
+    figures = (
+        roc_figure([Shown(name, "#112233", curve, roc_band(DRAWN), (0, 1)) for name in "AB"]),
+        reliability_figure([Shown(name, "#112233", bins) for name in "AB"]),
+        learning_figure([LearningCurve(name, history, "#112233") for name in "AB"], "auc"),
+    )
+    for figure in figures:
+        assert figure.layout.meta == {"legend": True}
+        named = [trace.name for trace in figure.data if trace.showlegend is not False]
+        assert [name[0] for name in named] == ["A", "B"]
+
+
 @pytest.mark.parametrize("figure", [roc_figure([]), confusion_figure(confusion(SCORES, 0.5))])
 def test_a_saved_picture_has_the_pages_own_background(figure):
     assert figure.layout.paper_bgcolor == PANEL

@@ -187,6 +187,7 @@ def test_the_table_says_what_was_measured_and_a_dash_where_nothing_was():
     assert rows["AUC"]["A"] == f"{auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f}), n=120"
     assert rows["AUC"]["B"] == "-, n=2"
     assert number_words(0.5) == "0.500"
+    assert number_words(-0.0004, -0.02, 0.0004) == "0.000 (-0.020 to 0.000)"
 
 
 def test_the_numbers_behind_the_figures():

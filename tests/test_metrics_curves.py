@@ -12,6 +12,7 @@ from sklearn.calibration import calibration_curve
 from core.errors import ScoresError
 from core.metrics import (
     RATES,
+    brier_part_intervals,
     brier_parts,
     cheapest_threshold,
     confusion,
@@ -350,6 +351,21 @@ def test_parts_of_the_brier_score_by_hand():
     assert parts.resolution == pytest.approx((0.25**2 + 0.25**2) / 2)
     assert parts.uncertainty == pytest.approx(0.75 * 0.25)
     assert parts.within == pytest.approx(0, abs=1e-15)
+
+
+def test_each_part_of_the_brier_score_has_the_interval_of_the_resamples_own_parts():
+    scores = random_scores(5, decimals=2)
+    found = brier_part_intervals(resample(scores, 50))
+    slow = []
+    for labels, probabilities in resampled_scores(scores, 50):
+        slow.append(brier_parts(make_scores(labels, probabilities)))
+    for name, interval in found.items():
+        own = getattr(brier_parts(scores), name)
+        low, high = np.percentile([getattr(parts, name) for parts in slow], (2.5, 97.5))
+        assert (interval.value, interval.n) == (own, 120)
+        assert (interval.low, interval.high) == pytest.approx((min(low, own), max(high, own)), abs=1e-9), name
+    alone = brier_part_intervals(resample(make_scores([0, 1], [0.2, 0.9], ["p", "p"]), 20))
+    assert all(math.isnan(each.low) for each in alone.values())
 
 
 # --- thresholds that are chosen --------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from core.checkpoints import CHECKPOINTS, default_id, read_card
 from core.evaluate import main as evaluate
 from core.measured import number_words
 from core.metrics import METRIC_NAMES
-from core.results import result_rows
 
 ROOT = Path(__file__).parent.parent
 
@@ -39,6 +38,7 @@ def test_every_estimate_of_a_model_is_one_number_on_every_page_and_by_the_comman
 
     app = AppTest.from_file(str(ROOT / "streamlit_app.py"), default_timeout=120).switch_page("pages/about.py").run()
     about = table(app, "estimate").set_index("estimate")
+    results = {row[""]: f"{row['value']} ({row['95% interval']})" for row in table(app, "films").to_dict("records")}
     app.switch_page("pages/threshold.py").run()
     at_threshold = table(app, "estimate").set_index("estimate")
     app.switch_page("pages/compare.py").run()
@@ -54,7 +54,9 @@ def test_every_estimate_of_a_model_is_one_number_on_every_page_and_by_the_comman
     assert {words: at_threshold["n"][words] for words in n} == n
     assert at_threshold["n"].to_dict() == about["n"].to_dict()
     assert compared == {words: f"{value}, n={about['n'][words]:,}" for words, value in told.items()}
-    for row in result_rows(card):
-        if row[""] in told:  # what the card keeps of these
-            assert told[row[""]] == f"{row['value']} ({row['95% interval']})"
-    assert {"AUC", "Brier score"} <= {row[""] for row in result_rows(card)}
+    for words, value in results.items():
+        if words in told:
+            assert value == told[words]
+    for words, name in (("Sensitivity at the upper threshold", "Sensitivity"), ("AUC", "AUC")):
+        assert results[words] == told[name]
+    assert results["Specificity at the upper threshold"] == told["Specificity"]

@@ -624,7 +624,7 @@ def test_one_threshold_moves_everything_with_the_commands_numbers(tmp_path, caps
         app.slider(key="threshold").set_value(at).run()
         alarms.append(int(re.search(r"False alarm \((\d+)\)", words(app))[1]))
         widths = figure(app, "figure-cells")["data"][0]["marker"]["line"]["width"]
-        assert widths == [1, 1, 3, 1], "which cell was chosen is seen"
+        assert widths == [1, 1, 5, 1], "which cell was chosen is seen"
     assert alarms[0] > alarms[1] == report["confusion"]["fp"]
     app.button(key="all-cells").click().run()
     assert f"Called wrong ({wrong})" in words(app)

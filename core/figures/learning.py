@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from core.figures.palette import MUTED, empty_figure
+from core.figures.palette import MUTED, empty_figure, named_when_saved
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -81,7 +81,7 @@ def learning_figure(curves: Sequence[LearningCurve], panel: str, height: int = 2
     if shown.logarithmic:
         ticks = _log_ticks([y for trace in figure.data for y in trace.y])
         figure.update_yaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
-    return figure
+    return named_when_saved(figure)
 
 
 def _log_ticks(values: Sequence[float]) -> list[float]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.figures.palette import GRID, INK, MUTED, NOT_SEEN, SUSPECTED, UNCERTAIN, empty_figure
+from core.figures.palette import GRID, INK, MUTED, NOT_SEEN, SUSPECTED, UNCERTAIN, empty_figure, named_when_saved
 from core.metrics import (
     CELLS,
     METRIC_NAMES,
@@ -46,6 +46,8 @@ RATE_COLOURS = {
 _DASHES = ("solid", "dash", "dot", "dashdot")
 _CELL_COLOURS = {"tp": SUSPECTED, "fn": UNCERTAIN, "fp": UNCERTAIN, "tn": NOT_SEEN}
 CELL_WORDS = {"tp": "found", "fn": "missed", "fp": "false alarm", "tn": "rightly passed"}
+_GUIDE = {"color": MUTED, "dash": "dot"}
+_CELLS_MARGIN = 34  # pixels above and below a confusion matrix
 _THOUSAND_COLUMNS = 50
 _MOST_COUNTED = 3
 """Models whose counts have room beside each other in a bin."""
@@ -74,7 +76,7 @@ class Shown:
 def roc_figure(models: Sequence[Shown], height: int = 430) -> go.Figure:
     """Draw ROC curves with their bands, and the point of each model's threshold."""
     figure = _square_figure(height, "1 − specificity (false alarms)", "sensitivity")
-    figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line={"color": MUTED, "dash": "dot"}, hoverinfo="skip")
+    figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line=_GUIDE, hoverinfo="skip", showlegend=False)
     for model in models:
         curve: RocCurve = model.curve
         places = _thinned(curve.thresholds.size)
@@ -91,7 +93,7 @@ def roc_figure(models: Sequence[Shown], height: int = 430) -> go.Figure:
             f"<extra>{model.name}</extra>",
         )
         _add_point(figure, model)
-    return figure
+    return named_when_saved(figure)
 
 
 def precision_recall_figure(models: Sequence[Shown], height: int = 430) -> go.Figure:
@@ -115,7 +117,7 @@ def precision_recall_figure(models: Sequence[Shown], height: int = 430) -> go.Fi
             f"<extra>{model.name}</extra>",
         )
         _add_point(figure, model)
-    return figure
+    return named_when_saved(figure)
 
 
 def reliability_figure(models: Sequence[Shown], height: int = 500) -> go.Figure:
@@ -125,7 +127,7 @@ def reliability_figure(models: Sequence[Shown], height: int = 500) -> go.Figure:
     line: nothing is known of what lies between its neighbours. Where it is empty for every model it is shaded.
     """
     figure = _square_figure(height, "probability that was given", "share that had a fracture")
-    figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line={"color": MUTED, "dash": "dot"}, hoverinfo="skip")
+    figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line=_GUIDE, hoverinfo="skip", showlegend=False)
     for low, high in _empty_everywhere(models):
         figure.add_vrect(x0=low, x1=high, fillcolor=GRID, opacity=0.5, line_width=0, layer="below")
     for place, model in enumerate(models):
@@ -172,7 +174,7 @@ def reliability_figure(models: Sequence[Shown], height: int = 500) -> go.Figure:
         xaxis_anchor="y2",
         barmode="overlay",
     )
-    return figure
+    return named_when_saved(figure)
 
 
 def _empty_everywhere(models: Sequence[Shown]) -> list[tuple[float, float]]:
@@ -190,6 +192,7 @@ def _add_counts(figure: go.Figure, model: Shown, place: int, of: int) -> None:
         y=[each.positive.n for each in bins],
         width=width,
         yaxis="y2",
+        showlegend=False,
         marker={"color": model.colour, "opacity": 0.7, "line_width": 0},
         # Of many models only what is empty is written: longer numbers would lie over each other.
         text=[f"{each.positive.n:,}" if of <= _MOST_COUNTED or not each.positive.n else "" for each in bins],
@@ -202,7 +205,7 @@ def _add_counts(figure: go.Figure, model: Shown, place: int, of: int) -> None:
     )
 
 
-def confusion_figure(counts: Confusion, chosen: str | None = None, height: int = 270) -> go.Figure:
+def confusion_figure(counts: Confusion, chosen: str | None = None, height: int = 290) -> go.Figure:
     """Draw a confusion matrix whose four cells can be selected, in the order of `CELLS`.
 
     Each cell tells its studies and their share of the row, which is of what they really are.
@@ -211,19 +214,24 @@ def confusion_figure(counts: Confusion, chosen: str | None = None, height: int =
     numbers = {cell: getattr(counts, cell) for cell in CELLS}
     rows = {"tp": "tp fn", "fn": "tp fn", "fp": "fp tn", "tn": "fp tn"}
     shares = {cell: numbers[cell] / max(sum(numbers[other] for other in rows[cell].split()), 1) for cell in CELLS}
+    side = (height - _CELLS_MARGIN) / 2.1
     figure.add_scatter(
         x=[0, 1, 0, 1],
         y=[0, 0, 1, 1],
         mode="markers+text",
         marker={
             "symbol": "square",
-            "size": 104,
-            "color": [_CELL_COLOURS[cell] for cell in CELLS],
-            "opacity": [0.14 + 0.5 * shares[cell] for cell in CELLS],
-            "line": {"width": [3 if cell == chosen else 1 for cell in CELLS], "color": INK},
+            "size": 0.94 * side,
+            # The share is in the colour and not in the opacity, which would make the outline pale, too.
+            "color": [_transparent(_CELL_COLOURS[cell], 0.14 + 0.5 * shares[cell]) for cell in CELLS],
+            "opacity": 1,
+            "line": {
+                "width": [5 if cell == chosen else 1 for cell in CELLS],
+                "color": [INK if cell == chosen else GRID for cell in CELLS],
+            },
         },
-        selected={"marker": {"opacity": 0.9}},
-        unselected={"marker": {"opacity": 0.25}},
+        selected={"marker": {"opacity": 1}},
+        unselected={"marker": {"opacity": 0.45}},
         text=[f"<b>{numbers[cell]:,}</b><br>{shares[cell]:.0%}<br>{CELL_WORDS[cell]}" for cell in CELLS],
         textfont={"color": INK, "size": 15},
         customdata=list(CELLS),
@@ -242,12 +250,14 @@ def confusion_figure(counts: Confusion, chosen: str | None = None, height: int =
         hovertemplate="%{text}<extra></extra>",
     )
     figure.update_xaxes(
-        range=[-0.55, 1.55], tickvals=[0, 1], ticktext=["called positive", "called negative"], showgrid=False
-    )
+        range=[-0.55, 1.55], tickvals=[0, 1], ticktext=["called positive", "called negative"], showgrid=False,
+        # Cells lie beside each other however wide the page is, and their names beside them.
+        scaleanchor="y", constrain="domain",
+    )  # fmt: skip
     figure.update_yaxes(range=[1.55, -0.55], tickvals=[0, 1], ticktext=["fracture ", "none "], showgrid=False)
     figure.update_xaxes(fixedrange=True, side="top")
     figure.update_yaxes(fixedrange=True)
-    figure.update_layout(clickmode="event+select", dragmode=False, margin={"t": 30, "b": 4})
+    figure.update_layout(clickmode="event+select", dragmode=False, margin={"t": _CELLS_MARGIN - 4, "b": 4})
     return figure
 
 
@@ -294,11 +304,18 @@ def histogram_figure(scores: Scores, threshold: float, bins: int = 40, height: i
     figure.add_vline(x=threshold, line={"color": INK, "width": 2})
     figure.update_layout(barmode="relative", bargap=0.06, showlegend=True, legend={"orientation": "h", "y": 1.18})
     figure.update_xaxes(range=[0, 1], title="probability of a fracture")
-    most = max((abs(count) for trace in figure.data for count in trace.y), default=1) or 1
-    step = max(1, 10 ** math.floor(math.log10(most)) // 2 if most >= 10 else 1)
-    ticks = [tick for tick in range(-int(most), int(most) + 1) if tick % max(step, math.ceil(most / 4)) == 0]
+    most = max((int(abs(count)) for trace in figure.data for count in trace.y), default=1)
+    step = _round_step(most)
+    ticks = list(range(-(most // step) * step, most + 1, step))
     figure.update_yaxes(title="studies", tickvals=ticks, ticktext=[f"{abs(tick):,}" for tick in ticks])
     return figure
+
+
+def _round_step(most: int, ticks: int = 4) -> int:
+    """Return the smallest of 1, 2 and 5 times a power of ten that reaches `most` in no more than so many steps."""
+    wanted = max(most / ticks, 1)
+    unit = 10 ** math.floor(math.log10(wanted))
+    return next(unit * each for each in (1, 2, 5, 10) if unit * each >= wanted)
 
 
 def benefit_figure(models: Sequence[Shown], threshold: float | None = None, height: int = 360) -> go.Figure:
@@ -374,7 +391,7 @@ def forest_figure(
     figure.update_yaxes(
         tickvals=list(range(len(values))), ticktext=[f"{word}  " for word in words], range=[len(values) - 0.4, -0.6]
     )
-    return figure
+    return named_when_saved(figure)
 
 
 def agreement_figure(
@@ -467,12 +484,16 @@ def _add_area(
         fill="toself",
         mode="lines",
         line_width=0,
-        fillcolor=f"rgba({int(colour[1:3], 16)},{int(colour[3:5], 16)},{int(colour[5:7], 16)},0.14)",
+        fillcolor=_transparent(colour, 0.14),
         name=name,
         meta={"band": x.size, "of_line": of_line},
         hoverinfo="skip",
         showlegend=False,
     )
+
+
+def _transparent(colour: str, opacity: float) -> str:
+    return f"rgba({int(colour[1:3], 16)},{int(colour[3:5], 16)},{int(colour[5:7], 16)},{opacity:.3g})"
 
 
 def _add_point(figure: go.Figure, model: Shown) -> None:
@@ -484,6 +505,7 @@ def _add_point(figure: go.Figure, model: Shown) -> None:
             marker={"size": 14, "color": model.colour, "line": {"color": INK, "width": 2}},
             cliponaxis=False,  # a perfect model's mark lies in the corner
             name=f"{model.name}, at the threshold",
+            showlegend=False,
             hovertemplate="at the threshold: %{x:.1%}, %{y:.1%}<extra>" + model.name + "</extra>",
         )
 

@@ -38,6 +38,12 @@ def model_colours(ids: Iterable[str]) -> dict[str, str]:
     return colours
 
 
+def named_when_saved(figure: go.Figure) -> go.Figure:
+    """Mark a figure whose colours the page explains: saved, it gets a legend of its own. Return it."""
+    figure.update_layout(meta={"legend": True})
+    return figure
+
+
 def empty_figure(height: int) -> go.Figure:
     """Return a figure with the house's colours and nothing on it."""
     import plotly.graph_objects as go

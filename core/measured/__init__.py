@@ -26,6 +26,7 @@ from core.measured.models import (
 from core.measured.rows import (
     agreement_rows,
     benefit_rows,
+    brier_part_rows,
     choice_words,
     cross_check_rows,
     difference_rows,
@@ -53,6 +54,7 @@ __all__ = [
     "MeasuredModel",
     "agreement_rows",
     "benefit_rows",
+    "brier_part_rows",
     "called_studies",
     "choice_words",
     "cross_check_rows",

@@ -15,6 +15,7 @@ from core.metrics import (
     Resamples,
     Subgroup,
     ThresholdSweep,
+    brier_part_intervals,
     delong_interval,
     precision_recall_curve,
     reliability_curve,
@@ -167,6 +168,22 @@ def agreement_rows(
     ]
 
 
+def brier_part_rows(models: Sequence[MeasuredModel]) -> list[dict[str, str]]:
+    """Return what the Brier score is made of, one row a part and one column a model: value, 95% interval and n."""
+    found = {model.name: brier_part_intervals(model.resamples) for model in models}
+    rows = []
+    for part, words in (
+        *((each, each) for each in ("reliability", "resolution", "uncertainty")),
+        ("within", "within bins"),
+    ):
+        row = {"": f"Brier score: {words}"}
+        for name, parts in found.items():
+            each = parts[part]
+            row[name] = f"{number_words(each.value, each.low, each.high)}, n={each.n:,}"
+        rows.append(row)
+    return rows
+
+
 def cross_check_rows(models: Sequence[MeasuredModel]) -> list[dict[str, str]]:
     """Return intervals by other methods, which take studies for independent: DeLong's for the AUC, Wilson's for rates.
 
@@ -230,9 +247,9 @@ def number_words(value: float, low: float = math.nan, high: float = math.nan, di
     """Return an estimate with its interval for people; a dash where there is none."""
     if math.isnan(value):
         return "-"
-    if math.isnan(low) or math.isnan(high):
-        return f"{value:.{digits}f}"
-    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    # What rounds to nothing has no sign.
+    value, low, high = (f"{round(each, digits) + 0.0:.{digits}f}" for each in (value, low, high))
+    return value if "nan" in (low, high) else f"{value} ({low} to {high})"
 
 
 def metric_table(models: Sequence[MeasuredModel], names: Mapping[str, str]) -> list[dict[str, str]]:

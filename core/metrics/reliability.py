@@ -119,6 +119,32 @@ def brier_parts(scores: Scores) -> BrierParts:
     )
 
 
+def brier_part_intervals(resamples: Resamples) -> dict[str, Interval]:
+    """Return each of `BrierParts` with its 95% interval over patients.
+
+    Resampling makes the shares of small bins spread, and reliability and resolution with them, so these lie in the
+    lower part of their intervals. NaN limits where there is only one patient.
+    """
+    parts = brier_parts(resamples.scores)
+    counts, said, positives = np.moveaxis(resamples.bins, -1, 0)
+    total = counts.sum(axis=1)
+    base = positives.sum(axis=1) / total
+    some = np.maximum(counts, 1)
+    weights = counts / total[:, None]
+    samples = {
+        "brier": resamples.samples["brier"],
+        "reliability": np.sum(weights * ((said - positives) / some) ** 2, axis=1),
+        "resolution": np.sum(weights * (positives / some - base[:, None]) ** 2, axis=1),
+        "uncertainty": base * (1 - base),
+    }
+    samples["within"] = samples["brier"] - samples["reliability"] + samples["resolution"] - samples["uncertainty"]
+    alone, n = resamples.patients < 2, len(resamples.scores.study_ids)
+    return {
+        name: percentile_interval(getattr(parts, name), each[:0] if alone else each, n)
+        for name, each in samples.items()
+    }
+
+
 def cases_like(scores: Scores, probability: float, minimum: int = 20) -> CasesLike:
     """Count how many of the studies that scored like `probability` were positive.
 

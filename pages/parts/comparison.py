@@ -25,6 +25,7 @@ from core.figures import (
 from core.measured import (
     MeasuredModel,
     agreement_rows,
+    brier_part_rows,
     called_studies,
     cross_check_rows,
     difference_rows,
@@ -47,7 +48,6 @@ from core.metrics import (
     METRIC_NAMES,
     agreement,
     align_scores,
-    brier_parts,
     precision_recall_band,
     precision_recall_curve,
     reliability_curve,
@@ -140,7 +140,10 @@ def show_curves_view(chosen: Chosen) -> None:
         show_figure(precision_recall_figure(recall), "precision-recall")
     rows = metric_table(chosen.measured, {name: METRIC_NAMES[name] for name in ("auc", "average_precision")})
     st.dataframe(pd.DataFrame(rows), hide_index=True, key="areas")
-    st.caption("Bands hold 95% of the curves of resampled patients, point by point. Marks: each model's own threshold.")
+    st.caption(
+        "Bands hold 95% of the curves of resampled patients, point by point; where these are all 0 or all 1, they are "
+        "as wide as Wilson's interval. Marks: each model's own threshold."
+    )
     _points({model.name: roc_rows(model.scores) for model in chosen.measured}, "curve-points")
 
 
@@ -178,12 +181,11 @@ def show_calibration_view(chosen: Chosen) -> None:
     rows = metric_table(
         chosen.measured, {name: METRIC_NAMES[name] for name in ("ece", "adaptive_ece", "brier", "log_loss")}
     )
-    parts = {model.name: brier_parts(model.scores) for model in chosen.measured}
-    for part in ("reliability", "resolution", "uncertainty", "within"):
-        row = {"": f"Brier score: {'within bins' if part == 'within' else part}"}
-        rows.append(row | {name: number_words(getattr(found, part)) for name, found in parts.items()})
+    rows += brier_part_rows(chosen.measured)
     st.dataframe(pd.DataFrame(rows), hide_index=True, height="content", key="calibration")
-    st.caption("Brier score = reliability - resolution + uncertainty + within.")
+    st.caption(
+        "Brier score = reliability − resolution + uncertainty + within. 95% intervals (bootstrap over patients)."
+    )
     _points({model.name: reliability_rows(model.resamples) for model in chosen.measured}, "reliability-points")
 
 

@@ -19,8 +19,11 @@ from core.train.jobs import RunStatus
 _SAVERS = '<button data-format="png">PNG</button><button data-format="svg">SVG</button>'
 _SAVERS_STYLE = """
 button[data-format] { border: 0; background: none; color: #a3adba; font: inherit; font-size: .85rem; cursor: pointer;
-  padding: .15rem .5rem; }
-button[data-format]:hover, button[data-format]:focus-visible { color: #5cb8ff; text-decoration: underline; }
+  padding: .15rem .45rem; margin: 0; }
+[class*="st-key-csv-"] button, [class*="st-key-csv-"] button p { color: #a3adba; font-size: .85rem; }
+[class*="st-key-csv-"] button { padding: .15rem .45rem; min-height: 0; }
+button[data-format]:is(:hover, :focus-visible), [class*="st-key-csv-"] button:is(:hover, :focus-visible) p {
+  color: #5cb8ff; text-decoration: underline; }
 """
 _SCRIPT = Path(__file__).with_name("saving.js").read_text(encoding="utf-8")
 
@@ -53,7 +56,7 @@ def _offer_saving(figure: Any, key: str, name: str) -> None:
         "figure_savers", html=_SAVERS, css=_SAVERS_STYLE, js=_SCRIPT, isolate_styles=False
     )
     with st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center", gap=None):
-        st.caption("Save as", width="content")
+        st.html('<span style="color:#a3adba;font-size:.85rem">Save as</span>', width="content")
         savers(key=f"savers-{key}", data=name, width="content")
         st.download_button(
             "CSV",

@@ -5,9 +5,14 @@ function save(place, format, filename) {
   const button = plot?.querySelector(".modebar-btn[data-title^='Download plot']");
   if (!button) return;
   const usual = plot._context.toImageButtonOptions;
+  const { showlegend, legend } = plot.layout;
   // Two points a pixel: a picture of points is printed, too.
   plot._context.toImageButtonOptions = { format, filename, ...(format === "png" && { scale: 2 }) };
+  // The colours that the page explains must be explained on paper. The picture is made of a copy of this layout.
+  if (plot.layout.meta?.legend)
+    Object.assign(plot.layout, { showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 } });
   button.click();
+  Object.assign(plot.layout, { showlegend, legend });
   plot._context.toImageButtonOptions = usual;
 }
 
