@@ -57,14 +57,8 @@ if splits:
 view = st.segmented_control(
     "Show", list(comparison.VIEWS), default=next(iter(comparison.VIEWS)), key="view", label_visibility="collapsed"
 )
-comparison.VIEWS[view or next(iter(comparison.VIEWS))](
-    comparison.Chosen(
-        tuple(chosen),
-        names,
-        colours,
-        cards,
-        runs,
-        tuple(measure_chosen(scored, names, cards, split, own)) if splits else (),
-    )
-)
+measured = tuple(measure_chosen(scored, names, cards, split, own)) if splits else ()
+show_view, waiting = comparison.VIEWS[view or next(iter(comparison.VIEWS))]
+with st.spinner(waiting):
+    show_view(comparison.Chosen(tuple(chosen), names, colours, cards, runs, measured))
 st.html('<span id="page-ready"></span>')

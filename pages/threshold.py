@@ -34,5 +34,6 @@ split = split_place.selectbox(
 measured = measure_chosen([key], names, cards, split)
 if measured:
     colours = colours_of_all(entries, jobs.list_runs(jobs.RUNS), map(upload_key, uploads))
-    thresholds.show(measured[0], cards.get(key), colours[key], load_scores(key).get("valid"))
+    with st.spinner("Measuring every threshold"):
+        thresholds.show(measured[0], cards.get(key), colours[key], load_scores(key).get("valid"))
 st.html('<span id="page-ready"></span>')

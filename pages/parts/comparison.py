@@ -328,12 +328,13 @@ def show_training_view(chosen: Chosen) -> None:
     )
 
 
-VIEWS: Mapping[str, Callable[[Chosen], None]] = {
-    "Curves": show_curves_view,
-    "Right and wrong": show_confusion_view,
-    "Numbers": show_numbers_view,
-    "Calibration": show_calibration_view,
-    "Subgroups": show_subgroups_view,
-    "Agreement": show_agreement_view,
-    "Training": show_training_view,
+VIEWS: Mapping[str, tuple[Callable[[Chosen], None], str]] = {
+    "Curves": (show_curves_view, "Drawing curves and their bands"),
+    "Right and wrong": (show_confusion_view, "Counting what each model called"),
+    "Numbers": (show_numbers_view, "Measuring every estimate and the differences"),
+    "Calibration": (show_calibration_view, "Measuring how often what was said came to be"),
+    "Subgroups": (show_subgroups_view, "Resampling the patients of every part"),
+    "Agreement": (show_agreement_view, "Measuring how far two models agree"),
+    "Training": (show_training_view, "Reading how each model learned"),
 }
+"""Name -> what shows it, and what is said where that takes longer than a moment."""

@@ -95,7 +95,8 @@ def take_uploads() -> tuple[str, ...]:
         name = _free_name(PurePath(file.name).stem[:40] or "table", bench.uploads)
         try:
             if file.file_id not in bench.read:
-                bench.read[file.file_id] = _read_upload(file.getvalue(), upload_key(name))
+                with st.spinner(f"Reading {name}"):
+                    bench.read[file.file_id] = _read_upload(file.getvalue(), upload_key(name))
             bench.uploads[name] = file.file_id
         except ScaphoidError as error:
             st.error(f"{name}: {error}")
@@ -191,7 +192,8 @@ def measure_chosen(
                 st.info(f"{names[key]} has no scores of these studies.")
                 continue
             name = f"{names[key]} ({_split_words(own[key])})" if own.get(key) else names[key]
-            measured.append(bench.measure(key, name, found, cards.get(key)))
+            with st.spinner(f"Resampling the patients of {len(found.study_ids):,} studies: {name}"):
+                measured.append(bench.measure(key, name, found, cards.get(key)))
         except ScaphoidError as error:
             st.warning(f"{names[key]}: {error}")
     return measured
