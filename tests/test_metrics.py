@@ -32,6 +32,7 @@ from core.metrics import (
     resample,
     resampling,
     roc_curve,
+    tables,
     wilson_interval,
     write_scores,
 )
@@ -201,6 +202,31 @@ def test_bootstrap_equals_a_plain_one_resample_by_resample():
         assert interval.high == pytest.approx(max(high, interval.value), abs=1e-12)
 
 
+def test_every_split_of_a_table_is_what_reading_it_alone_gives(tmp_path, monkeypatch):
+    table = tmp_path / "scores.csv"
+    rows = [
+        "split,study_id,patient_id,label,probability,view",
+        "test,a,p,1,0.5,PA",
+        "valid,b,q,0,0.25,PA",
+        "test,c,r,0,0.1,LAT",
+    ]
+    table.write_text("\n".join(rows))
+    alone = {split: read_scores(table, "m", split) for split in ("test", "valid")}
+    opened = []
+    read_rows = tables._read_rows
+    monkeypatch.setattr(tables, "_read_rows", lambda path: opened.append(path) or read_rows(path))
+    found = metrics.read_every_split(table, "m")
+    assert opened == [table], "read once, however many splits there are"
+    assert list(found) == ["test", "valid"]
+    for split, scores in found.items():
+        for name in ("checkpoint_id", "split", "study_ids", "patient_ids", "columns"):
+            assert getattr(scores, name) == getattr(alone[split], name)
+        assert scores.probabilities.tolist() == alone[split].probabilities.tolist()
+        assert scores.labels.tolist() == alone[split].labels.tolist()
+    table.write_text("study_id,patient_id,label,probability\na,p,1,0.5\n")
+    assert list(metrics.read_every_split(table)) == [""]
+
+
 def test_bootstrap_weights_are_multinomial():
     weights = draw_patients(4, range(20_000), 0)
     # Counts of 4 draws over 4 patients: mean 1, variance 3/4, covariance -1/4.
@@ -212,7 +238,7 @@ def test_of_each_resample_only_what_it_says_is_held():
     """What grows with resamples times studies would be gigabytes for 200,000 studies."""
     scores = random_scores(5)
     estimates = resampling._Estimates(scores)
-    found = estimates(np.ones((3, estimates.patients)))
+    found = estimates(np.ones((3, estimates.patients), np.int64))
     for name, values in found.items():
         base = values if values.base is None else values.base
         assert base.nbytes <= values.nbytes, name
@@ -223,6 +249,16 @@ def test_bootstrap_does_not_depend_on_how_many_resamples_are_held_at_once(monkey
     monkeypatch.setattr(resampling, "_CELLS_AT_ONCE", 7 * 120)
     assert evaluate_scores(random_scores(5), 0.5, 200, 1).to_dict() == whole
     assert evaluate_scores(random_scores(5), 0.5, 200, 2).to_dict() != whole
+    monkeypatch.setattr(resampling, "_CELLS_ALONE", 0)  # several threads, as for very many studies
+    assert evaluate_scores(random_scores(5), 0.5, 200, 1).to_dict() == whole
+
+
+def test_sums_between_ends_are_those_of_slices_empty_ones_among_them():
+    values = np.random.default_rng(0).random((3, 10))
+    for ends in ([0, 0, 4, 4, 10], [10, 10, 10], [0, 0, 0], [3, 7, 9]):
+        found = resampling._sums_between(values, np.array(ends))
+        slow = [values[:, start:end].sum(axis=1) for start, end in zip([0, *ends], ends, strict=False)]
+        np.testing.assert_allclose(found, np.transpose(slow), atol=1e-15)
 
 
 def test_patients_are_drawn_whole():
@@ -695,6 +731,7 @@ def test_empty_rows_of_a_spreadsheet_are_no_studies(tmp_path):
     assert scores.study_ids == ("a", "b")
     table.write_text("study_id,patient_id,label,probability,split\na,p,1,0.9,test\n,,,,\n")
     assert (metrics.read_splits(table), read_scores(table).split) == (("test",), "test")
+    assert list(metrics.read_every_split(table)) == ["test"]
     table.write_text("study_id,patient_id,label,probability,view\na,p,1,0.9,PA\n,,,,PA\n")
     with pytest.raises(ScoresError, match="Every label must be a number"):
         read_scores(table)

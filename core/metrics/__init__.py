@@ -87,7 +87,7 @@ from core.metrics.resampling import (
     resample,
 )
 from core.metrics.subgroups import MOST_VALUES, Subgroup, banded, groups_of, subgroups, why_left_out
-from core.metrics.tables import SCORES_COLUMNS, check_scores, read_scores, read_splits, write_scores
+from core.metrics.tables import SCORES_COLUMNS, check_scores, read_every_split, read_scores, read_splits, write_scores
 
 __all__ = [
     "BIAS_RANGE",
@@ -162,6 +162,7 @@ __all__ = [
     "rate_interval",
     "rates_of",
     "read_calibration",
+    "read_every_split",
     "read_scores",
     "read_splits",
     "reliability_curve",

@@ -77,6 +77,20 @@ def read_scores(path: Path | str | BinaryIO, checkpoint_id: str = "", split: str
         or patients; and as `check_scores`.
     """
     columns, rows = _read_rows(path)
+    return _scores_of(columns, rows, checkpoint_id, split)
+
+
+def read_every_split(path: Path | str | BinaryIO, checkpoint_id: str = "") -> dict[str, Scores]:
+    """Return the scores of each split of a table, by its name, as `read_scores`; the table is read once.
+
+    A table without a column ``split`` has one, named "".
+    """
+    columns, rows = _read_rows(path)
+    splits = _splits_of(columns, rows) or ("",)
+    return {split: _scores_of(columns, rows, checkpoint_id, split) for split in splits}
+
+
+def _scores_of(columns: list[str], rows: list[list[str]], checkpoint_id: str, split: str) -> Scores:
     if SPLIT_COLUMN in columns:
         place = columns.index(SPLIT_COLUMN)
         splits = sorted({row[place] for row in rows})
@@ -162,10 +176,14 @@ def read_splits(path: Path | str | BinaryIO) -> tuple[str, ...]:
     ScoresError
         As `read_scores`, as far as the columns go.
     """
-    columns, rows = _read_rows(path)
+    return _splits_of(*_read_rows(path))
+
+
+def _splits_of(columns: list[str], rows: list[list[str]]) -> tuple[str, ...]:
     if SPLIT_COLUMN not in columns:
         return ()
-    return tuple(dict.fromkeys(row[columns.index(SPLIT_COLUMN)] for row in rows))
+    place = columns.index(SPLIT_COLUMN)
+    return tuple(dict.fromkeys(row[place] for row in rows))
 
 
 def _read_rows(path: Path | str | BinaryIO) -> tuple[list[str], list[list[str]]]:

@@ -16,8 +16,7 @@ import streamlit as st
 from core.checkpoints import CHECKPOINTS, read_scores
 from core.errors import ScaphoidError
 from core.measured import MeasuredModel, measure_model
-from core.metrics import read_scores as read_table
-from core.metrics import read_splits
+from core.metrics import read_every_split
 from core.values import Checkpoint, Scores
 from pages.parts.desk import forget_session, session_id
 
@@ -96,7 +95,7 @@ def take_uploads() -> tuple[str, ...]:
         try:
             if file.file_id not in bench.read:
                 with st.spinner(f"Reading {name}"):
-                    bench.read[file.file_id] = _read_upload(file.getvalue(), upload_key(name))
+                    bench.read[file.file_id] = read_every_split(io.BytesIO(file.getvalue()), upload_key(name))
             bench.uploads[name] = file.file_id
         except ScaphoidError as error:
             st.error(f"{name}: {error}")
@@ -108,11 +107,6 @@ def _free_name(name: str, taken: Mapping[str, str]) -> str:
     """Return a name that no other table has: two files may be called alike."""
     names = (name, *(f"{name} ({number})" for number in range(2, len(taken) + 2)))
     return next(each for each in names if each not in taken)
-
-
-def _read_upload(data: bytes, key: str) -> dict[str, Scores]:
-    splits = read_splits(io.BytesIO(data)) or ("",)
-    return {split: read_table(io.BytesIO(data), key, split) for split in splits}
 
 
 def upload_key(name: str) -> str:
