@@ -341,6 +341,8 @@ class Scores:
         Of the weights that gave the scores.
     columns : Mapping of str to tuple of str
         What else is known of each study (view, sex, ...), n texts a column; an empty one where it is not known.
+    unit : str
+        ``study``, or ``film`` where each film stands for itself.
     """
 
     checkpoint_id: str
@@ -351,6 +353,7 @@ class Scores:
     probabilities: np.ndarray
     weights_sha256: str = ""
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unit: str = "study"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", _read_only(self.labels, np.int8))

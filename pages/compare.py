@@ -11,6 +11,7 @@ from pages.parts.frame import open_page
 from pages.parts.scored import (
     SPLIT_NAMES,
     choose_own_splits,
+    choose_unit,
     measure_chosen,
     splits_of,
     take_uploads,
@@ -47,17 +48,18 @@ colours = colours_of_all(entries, all_runs, map(upload_key, uploads))
 show_legend({key: names[key] for key in chosen}, colours)
 
 scored = [key for key in chosen if key not in runs]
-splits = splits_of(scored)
+unit = choose_unit(scored)
+splits = splits_of(scored, unit)
 split = ""
 if splits:
     split = split_place.selectbox(
         "Studies", splits, format_func=lambda name: SPLIT_NAMES.get(name, name or "all"), key="split"
     )
-    own = choose_own_splits(scored, names, split)
+    own = choose_own_splits(scored, names, split, unit)
 view = st.segmented_control(
     "Show", list(comparison.VIEWS), default=next(iter(comparison.VIEWS)), key="view", label_visibility="collapsed"
 )
-measured = tuple(measure_chosen(scored, names, cards, split, own)) if splits else ()
+measured = tuple(measure_chosen(scored, names, cards, split, own, unit)) if splits else ()
 show_view, waiting = comparison.VIEWS[view or next(iter(comparison.VIEWS))]
 with st.spinner(waiting):
     show_view(comparison.Chosen(tuple(chosen), names, colours, cards, runs, measured))

@@ -9,7 +9,15 @@ from core.train import jobs
 from pages.parts import thresholds
 from pages.parts.curves import colours_of_all
 from pages.parts.frame import open_page
-from pages.parts.scored import SPLIT_NAMES, load_scores, measure_chosen, splits_of, take_uploads, upload_key
+from pages.parts.scored import (
+    SPLIT_NAMES,
+    choose_unit,
+    load_scores,
+    measure_chosen,
+    splits_of,
+    take_uploads,
+    upload_key,
+)
 
 open_page("Threshold")
 entries = list_checkpoints(CHECKPOINTS)
@@ -28,12 +36,13 @@ if not keys:
     st.info("No model has scores of held-out studies yet.")
     st.stop()
 key = model_place.selectbox("Model", keys, format_func=names.get, key="model")
+unit = choose_unit([key])
 split = split_place.selectbox(
-    "Studies", splits_of([key]), format_func=lambda name: SPLIT_NAMES.get(name, name or "all")
+    "Studies", splits_of([key], unit), format_func=lambda name: SPLIT_NAMES.get(name, name or "all")
 )
-measured = measure_chosen([key], names, cards, split)
+measured = measure_chosen([key], names, cards, split, unit=unit)
 if measured:
     colours = colours_of_all(entries, jobs.list_runs(jobs.RUNS), map(upload_key, uploads))
     with st.spinner("Measuring every threshold"):
-        thresholds.show(measured[0], cards.get(key), colours[key], load_scores(key).get("valid"))
+        thresholds.show(measured[0], cards.get(key), colours[key], load_scores(key, unit).get("valid"))
 st.html('<span id="page-ready"></span>')

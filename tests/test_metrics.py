@@ -215,8 +215,10 @@ def test_every_split_of_a_table_is_what_reading_it_alone_gives(tmp_path, monkeyp
     opened = []
     read_rows = tables._read_rows
     monkeypatch.setattr(tables, "_read_rows", lambda path: opened.append(path) or read_rows(path))
-    found = metrics.read_every_split(table, "m")
+    every = metrics.read_every_split(table, "m")
     assert opened == [table], "read once, however many splits there are"
+    assert list(every) == ["study"]
+    found = every["study"]
     assert list(found) == ["test", "valid"]
     for split, scores in found.items():
         for name in ("checkpoint_id", "split", "study_ids", "patient_ids", "columns"):
@@ -224,7 +226,7 @@ def test_every_split_of_a_table_is_what_reading_it_alone_gives(tmp_path, monkeyp
         assert scores.probabilities.tolist() == alone[split].probabilities.tolist()
         assert scores.labels.tolist() == alone[split].labels.tolist()
     table.write_text("study_id,patient_id,label,probability\na,p,1,0.5\n")
-    assert list(metrics.read_every_split(table)) == [""]
+    assert list(metrics.read_every_split(table)["study"]) == [""]
 
 
 def test_bootstrap_weights_are_multinomial():
@@ -731,7 +733,7 @@ def test_empty_rows_of_a_spreadsheet_are_no_studies(tmp_path):
     assert scores.study_ids == ("a", "b")
     table.write_text("study_id,patient_id,label,probability,split\na,p,1,0.9,test\n,,,,\n")
     assert (metrics.read_splits(table), read_scores(table).split) == (("test",), "test")
-    assert list(metrics.read_every_split(table)) == ["test"]
+    assert list(metrics.read_every_split(table)["study"]) == ["test"]
     table.write_text("study_id,patient_id,label,probability,view\na,p,1,0.9,PA\n,,,,PA\n")
     with pytest.raises(ScoresError, match="Every label must be a number"):
         read_scores(table)
@@ -754,6 +756,24 @@ def test_films_of_a_study_are_taken_together_as_their_mean(tmp_path):
     assert (scores.study_ids, scores.patient_ids, scores.labels.tolist()) == (("a", "b"), ("p", "q"), [1, 0])
     assert scores.probabilities.tolist() == [np.mean([0.9, 0.4, 0.2]), 0.2]
     assert scores.columns == {"view": ("LATERAL and PA", "PA"), "sex": ("F", "")}
+
+
+def test_films_stand_for_themselves_where_a_study_has_several(tmp_path):
+    table = tmp_path / "films.csv"
+    table.write_text(FILMS)
+    found = metrics.read_every_split(table, "id")
+    assert {unit: list(splits) for unit, splits in found.items()} == {
+        "study": ["test", "valid"], "film": ["test", "valid"],
+    }  # fmt: skip
+    films = found["film"]["test"]
+    assert (films.unit, found["study"]["test"].unit) == ("film", "study")
+    assert films.study_ids == ("a / 1", "b / 1", "a / 2", "a / 3")
+    assert films.patient_ids == ("p", "q", "p", "p")
+    assert films.probabilities.tolist() == [0.9, 0.2, 0.4, 0.2]
+    assert films.columns["view"] == ("PA", "PA", "LATERAL", "PA")
+    assert metrics.taken(films, np.array([0, 2])).unit == "film"
+    table.write_text("\n".join(FILMS.splitlines()[:3]))
+    assert list(metrics.read_every_split(table)) == ["study"], "one film each is no other level"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from core.figures.moving import move_line, move_point
 from core.measured import choice_words, rule_words
 from core.metrics import net_benefit, resample, roc_band, roc_curve, sweep_thresholds
 from core.values import Checkpoint
+from pages.parts.scored import Bench
 from tests.test_metrics import random_scores
 
 ROOT = Path(__file__).parent.parent
@@ -69,6 +70,38 @@ def test_a_rule_chooses_on_validation_unless_told_otherwise_and_says_so(app):
     assert f"on these 6 test studies. {TOO_GOOD}" in captions(app)
     app.slider(key="threshold").set_value(0.65).run()
     assert "Chosen for" not in captions(app), "moved by hand"
+
+
+def test_studies_or_single_films_are_measured_where_a_table_has_both(app):
+    assert "unit" not in {group.key for group in app.button_group}, "the model's own table has studies alone"
+    lines = ["film_id,study_id,patient_id,label,probability"]
+    for n in range(24):
+        lines += [
+            f"{film},s{n},p{n // 2},{n % 2},{0.3 + 0.3 * (n % 2) + shift}" for film, shift in enumerate((-0.2, 0.3))
+        ]
+    app.file_uploader(key="score-tables").set_value([("mine.csv", "\n".join(lines).encode(), "text/csv")]).run()
+    app.selectbox(key="model").set_value("uploaded: mine").run()
+    assert app.button_group(key="unit").options == ["studies", "films"]
+    assert [metric.value for metric in app.metric[:2]] == ["100.0%", "100.0%"], "means of 0.35 and 0.65"
+    app.button_group(key="unit").set_value("film").run()
+    assert not app.exception
+    assert [metric.value for metric in app.metric[:2]] == ["50.0%", "50.0%"], "one film of two lies beyond 0.5"
+    assert "n=24" in captions(app), "films in the denominator"
+    assert "Intervals are over patients" in app.info[0].value
+    assert "measure studies to look at them" in captions(app)
+    listed = next(table.value for table in app.dataframe if "wrong by" in table.value)
+    assert len(listed) == 24
+    assert {"s1 / 0", "s0 / 1"} <= set(listed["study"])
+    app.button_group(key="unit").set_value("study").run()
+    assert [metric.value for metric in app.metric[:2]] == ["100.0%", "100.0%"]
+
+
+def test_both_levels_of_a_table_that_is_taken_away_are_forgotten():
+    bench = Bench("session")
+    house = ("model", 1)
+    bench.read = {house: {}, "one": {}, "films of one": {}, "two": {}, "films of two": {}}
+    bench.keep_only({"two"})
+    assert list(bench.read) == [house, "two", "films of two"]
 
 
 def test_without_validation_studies_a_rule_says_what_its_choice_is_worth(app):

@@ -6,6 +6,7 @@ All of it comes from tables of scores; neither a network nor a film is needed.
 from core.measured.models import (
     NO_POINT_THRESHOLD,
     RULES,
+    UNIT_WORDS,
     AtThreshold,
     CalledStudy,
     Difference,
@@ -47,6 +48,7 @@ from core.measured.rows import (
 __all__ = [
     "NO_POINT_THRESHOLD",
     "RULES",
+    "UNIT_WORDS",
     "AtThreshold",
     "CalledStudy",
     "Difference",

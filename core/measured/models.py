@@ -44,6 +44,10 @@ NO_POINT_THRESHOLD = 0.5
 """Where a model brings no operating point: uploaded scores, imported models."""
 
 
+UNIT_WORDS = {"study": "studies", "film": "films"}
+"""What a row of scores is, in words, where there are several."""
+
+
 @dataclass(frozen=True, eq=False)
 class MeasuredModel:
     """One model on one set of studies.
@@ -254,7 +258,8 @@ def why_not_compared(models: Sequence[MeasuredModel]) -> list[str]:
     told = []
     for ours in groups:
         splits = " and ".join(dict.fromkeys(model.scores.split for model in ours if model.scores.split))
-        which = f"{len(ours[0].scores.study_ids):,} studies{splits and f' of the split {splits}'}"
+        scores = ours[0].scores
+        which = f"{len(scores.study_ids):,} {UNIT_WORDS[scores.unit]}{splits and f' of the split {splits}'}"
         told.append(f"{', '.join(model.name for model in ours)}: {which}.")
     for ours, theirs in combinations(groups, 2):
         pair = f"{ours[0].name} and {theirs[0].name}"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from core.measured.models import EstimateDifference, MeasuredModel
+from core.measured.models import UNIT_WORDS, EstimateDifference, MeasuredModel
 from core.metrics import (
     METRIC_NAMES,
     Evaluation,
@@ -96,9 +96,11 @@ def rule_words(rule: str, value: float) -> str:
 
 
 def studies_words(scores: Scores, simulated: bool = False) -> str:
-    """Say how many studies there are and of which split: "1,499 simulated test studies"."""
+    """Say how many studies, or films, there are and of which split: "1,499 simulated test studies"."""
     split = {"test": "test", "valid": "validation"}.get(scores.split, scores.split)
-    return " ".join(filter(None, (f"{len(scores.study_ids):,}", "simulated" * simulated, split, "studies")))
+    return " ".join(
+        filter(None, (f"{len(scores.study_ids):,}", "simulated" * simulated, split, UNIT_WORDS[scores.unit]))
+    )
 
 
 def choice_words(scores: Scores, card: Checkpoint, which: str, how: str = "by hand") -> str:

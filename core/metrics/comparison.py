@@ -273,6 +273,7 @@ def taken(scores: Scores, places: np.ndarray) -> Scores:
         probabilities=scores.probabilities[places],
         weights_sha256=scores.weights_sha256,
         columns={name: tuple(values[place] for place in places) for name, values in scores.columns.items()},
+        unit=scores.unit,
     )
 
 

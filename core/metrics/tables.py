@@ -80,17 +80,33 @@ def read_scores(path: Path | str | BinaryIO, checkpoint_id: str = "", split: str
     return _scores_of(columns, rows, checkpoint_id, split)
 
 
-def read_every_split(path: Path | str | BinaryIO, checkpoint_id: str = "") -> dict[str, Scores]:
+def read_every_split(path: Path | str | BinaryIO, checkpoint_id: str = "") -> dict[str, dict[str, Scores]]:
     """Return the scores of each split of a table, by its name, as `read_scores`; the table is read once.
 
-    A table without a column ``split`` has one, named "".
+    Returns
+    -------
+    dict
+        ``study`` -> split -> scores; and where the table has several films of a study, ``film`` likewise, each film for
+        itself. A table without a column ``split`` has one split, named "".
+
+    Raises
+    ------
+    ScoresError
+        As `read_scores`.
     """
     columns, rows = _read_rows(path)
     splits = _splits_of(columns, rows) or ("",)
-    return {split: _scores_of(columns, rows, checkpoint_id, split) for split in splits}
+    found = {"study": {split: _scores_of(columns, rows, checkpoint_id, split) for split in splits}}
+    if FILM_COLUMN in columns:
+        films = {split: _scores_of(columns, rows, checkpoint_id, split, "film") for split in splits}
+        if any(len(films[split].study_ids) > len(found["study"][split].study_ids) for split in splits):
+            found["film"] = films
+    return found
 
 
-def _scores_of(columns: list[str], rows: list[list[str]], checkpoint_id: str, split: str) -> Scores:
+def _scores_of(
+    columns: list[str], rows: list[list[str]], checkpoint_id: str, split: str, unit: str = "study"
+) -> Scores:
     if SPLIT_COLUMN in columns:
         place = columns.index(SPLIT_COLUMN)
         splits = sorted({row[place] for row in rows})
@@ -114,7 +130,10 @@ def _scores_of(columns: list[str], rows: list[list[str]], checkpoint_id: str, sp
         probabilities=_numbers(values["probability"], "probability"),
         columns={name: values[name] for name in others},
     )
-    if FILM_COLUMN in columns:
+    if FILM_COLUMN in columns and unit == "film":
+        names = tuple(map(" / ".join, zip(scores.study_ids, values[FILM_COLUMN], strict=True)))
+        scores = replace(scores, study_ids=names, unit=unit)
+    elif FILM_COLUMN in columns:
         scores = _mean_of_films(scores, values[FILM_COLUMN])
     check_scores(scores)
     return scores

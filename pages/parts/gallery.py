@@ -87,6 +87,10 @@ def show_studies(
             "wrong by": study.wrong_by,
         }
         rows.append(row | dict(study.columns))
+    if model.scores.unit == "film":
+        st.dataframe(pd.DataFrame(rows), hide_index=True, height=min(60 + 35 * len(rows), 300), key=f"{key}-films")
+        st.caption("Films are opened with their study: measure studies to look at them.")
+        return
     # A chosen row is kept as its place: another list must be another table, or another study would open by itself.
     listed = "\n".join([model.id, model.scores.split, *(study.study_id for study in studies)])
     table = f"{key}-{zlib.crc32(listed.encode('utf-8', 'surrogatepass')):08x}"

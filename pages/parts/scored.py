@@ -15,7 +15,7 @@ import streamlit as st
 
 from core.checkpoints import CHECKPOINTS, read_scores
 from core.errors import ScaphoidError
-from core.measured import MeasuredModel, measure_model
+from core.measured import UNIT_WORDS, MeasuredModel, measure_model
 from core.metrics import read_every_split
 from core.values import Checkpoint, Scores
 from pages.parts.desk import forget_session, session_id
@@ -25,6 +25,7 @@ SPLIT_NAMES = {
     "valid": "validation (chosen on)",
 }
 _UPLOADED = "uploaded: "
+_FILMS = "films of "
 _LEFT_OUT = "\0"  # no table can name a split so
 
 
@@ -36,7 +37,8 @@ class Bench:
     ----------
     session : str
     read : dict
-        What a table was read from -> split -> scores; ``""`` is the split of a table without any.
+        What a table was read from -> split -> scores; ``""`` is the split of a table without any. Its films by
+        themselves, where it has several of a study, stand beside it.
     uploads : dict of str to str
         Name of an uploaded table -> its key in `read`.
     measured, made : dict
@@ -56,7 +58,7 @@ class Bench:
 
     def keep_only(self, file_ids: Set[str]) -> None:
         """Forget the uploaded tables that are no longer there, and what was measured of them."""
-        gone = [key for key in self.read if isinstance(key, str) and key not in file_ids]
+        gone = [key for key in self.read if isinstance(key, str) and key.removeprefix(_FILMS) not in file_ids]
         scores = [each for key in gone for each in self.read.pop(key).values()]
         for place in [place for place in self.measured if any(each is place[2] for each in scores)]:
             self.made.pop(self.measured.pop(place), None)
@@ -95,7 +97,10 @@ def take_uploads() -> tuple[str, ...]:
         try:
             if file.file_id not in bench.read:
                 with st.spinner(f"Reading {name}"):
-                    bench.read[file.file_id] = read_every_split(io.BytesIO(file.getvalue()), upload_key(name))
+                    found = read_every_split(io.BytesIO(file.getvalue()), upload_key(name))
+                bench.read[file.file_id] = found["study"]
+                if "film" in found:
+                    bench.read[_FILMS + file.file_id] = found["film"]
             bench.uploads[name] = file.file_id
         except ScaphoidError as error:
             st.error(f"{name}: {error}")
@@ -114,8 +119,31 @@ def upload_key(name: str) -> str:
     return _UPLOADED + name
 
 
-def load_scores(key: str) -> dict[str, Scores]:
+def choose_unit(keys: Sequence[str]) -> str:
+    """Let the reader choose whether studies or single films are measured, where a table holds both; return which."""
+    if not any(splits_of([key], "film") for key in keys):
+        return "study"
+    unit = st.segmented_control(
+        "Measure",
+        list(UNIT_WORDS),
+        default="study",
+        format_func=UNIT_WORDS.get,
+        key="unit",
+        label_visibility="collapsed",
+    )
+    if unit != "film":
+        return "study"
+    st.info(
+        "Each film is measured by itself: what this page calls a study is one film. Intervals are over patients, whose "
+        "films are drawn together."
+    )
+    return "film"
+
+
+def load_scores(key: str, unit: str = "study") -> dict[str, Scores]:
     """Return a model's scores, split -> scores; an uploaded table without splits stands under ``""``.
+
+    Of single films (`unit` ``film``) there may be none.
 
     Raises
     ------
@@ -124,7 +152,10 @@ def load_scores(key: str) -> dict[str, Scores]:
     """
     bench = open_bench()
     if key.startswith(_UPLOADED):
-        return bench.read[bench.uploads[key.removeprefix(_UPLOADED)]]
+        file = bench.uploads[key.removeprefix(_UPLOADED)]
+        return bench.read[file] if unit == "study" else bench.read.get(_FILMS + file, {})
+    if unit == "film":
+        return {}
     table = CHECKPOINTS / key / "scores.csv"
     place = (key, table.stat().st_mtime_ns if table.is_file() else None)
     if place not in bench.read:
@@ -132,7 +163,7 @@ def load_scores(key: str) -> dict[str, Scores]:
     return bench.read[place]
 
 
-def choose_own_splits(keys: Sequence[str], names: Mapping[str, str], split: str) -> dict[str, str]:
+def choose_own_splits(keys: Sequence[str], names: Mapping[str, str], split: str, unit: str = "study") -> dict[str, str]:
     """Let the reader choose the studies of each model by itself, where their tables do not hold the same splits.
 
     Returns
@@ -140,7 +171,7 @@ def choose_own_splits(keys: Sequence[str], names: Mapping[str, str], split: str)
     dict
         Model -> split, for models that are not measured on `split`.
     """
-    tables = {key: splits for key in keys if (splits := splits_of([key]))}
+    tables = {key: splits for key in keys if (splits := splits_of([key], unit))}
     if len({frozenset(splits) for splits in tables.values()}) < 2:
         return {}
     own = {}
@@ -172,6 +203,7 @@ def measure_chosen(
     cards: Mapping[str, Checkpoint],
     split: str,
     own: Mapping[str, str] | None = None,
+    unit: str = "study",
 ) -> list[MeasuredModel]:
     """Measure the chosen models on a split, or each on its `own`, and tell of those that have no scores there.
 
@@ -180,25 +212,25 @@ def measure_chosen(
     bench, measured, own = open_bench(), [], own or {}
     for key in keys:
         try:
-            scores = load_scores(key)
+            scores = load_scores(key, unit)
             found = scores.get(own.get(key, split)) or scores.get("")
             if found is None:
-                st.info(f"{names[key]} has no scores of these studies.")
+                st.info(f"{names[key]} has no scores of {'these studies' if unit == 'study' else 'single films'}.")
                 continue
             name = f"{names[key]} ({_split_words(own[key])})" if own.get(key) else names[key]
-            with st.spinner(f"Resampling the patients of {len(found.study_ids):,} studies: {name}"):
+            with st.spinner(f"Resampling the patients of {len(found.study_ids):,} {UNIT_WORDS[unit]}: {name}"):
                 measured.append(bench.measure(key, name, found, cards.get(key)))
         except ScaphoidError as error:
             st.warning(f"{names[key]}: {error}")
     return measured
 
 
-def splits_of(keys: Sequence[str]) -> list[str]:
+def splits_of(keys: Sequence[str], unit: str = "study") -> list[str]:
     """Return the splits that any of the models has, test first."""
     found: dict[str, Any] = {}
     for key in keys:
         try:
-            found |= dict.fromkeys(load_scores(key))
+            found |= dict.fromkeys(load_scores(key, unit))
         except ScaphoidError:
             continue
     return sorted(found, key=lambda split: (split != "test", split))
