@@ -148,9 +148,7 @@ def test_only_the_studies_that_both_read_are_compared_and_pairs_without_any_are_
         "A and D do not compare at all: A study must have the same label in both tables of scores, but one has not."
     )
     models[1] = measured(replace(fewer, split=""), "b")
-    none = (
-        "do not compare at all: Scores of the same studies are needed to compare two checkpoints, but none is in both."
-    )
+    none = "do not compare at all: they have no study in common."
     assert why_not_compared([*models, measured(second, "d")]) == [
         "A, D: 150 studies of the split valid.",
         "B: 90 studies.",

@@ -263,6 +263,9 @@ def why_not_compared(models: Sequence[MeasuredModel]) -> list[str]:
         told.append(f"{', '.join(model.name for model in ours)}: {which}.")
     for ours, theirs in combinations(groups, 2):
         pair = f"{ours[0].name} and {theirs[0].name}"
+        if set(ours[0].scores.study_ids).isdisjoint(theirs[0].scores.study_ids):
+            told.append(f"{pair} do not compare at all: they have no study in common.")
+            continue
         try:
             shared = len(align_scores(ours[0].scores, theirs[0].scores)[0].study_ids)
             told.append(f"{pair} compare only in the {shared:,} studies that are in both: see their differences.")
