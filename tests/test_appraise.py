@@ -19,7 +19,7 @@ from core.classifier import Classifier
 from core.errors import CheckpointError, ScaphoidError
 from core.explain import comparison
 from core.explain.localisation import THRESHOLDS
-from core.metrics import wilson_interval
+from core.metrics import evaluate_scores, wilson_interval
 from core.phantoms import simulate_study
 from core.phantoms.dataset import DatasetSettings, _plan
 from core.radiographs import fit_square, read_radiograph
@@ -303,6 +303,8 @@ def test_checkpoint_is_measured_against_all_negatives():
     assert (sensitivity["value"], sensitivity["n"]) == (pytest.approx(np.mean(means[labels] >= 0.6)), 40)
     specificity = found["results"]["specificity_at_high_sensitivity"]
     assert (specificity["value"], specificity["n"]) == (pytest.approx(np.mean(means[~labels] < 0.4)), 20)
+    again = evaluate_scores(reading.study_scores("", films), 0.6, 200)  # the numbers of the pages and of the command
+    assert sensitivity == vars(again.sensitivity)
     for kind in ("hairline", "colles"):
         kept = ~labels | (kinds == kind)
         auc = found["kinds"][kind]["auc"]

@@ -15,12 +15,13 @@ import numpy as np
 from core.appraise.reading import FilmRead, WristRead, study_scores
 from core.metrics import (
     auc_of,
-    evaluate_scores,
+    evaluate,
     interval_dict,
     interval_of,
     mean_of,
     quantile_of,
     rate_interval,
+    resample,
 )
 from core.train.appraisal import DISPLACEMENTS
 from core.values import Interval, Scores
@@ -57,16 +58,13 @@ def measure_checkpoint(
         ``{"value", "low", "high", "n"}``; what cannot be measured is None.
     """
     scores = study_scores("", films)
-    first = evaluate_scores(scores, 0.5, resamples, seed)
-    results = {"auc": interval_dict(_auc(scores, resamples, seed))}
-    results |= {name: interval_dict(getattr(first, name)) for name in ("average_precision", "brier", "ece")}
-    patients = np.array(scores.patient_ids)
+    drawn = resample(scores, resamples, seed)
+    first = evaluate(drawn, 0.5)
+    results = {name: interval_dict(getattr(first, name)) for name in ("auc", "average_precision", "brier", "ece")}
     for name, threshold in points.items():
-        called = scores.probabilities >= threshold
-        for what, label in (("sensitivity", 1), ("specificity", 0)):
-            ours = scores.labels == label
-            rate = rate_interval(called[ours] == bool(label), patients[ours], resamples, seed)
-            results[f"{what}_at_{name}"] = interval_dict(rate)
+        called = evaluate(drawn, threshold)
+        for what in ("sensitivity", "specificity"):
+            results[f"{what}_at_{name}"] = interval_dict(getattr(called, what))
     shown = [film for film in films if film.places]
     for name in shown[0].places if shown else ():
         results[name] = interval_dict(_share(shown, name, resamples, seed))
