@@ -7,6 +7,11 @@ import sys
 import pytest
 from streamlit.components.v2 import manifest_scanner
 
+# Dozens of these tests start a Python of their own. Where bytecode is not kept (images for containers often forbid it),
+# each of them would compile TensorFlow anew, for eight seconds.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # The slowest files, slowest first: begun last, one of them would run on alone when all others are done.
 SLOW = (
     "test_browser",
