@@ -115,6 +115,18 @@ def cases_sentence(reading: StudyReading, folder: Path = CHECKPOINTS) -> str:
     )
 
 
+def reach_sentence(reading: StudyReading) -> str:
+    """Say that a checkpoint which reads the wrist's square has not read the rest of a film; "" where none was read so.
+
+    Forearms and hands are often on the same film, and a break in them is nothing that such a model looks for.
+    """
+    films = [film for film in reading.films if film.prediction is not None and film.region is not None]
+    if not films:
+        return ""
+    squares = "the square on the wrist was" if len(films) == 1 else "the squares on the wrist were"
+    return f"Only {squares} read: a break elsewhere on the film is not looked for."
+
+
 def unseen_kinds(cards: Iterable[Checkpoint]) -> dict[str, Mapping[str, Any]]:
     """Return the kinds of fracture that some model was not shown to tell from none at all: name -> its AUC.
 

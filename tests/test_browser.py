@@ -214,6 +214,7 @@ def test_a_study_is_read_explained_and_downloaded(page):
     answer = page.locator(".answer")
     assert any(words in answer.inner_text() for words in ("Fracture suspected", "Uncertain", "No fracture seen"))
     assert "2 of 2 films read" in answer.inner_text()
+    assert "a break elsewhere on the film is not looked for" in answer.inner_text()
     assert fits(page)
 
     pane = page.locator("canvas.pane").first

@@ -19,6 +19,7 @@ from core.results import (
     kind_rows,
     model_names,
     operating_point_rows,
+    reach_sentence,
     reading_result,
     result_rows,
     study_result,
@@ -158,6 +159,17 @@ def test_tables_of_the_card():
     )
     assert [row["films"] for row in both] == ["simulated", "real"]
     assert operating_point_rows(card())[0]["sensitivity"] == "0.95 (0.90 to 0.98, n=100)"
+
+
+def test_what_was_not_read_of_a_film_is_told():
+    def whole(given):
+        return replace(given, films=tuple(replace(film, region=None) for film in given.films))
+
+    assert reach_sentence(reading([0.9])).startswith("Only the square on the wrist was read:")
+    assert reach_sentence(reading([0.9, None])).startswith("Only the square "), "a film that was refused was not read"
+    assert reach_sentence(reading([0.9, 0.1])).startswith("Only the squares on the wrist were read:")
+    assert reach_sentence(whole(reading([0.9, 0.1]))) == ""
+    assert reach_sentence(reading([None])) == ""
 
 
 def test_kinds_that_are_told_no_better_than_by_chance_are_named():

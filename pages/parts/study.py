@@ -29,6 +29,7 @@ from core.results import (
     evidence_sentence,
     member_results,
     model_names,
+    reach_sentence,
     study_result,
     unseen_sentence,
 )
@@ -169,7 +170,9 @@ def _show_answer(desk: Desk, reading: StudyReading) -> None:
         return
     share = percent(reading.probability) + (f" {reading.checkpoint.id}" if reading.members else "")
     small = "".join(
-        f'<p class="small">{html.escape(line)}</p>' for line in (_how(desk, reading), _unseen(reading)) if line
+        f'<p class="small">{html.escape(line)}</p>'
+        for line in (_how(desk, reading), reach_sentence(reading), _unseen(reading))
+        if line
     )
     st.html(
         f'<section class="answer" style="--tone:{_TONES[reading.decision.label]}" aria-live="polite">'
