@@ -288,8 +288,9 @@ class Checkpoint:
     settings : TrainingSettings or None
         None where the checkpoint was imported.
     data : Mapping
-        Provenance for people and machines: ``trained_on``, ``tested_on``, ``not_for`` (sentences), ``simulated``
-        (bool), ``counts``, ``results`` (each estimate with interval and n), ``licences`` (list of sentences).
+        Provenance for people and machines: ``trained_on``, ``tested_on``, ``not_for`` (sentences), ``came_from`` (every
+        checkpoint that the weights came from or were taught by: ``id`` and its ``trained_on``), ``simulated`` (bool),
+        ``counts``, ``results`` (each estimate with interval and n), ``licences`` (list of sentences).
     versions : Mapping
         Package name -> version that trained it.
     weights_sha256, card_sha256 : str

@@ -37,6 +37,10 @@ with left:
         sentences = card.data.get(key) or ["Not recorded."]
         st.markdown(f"#### {heading}")
         st.markdown(" ".join([sentences] if isinstance(sentences, str) else sentences))
+        if key == "trained_on" and card.data.get("came_from"):
+            with st.expander("The models that it came from or was taught by, and what those were trained on"):
+                for origin in card.data["came_from"]:
+                    st.markdown(f"**{origin['id']}.** {origin['trained_on']}")
     unseen = unseen_sentence([card], numbers=True)
     if unseen:
         st.warning(unseen)

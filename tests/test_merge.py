@@ -186,7 +186,8 @@ def test_the_card_names_what_it_is_the_mean_of(tmp_path, folder):
 def test_what_was_trained_elsewhere_does_not_claim_these_films(tmp_path, folder):
     request = replace(make_request(tmp_path, out=str(folder)), average_of=("a",))
     data = describe_checkpoint(request, make_data(simulated=True, split="other"), measure(test_films=3), False).data
-    assert data["trained_on"] == "Its weights are those of a; no film of a real patient was used. a: Seen."
+    assert data["trained_on"] == "Its weights are those of a; no film of a real patient was used."
+    assert data["came_from"] == [{"id": "a", "trained_on": "Seen."}]
     assert data["counts"] == {"test_films": 3}
 
 

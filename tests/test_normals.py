@@ -198,6 +198,7 @@ def test_the_points_of_a_mean_are_chosen_on_the_mean(two_models):
     assert [p.threshold for p in shown.operating_points] == pytest.approx([p.threshold for p in expected])
     assert {member.id for member in members} == {"one", "two"}
     assert "mean of 2 models: one, two" in found.data["trained_on"]
+    assert {entry["id"] for entry in found.data["came_from"]} >= {"one", "two"}
 
 
 def test_normals_raise_the_means_threshold(two_models, folder, monkeypatch):

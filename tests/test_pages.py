@@ -546,6 +546,11 @@ def test_a_threshold_saved_under_a_name_is_what_the_reading_room_uses(elsewhere)
     app.switch_page("pages/about.py").run()
     assert "Not shown to see these fractures" in app.warning[0].value
     assert "fracture" in app.dataframe[-1].value
+    found = checkpoints.find_checkpoint(checkpoints.default_id())
+    origins = checkpoints.read_card(found).data["came_from"]
+    assert origins
+    for origin in origins:
+        assert f"**{origin['id']}.** {origin['trained_on']}" in words(app)
     app.switch_page("streamlit_app.py").run()
     assert "Not shown to see these fractures" in words(app)
     assert app.selectbox(key="limits").value == "everything"

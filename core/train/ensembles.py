@@ -22,6 +22,7 @@ from core.metrics import mean_scores, operating_points
 from core.reading import EnsembleReader, open_reader
 from core.train.appraisal import SENSITIVITY_TARGET, SPECIFICITY_TARGET, classifier_results
 from core.train.normals import describe, read_normals, results_at, set_caution
+from core.train.publish import find_origins
 from core.train.runs import Progress
 from core.values import Checkpoint, Scores
 
@@ -84,8 +85,8 @@ def measure_ensemble(
     points = tuple(replace(point, threshold=min(point.threshold, 1.0)) for point in points)
     first = members[0].data
     data: dict[str, Any] = {
-        "trained_on": f"The mean of {len(members)} models: {', '.join(card.id for card in members)}. "
-        f"{first.get('trained_on', '')}".strip(),
+        "trained_on": f"The mean of {len(members)} models: {', '.join(card.id for card in members)}.",
+        "came_from": find_origins(members),
         "tested_on": str(first.get("tested_on", "")),
         "not_for": str(first.get("not_for", "")),
         "simulated": all(bool(card.data.get("simulated")) for card in members),

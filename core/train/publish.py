@@ -234,6 +234,24 @@ def find_learned(card: Checkpoint) -> list[dict[str, Any]]:
     ]
 
 
+def find_origins(sources: Sequence[Checkpoint]) -> list[dict[str, str]]:
+    """Return every checkpoint that the weights came from or were taught by, and what each says it was trained on.
+
+    Parameters
+    ----------
+    sources : sequence of Checkpoint
+        Those that were started from, taught by or averaged; what they came from themselves is on their cards.
+
+    Returns
+    -------
+    list of dict
+        ``id`` and ``trained_on`` (sentences), each checkpoint once, the sources first.
+    """
+    own = [{"id": card.id, "trained_on": card.data.get("trained_on", "This is not known.")} for card in sources]
+    before = [entry for card in sources for entry in card.data.get("came_from", ())]
+    return list({entry["id"]: entry for entry in (*own, *before)}.values())
+
+
 def _tell_apart(split: str | None, made: Mapping[str, Any] | None) -> dict[str, Any]:
     version = (made or {}).get("version")
     return {"split": split, "seed": (made or {}).get("seed"), "version": version if version is None else str(version)}
@@ -266,7 +284,7 @@ def _learned_here(request: Request, data: TrainingData, sources: Sequence[Checkp
 def _trained_on(
     request: Request, data: TrainingData, counts: Mapping[str, int], injected: bool, sources: Sequence[Checkpoint]
 ) -> str:
-    """Say what the weights learned from, also before they came here."""
+    """Say what the weights learned from; of what is told of those that they came from see :func:`find_origins`."""
     mean = f"its weights are {'the mean of ' * (len(request.average_of) > 1)}those of {', '.join(request.average_of)}"
     if _learned_here(request, data, sources):
         what = f"films of a dataset in the format {data.format}"
@@ -287,10 +305,6 @@ def _trained_on(
     trained += "; no film of a real patient was used." if _all_simulated(request, data, sources) else "."
     if request.starts_elsewhere:
         trained += " On what the weights that it started from were trained is not known."
-    for card in sources:
-        told = f" {card.id}: {card.data.get('trained_on', 'it is not known on what it was trained.')}"
-        if told not in trained and any(entry["split"] != data.split for entry in find_learned(card)):
-            trained += told
     return trained
 
 
@@ -300,7 +314,7 @@ def _sentences(
     counts: Mapping[str, int],
     injected: bool = False,
     sources: Sequence[Checkpoint] = (),
-) -> dict[str, str]:
+) -> dict[str, Any]:
     trained = _trained_on(request, data, counts, injected, sources)
     chosen = "the confidence was" if request.task == "wrist" else "calibration and operating points were"
     read = {split: _films_read(counts, split, data) for split in ("valid", "test")}
@@ -325,7 +339,12 @@ def _sentences(
         "For research and education only: not a medical device, not for diagnosis, and not a reason to do or leave "
         "out anything for a patient."
     )
-    return {"trained_on": trained, "tested_on": tested, "not_for": not_for}
+    return {
+        "trained_on": trained,
+        "came_from": find_origins(sources),
+        "tested_on": tested,
+        "not_for": not_for,
+    }
 
 
 def _of_patients(data: TrainingData, split: str, more: str = "") -> str:
