@@ -49,6 +49,19 @@ def _components_are_looked_for_once():
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_map_is_made_before_it_is_asked_for():
+    """The reading room makes a first map by each method while nobody waits; here something always waits.
+
+    And where the tests end while TensorFlow is at work for such a map, Python ends with a fault.
+    """
+    from pages.parts import readers
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(readers, "_warm_maps", lambda reader: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _own_main_module():
     """A page that ran in a test leaves itself as the main module, which spawned processes would then run again."""

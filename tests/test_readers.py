@@ -8,6 +8,7 @@ from core.checkpoints import CHECKPOINTS, default_id
 from core.explain import METHODS, available_methods, explain
 from core.radiographs import read_radiograph
 from pages.parts import readers
+from pages.parts.readers import _warm_maps  # as it is before tests/conftest.py puts it aside
 from tests.films import png_film
 
 
@@ -17,7 +18,7 @@ def reader():
 
 
 def test_nothing_is_built_for_a_map_once_its_method_is_warm(reader, monkeypatch):
-    readers._warm_maps(reader)
+    _warm_maps(reader)
     monkeypatch.setattr("core.explain.passes._compile", lambda *_: pytest.fail("a pass was compiled again"))
     monkeypatch.setattr("keras.Model", lambda *_, **__: pytest.fail("a network was built again"))
     film = read_radiograph(png_film())
