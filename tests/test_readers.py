@@ -27,15 +27,35 @@ def test_nothing_is_built_for_a_map_once_its_method_is_warm(reader, monkeypatch)
             explain(reader.classifier, film, method=method)
 
 
+def test_a_server_that_is_stopped_while_it_warms_makes_no_further_map(reader, monkeypatch):
+    made = []
+
+    class Main:
+        def is_alive(self):
+            return len(made) < 2
+
+    monkeypatch.setattr("core.explain.explain", lambda *_, method, **__: made.append(method))
+    monkeypatch.setattr(threading, "main_thread", Main)
+    _warm_maps(reader)
+    assert len(made) == 2 < sum(METHODS[method].quick for method in available_methods(reader.checkpoint))
+
+
 def test_a_checkpoint_is_warmed_where_a_server_runs_and_by_no_test(monkeypatch):
     warmed = []
+
+    def warm(reader):
+        warmed.append((reader, threading.current_thread().daemon))
+
     monkeypatch.setattr(readers, "open_reader", lambda name, *_: name)
-    monkeypatch.setattr(readers, "_warm_maps", warmed.append)
+    monkeypatch.setattr(readers, "_warm_maps", warm)
     monkeypatch.setattr(readers, "_warms", threading.Event())
     readers._reader.__wrapped__("cold", "")
     readers._warms.set()
-    readers._reader.__wrapped__("warm", "")
+    # As pages do, whose threads Python does not wait for: what they start would not be waited for either.
+    page = threading.Thread(target=readers._reader.__wrapped__, args=("warm", ""), daemon=True)
+    page.start()
+    page.join()
     for thread in threading.enumerate():
         if thread.name == "warm-up warm":
             thread.join()
-    assert warmed == ["warm"]
+    assert warmed == [("warm", False)], "Python waits for it"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import streamlit as st
 
@@ -22,7 +24,7 @@ _warming = threading.Lock()
 def _reader(checkpoint_id: str, weights_sha256: str) -> Reader:
     reader = open_reader(checkpoint_id, CHECKPOINTS, _finder_of)
     if _warms.is_set():
-        threading.Thread(target=_warm_maps, args=(reader,), daemon=True, name=f"warm-up {checkpoint_id}").start()
+        _start(_warm_maps, reader, name=f"warm-up {checkpoint_id}")
     return reader
 
 
@@ -73,7 +75,16 @@ def warm_up() -> threading.Thread:
     nobody has to wait for.
     """
     _warms.set()
-    thread = threading.Thread(target=_load_default, daemon=True, name="warm-up")
+    return _start(_load_default, name="warm-up")
+
+
+def _start(work: Callable[..., None], *given: Any, name: str) -> threading.Thread:
+    """Start a thread that Python waits for when the server is stopped.
+
+    One that is cut off while it loads weights keeps HDF5's lock, and Python then never ends; one that is cut off inside
+    TensorFlow ends it with a fault.
+    """
+    thread = threading.Thread(target=work, args=given, daemon=False, name=name)
     thread.start()
     return thread
 
@@ -84,7 +95,10 @@ def _load_default() -> None:
 
 
 def _warm_maps(reader: Reader) -> None:
-    """Read a simulated film and explain it by every quick method, one checkpoint after the other."""
+    """Read a simulated film and explain it by every quick method, one checkpoint after the other.
+
+    A server that is stopped meanwhile waits for the map in work, not for those that are left.
+    """
     import numpy as np
 
     from core.explain import METHODS, available_methods, explain
@@ -92,14 +106,17 @@ def _warm_maps(reader: Reader) -> None:
     from core.phantoms import simulate_film
     from core.radiographs import read_radiograph
 
+    goes_on = threading.main_thread().is_alive
     try:
         with _warming:
+            if not goes_on():
+                return
             film = read_radiograph(png_bytes(np.rint(255 * simulate_film(1, size=224).pixels).astype(np.uint8)))
             region = reader.read([film]).films[0].region
             for method in available_methods(reader.checkpoint):
-                if METHODS[method].quick:
+                if METHODS[method].quick and goes_on():
                     explain(reader.classifier, film, method=method, region=region)
     except Exception:
-        if threading.main_thread().is_alive():
+        if goes_on():
             raise
-        # The server was stopped while it warmed up: nothing is lost, and nobody needs to read about it.
+        # Python starts no further threads once it ends: nothing is lost, and nobody needs to read about it.
