@@ -27,6 +27,20 @@ def test_nothing_is_built_for_a_map_once_its_method_is_warm(reader, monkeypatch)
             explain(reader.classifier, film, method=method)
 
 
+def test_no_page_resets_keras_while_a_network_is_built_for_another(monkeypatch):
+    import keras
+    from streamlit.runtime.scriptrunner.script_runner import _clean_problem_modules
+
+    monkeypatch.setattr(keras.backend, "clear_session", keras.utils.clear_session)
+    monkeypatch.setattr(readers, "open_reader", lambda name, *_: name)
+    readers._reader.__wrapped__("any", "")
+    names = []
+    for _ in range(3):
+        names.append(keras.layers.Dense(1).name)
+        _clean_problem_modules()
+    assert len(set(names)) == 3
+
+
 def test_a_server_that_is_stopped_while_it_warms_makes_no_further_map(reader, monkeypatch):
     made = []
 

@@ -22,6 +22,7 @@ _warming = threading.Lock()
 
 @st.cache_resource(max_entries=10, show_spinner=False)
 def _reader(checkpoint_id: str, weights_sha256: str) -> Reader:
+    _share_keras()
     reader = open_reader(checkpoint_id, CHECKPOINTS, _finder_of)
     if _warms.is_set():
         _start(_warm_maps, reader, name=f"warm-up {checkpoint_id}")
@@ -30,7 +31,19 @@ def _reader(checkpoint_id: str, weights_sha256: str) -> Reader:
 
 @st.cache_resource(max_entries=3, show_spinner=False)
 def _finder(finder_id: str, weights_sha256: str) -> WristFinder:
+    _share_keras()
     return load_finder(finder_id, CHECKPOINTS)
+
+
+def _share_keras() -> None:
+    """Keep Streamlit from clearing Keras' session after each run of a page, as it does for pages that build networks.
+
+    Ours are built once for all sessions. Cleared by another session's page in the midst of it, Keras would give names
+    twice; and each time all of TensorFlow's objects are gone through for garbage, which takes 0.3 s.
+    """
+    import keras
+
+    keras.backend.clear_session = lambda free_memory=True: None
 
 
 def _finder_of(finder_id: str) -> WristFinder:
