@@ -96,13 +96,12 @@ def server():
 
 
 @pytest.fixture
-def page(chromium, server):
+def page(chromium):
     context = chromium.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True)
     page = context.new_page()
     page.set_default_timeout(60_000)
     page.faults = []
     page.on("pageerror", lambda error: page.faults.append(str(error)))
-    page.goto(server.url)
     yield page
     assert page.faults == []
     context.close()
@@ -207,7 +206,8 @@ def test_deep_links_to_a_cold_server_show_the_notice_and_fit(page, server):
     assert not server.held()["tensorflow"], "a page of figures must not wait for TensorFlow"
 
 
-def test_a_study_is_read_explained_and_downloaded(page):
+def test_a_study_is_read_explained_and_downloaded(page, server):
+    page.goto(server.url)
     page.locator(".scaphoid-notice", has_text="Not a medical device").wait_for()
     assert fits(page)
     drop(page, ("pa.png", film_png(5, 16, view="PA", positive=True)), ("lateral.dcm", as_dicom(6)))
@@ -257,6 +257,7 @@ def test_a_study_is_read_explained_and_downloaded(page):
 
 
 def test_the_viewer_works_without_the_server(page, server):
+    page.goto(server.url)
     drop(page, ("film.png", film_png(5, 8, view="PA")), ("other.png", film_png(7, 8, view="PA")))
     settled(page)
     page.context.set_offline(True)
@@ -286,7 +287,8 @@ def test_the_viewer_works_without_the_server(page, server):
     page.context.set_offline(False)
 
 
-def test_the_reader_can_show_where_the_wrist_is(page):
+def test_the_reader_can_show_where_the_wrist_is(page, server):
+    page.goto(server.url)
     ready(page)
     page.get_by_role("button", name="Simulated: ").first.click()
     page.wait_for_selector(".film-viewer[data-film]")

@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +26,7 @@ from core.checkpoints import profiles
 from core.checkpoints.ensembles import ENSEMBLE_NAME
 from core.evaluate import main as evaluate
 from core.explain import METHODS, available_methods
-from core.explain.comparison import MEASURED_NAME, MapRow, rows_text
+from core.explain.comparison import MEASURED_NAME, MapRow, rows_text, summarise
 from core.explain.localisation import THRESHOLDS
 from core.metrics import METRIC_NAMES
 from core.metrics import read_scores as read_table
@@ -37,6 +38,12 @@ from tests.test_checks import SOUND
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["streamlit_app.py", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "pages").glob("*.py"))]
+
+
+@pytest.fixture(autouse=True)
+def _few_resamples_of_measured_maps(monkeypatch):
+    """All that was measured of all models' maps is shown as ever, in a second instead of in many."""
+    monkeypatch.setattr("pages.parts.sidebyside.summarise", partial(summarise, resamples=40))
 
 
 def open_page(path="streamlit_app.py"):
@@ -186,7 +193,8 @@ def test_a_flipped_byte_in_the_weights_is_said_and_never_loaded(elsewhere):
 def two_models(elsewhere):
     """Return the ids of two models, of which the first is the default one."""
     first = elsewhere / checkpoints.default_id(elsewhere)
-    card = replace(checkpoints.read_card(first), id="second-one", title="The second one", calibration=None)
+    changes = {"id": "second-one", "title": "The second one", "calibration": None, "input_size": 96}
+    card = replace(checkpoints.read_card(first), **changes)
     checkpoints.publish(elsewhere, card, first / "model.weights.h5", history=[{"epoch": 1, "loss": 0.5}])
     return first.name, "second-one"
 

@@ -537,7 +537,9 @@ def test_a_published_recipe_takes_a_step(dataset, places, backbone, preset):  # 
     assert {"seconds", "waiting", "learning_rate", "loss", "valid_loss", "valid_auc"} <= trained
 
 
-def publish_teacher(places, name="teacher-1"):  # noqa: F811
+@pytest.fixture(scope="module")
+def teacher(places):  # noqa: F811
+    """Publish a network as teacher-1, once for all that learn from it or start from it; return it rounded as there."""
     import keras
 
     from core.backbones import build_classifier
@@ -547,17 +549,17 @@ def publish_teacher(places, name="teacher-1"):  # noqa: F811
     keras.utils.set_random_seed(11)
     model = build_classifier("efficientnetlite0", input_size=64)
     card = Checkpoint(
-        name, "Teacher", "fracture", "efficientnetlite0", "top_activation", 64,
+        "teacher-1", "Teacher", "fracture", "efficientnetlite0", "top_activation", 64,
         calibration={"method": "temperature", "temperature": 2.0}, data={"licences": ["Free to learn from."]},
     )  # fmt: skip
     publish(places["out"], card, model)
+    round_to_float16(model)
     return model
 
 
-def test_a_student_learns_from_a_teacher_that_sees_the_same_films(dataset, places, monkeypatch):  # noqa: F811
+def test_a_student_learns_from_a_teacher_that_sees_the_same_films(dataset, places, teacher, monkeypatch):  # noqa: F811
     from core.train import distillation, loop, networks
 
-    teacher = publish_teacher(places)
     seen = {}
 
     def noted(teachers, films, targets):
@@ -568,7 +570,6 @@ def test_a_student_learns_from_a_teacher_that_sees_the_same_films(dataset, place
     model, history, state = one_step(dataset, places, "--backbone", "efficientnetb0", "--teacher", "teacher-1", *PLAIN)
     assert math.isfinite(history[0]["loss"])
     assert "location" in model.output
-    round_to_float16(teacher)
     logit = numbers(teacher(seen["films"], training=False)["logit"])
     assert numbers(seen["told"][networks.TEACHER_LABEL]) == pytest.approx(1 / (1 + np.exp(-logit / 2)), abs=1e-4)
     shapes = {4: (16, 24), 8: (8, 40), 16: (4, 672), 32: (2, 1280)}
@@ -579,17 +580,16 @@ def test_a_student_learns_from_a_teacher_that_sees_the_same_films(dataset, place
     assert not [layer.name for layer in model.layers if layer.name.startswith("student")]
 
 
-def test_a_head_begins_as_the_teachers_own(places):  # noqa: F811
+def test_a_head_begins_as_the_teachers_own(places, teacher):  # noqa: F811
     from core.train.distillation import begin_head, load_teachers
     from core.train.networks import build_network, join_losses
     from core.train.runs import Request
 
-    twin = publish_teacher(places, "twin-1")
-    round_to_float16(twin)
+    twin = teacher
     asked_for = replace(asked(), weights=None)
     request = Request("a", "fracture", "", None, str(places["out"]), None, None, None, asked_for)
     model = build_network(request, 64, location=False)
-    (teacher,) = load_teachers(["twin-1"], places["out"], 64)
+    (teacher,) = load_teachers(["teacher-1"], places["out"], 64)
     trained = join_losses(model, request, (1.0, 1.0), [teacher])
     average = WeightAverage(trained.variables, 0.9)
     for layer in model.layers:
@@ -619,20 +619,18 @@ def test_a_head_begins_as_the_teachers_own(places):  # noqa: F811
     assert not np.array_equal(kept["logit/kernel"], model.get_layer("logit").get_weights()[0])
 
 
-def test_training_starts_from_a_checkpoint(dataset, places):  # noqa: F811
+def test_training_starts_from_a_checkpoint(places, teacher):  # noqa: F811
     from core.train.networks import _start_from, build_network
     from core.train.runs import Request
 
-    source = publish_teacher(places, "start-1")
-    round_to_float16(source)
     asked_for = replace(asked(), weights="0" * 64)
-    request = Request("a", "fracture", "", None, str(places["out"]), None, None, None, asked_for, start="start-1")
+    request = Request("a", "fracture", "", None, str(places["out"]), None, None, None, asked_for, start="teacher-1")
     model = build_network(request, 96, location=True, start=True)
     for name in ("stem_conv", "block5a_expand_conv", "top_bn", "hidden", "logit"):
-        pairs = zip(model.get_layer(name).get_weights(), source.get_layer(name).get_weights(), strict=True)
+        pairs = zip(model.get_layer(name).get_weights(), teacher.get_layer(name).get_weights(), strict=True)
         assert all(np.array_equal(one, other) for one, other in pairs), name
     with pytest.raises(TrainingError, match="same backbone"):
-        _start_from(tiny_network(None, 64, False), source, False)
+        _start_from(tiny_network(None, 64, False), teacher, False)
 
 
 def test_what_training_starts_from_is_found_before_films_are_read(dataset, places, monkeypatch):  # noqa: F811
