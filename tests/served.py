@@ -1,15 +1,13 @@
 """Serves the dashboard for the browser tests, with a window into what the server still holds of anyone's films.
 
 ``python -m tests.served PORT PROBE_PORT RUNS``: the dashboard on PORT; ``http://localhost:PROBE_PORT`` answers with
-counts. Trainings lie in the folder RUNS and are done by a stand-in; intervals of measured heat maps rest on few
-resamples, since those of all embedded models take many seconds.
+counts. Trainings lie in the folder RUNS and are done by a stand-in.
 """
 
 import gc
 import json
 import sys
 import threading
-from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -55,10 +53,8 @@ if __name__ == "__main__":
     port, probe_port = map(int, sys.argv[1:3])
     sys.path.insert(0, str(ROOT))
 
-    from core.explain import comparison
     from core.train import jobs
 
-    comparison.summarise = partial(comparison.summarise, resamples=40)
     jobs.RUNS, jobs.COMMAND = Path(sys.argv[3]), (sys.executable, "-m", "tests.stand_in_training")
     threading.Thread(target=ThreadingHTTPServer(("localhost", probe_port), Probe).serve_forever, daemon=True).start()
     options = {"server_port": port, "server_headless": True}

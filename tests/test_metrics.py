@@ -263,6 +263,15 @@ def test_sums_between_ends_are_those_of_slices_empty_ones_among_them():
         np.testing.assert_allclose(found, np.transpose(slow), atol=1e-15)
 
 
+def test_what_is_drawn_once_is_the_same_whoever_changed_it_meanwhile():
+    first = draw_patients(7, range(3, 8), 5)
+    kept = first.copy()
+    first[:] = -1
+    np.testing.assert_array_equal(draw_patients(7, range(3, 8), 5), kept)
+    np.testing.assert_array_equal(draw_patients(7, range(8), 5)[3:], kept)
+    assert not np.array_equal(draw_patients(7, range(3, 8), 6), kept)
+
+
 def test_patients_are_drawn_whole():
     """Ten copies of each patient's study say no more than one: the interval may not shrink."""
     one = random_scores(8, n=60, patients=10**9)

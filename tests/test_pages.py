@@ -9,7 +9,6 @@ import shutil
 import sys
 import time
 from dataclasses import replace
-from functools import partial
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +25,7 @@ from core.checkpoints import profiles
 from core.checkpoints.ensembles import ENSEMBLE_NAME
 from core.evaluate import main as evaluate
 from core.explain import METHODS, available_methods
-from core.explain.comparison import MEASURED_NAME, MapRow, rows_text, summarise
+from core.explain.comparison import MEASURED_NAME, MapRow, rows_text
 from core.explain.localisation import THRESHOLDS
 from core.metrics import METRIC_NAMES
 from core.metrics import read_scores as read_table
@@ -38,12 +37,6 @@ from tests.test_checks import SOUND
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["streamlit_app.py", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "pages").glob("*.py"))]
-
-
-@pytest.fixture(autouse=True)
-def _few_resamples_of_measured_maps(monkeypatch):
-    """All that was measured of all models' maps is shown as ever, in a second instead of in many."""
-    monkeypatch.setattr("pages.parts.sidebyside.summarise", partial(summarise, resamples=40))
 
 
 def open_page(path="streamlit_app.py"):

@@ -20,7 +20,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -45,6 +45,8 @@ _CELLS_AT_ONCE = 65_536
 # Resamples times studies below which one thread takes less than a second, and how many threads there are at most.
 _CELLS_ALONE = 10_000_000
 _MOST_THREADS = 4
+# Draws of at most so many cells are kept for the next interval over as many patients: 4 MB each.
+_CELLS_KEPT = 500_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +194,8 @@ def draw_patients(patients: int, numbers: range, seed: int) -> np.ndarray:
     numpy.ndarray
         float64, shape (numbers, patients): how often each patient came.
     """
-    return _drawn(patients, numbers, seed).astype(np.float64)
+    draw = _drawn_once if len(numbers) * patients <= _CELLS_KEPT else _drawn
+    return draw(patients, numbers, seed).astype(np.float64)
 
 
 def _drawn(patients: int, numbers: range, seed: int) -> np.ndarray:
@@ -204,6 +207,10 @@ def _drawn(patients: int, numbers: range, seed: int) -> np.ndarray:
         # Counting unsigned numbers takes five times as long.
         row[:] = np.bincount(chosen.astype(np.int64), minlength=patients)
     return drawn
+
+
+# A table has hundreds of intervals over the same few patients, and nearly all of their time went into drawing these.
+_drawn_once = lru_cache(maxsize=16)(_drawn)
 
 
 def codes_of(patients: Sequence[str]) -> np.ndarray:
