@@ -12,9 +12,10 @@ import numpy as np
 
 from core.datasets.splits import PublishedNames
 from core.errors import DatasetError, RadiographError
+from core.metrics import FILM_SEPARATOR
 from core.phantoms import VERSION, film_png, simulate_study, study_seed
 from core.radiographs import read_radiograph
-from core.values import Checkpoint, Radiograph, Scores
+from core.values import Checkpoint, Radiograph, Scores, Study
 
 if TYPE_CHECKING:
     from core.datasets import DatasetIndex
@@ -137,8 +138,9 @@ def _facts(film: Any) -> dict[str, str]:
 class DatasetFilms:
     """The films of a dataset's studies, found by the names that tables of scores give them.
 
-    Published tables give studies numbers instead of their names (:class:`core.datasets.splits.PublishedNames`),
-    and tables of single films their places; all are understood.
+    Published tables give studies numbers instead of their names (:class:`core.datasets.splits.PublishedNames`), tables
+    of single films their places or, as :func:`core.metrics.read_every_split` joins them, "study / film"; all are
+    understood.
 
     Parameters
     ----------
@@ -161,7 +163,7 @@ class DatasetFilms:
         DatasetError
             The scores are of other films.
         """
-        found = [self._studies.get(name) for name in scores.study_ids]
+        found = [self._find(name) for name in scores.study_ids]
         same = sum(
             study is not None and study.label == label
             for study, label in zip(found, scores.labels.tolist(), strict=True)
@@ -173,20 +175,34 @@ class DatasetFilms:
             )
 
     def read(self, study_id: str) -> tuple[OriginalFilm, ...]:
-        """Read a study's films.
+        """Read a study's films, or the one that a row of a table of films names.
+
+        All films of its study are read where the row's film has no name that is known here.
 
         Raises
         ------
         DatasetError
             No such study, or none of its films can be read.
         """
-        study = self._studies.get(study_id)
+        study = self._find(study_id)
         if study is None:
             raise DatasetError("A study of this folder was expected, but it has none of that name.")
         films = [film for film in map(self._read, study.paths) if film is not None]
         if not films:
             raise DatasetError(f"Films that can be read were expected, but none of its {len(study.paths)} can.")
         return tuple(films)
+
+    def _find(self, name: str) -> Study | None:
+        """Return the study of a row; of its films only the one that the row names, where it does."""
+        if name in self._studies:
+            return self._studies[name]
+        # Either part may hold the separator itself.
+        for parted in re.finditer(re.escape(FILM_SEPARATOR), name):
+            study, film = self._studies.get(name[: parted.start()]), name[parted.end() :]
+            if study is not None:
+                named = [path for path in study.paths if film in (path.name, path.stem, self._index.name_of(path))]
+                return replace(study, paths=tuple(named)) if len(named) == 1 else study
+        return None
 
     def _read(self, path: Path) -> OriginalFilm | None:
         try:

@@ -15,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 from core.checkpoints import CHECKPOINTS, default_id
 from core.datasets import index_dataset
 from core.measured import called_studies, measure_model
-from core.originals import Simulation, remake_study
+from core.originals import DatasetFilms, Simulation, remake_study
 from core.phantoms import VERSION
 from core.phantoms.dataset import DatasetSettings, write_dataset
 from core.values import Checkpoint, Scores
@@ -281,6 +281,23 @@ def test_scores_of_other_films_do_not_open_these(monkeypatch, dataset):
     look_in(app, dataset)
     assert "only 0 of its studies" in app.error[0].value
     assert not pictures(app)
+
+
+def test_a_film_that_is_measured_by_itself_opens_by_itself(monkeypatch, dataset):
+    study = next(study for study in index_dataset(dataset).studies if len(study.paths) > 1)
+    second = study.paths[1]
+    ids = (f"{study.id} / {second.stem}", f"{study.id} / left of the two")
+    scores = Scores("m", "", ids, ("a", "a"), [study.label] * 2, [0.2, 0.3], unit="film")
+    seen = {}
+    for row in range(2):
+        app, table = opened(monkeypatch, scores, row)
+        look_in(app, dataset)
+        assert heading(app).startswith(f"##### Simulated film {table['film'][row]}: ")
+        seen[table["film"][row]] = len(pictures(app))
+    assert seen == {ids[0]: 1, ids[1]: len(study.paths)}
+    films = DatasetFilms(index_dataset(dataset))
+    (film,) = films.read(ids[0])
+    assert np.array_equal(film.radiograph.pixels, films.read(study.id)[1].radiograph.pixels)
 
 
 def test_folders_are_named_on_the_computer_itself_only(monkeypatch, dataset):

@@ -88,10 +88,9 @@ def test_studies_or_single_films_are_measured_where_a_table_has_both(app):
     assert [metric.value for metric in app.metric[:2]] == ["50.0%", "50.0%"], "one film of two lies beyond 0.5"
     assert "n=24" in captions(app), "films in the denominator"
     assert "Intervals are over patients" in app.info[0].value
-    assert "measure studies to look at them" in captions(app)
     listed = next(table.value for table in app.dataframe if "wrong by" in table.value)
     assert len(listed) == 24
-    assert {"s1 / 0", "s0 / 1"} <= set(listed["study"])
+    assert {"s1 / 0", "s0 / 1"} <= set(listed["film"])
     app.button_group(key="unit").set_value("study").run()
     assert [metric.value for metric in app.metric[:2]] == ["100.0%", "100.0%"]
 

@@ -87,7 +87,15 @@ from core.metrics.resampling import (
     resample,
 )
 from core.metrics.subgroups import MOST_VALUES, Subgroup, banded, groups_of, subgroups, why_left_out
-from core.metrics.tables import SCORES_COLUMNS, check_scores, read_every_split, read_scores, read_splits, write_scores
+from core.metrics.tables import (
+    FILM_SEPARATOR,
+    SCORES_COLUMNS,
+    check_scores,
+    read_every_split,
+    read_scores,
+    read_splits,
+    write_scores,
+)
 
 __all__ = [
     "BIAS_RANGE",
@@ -96,6 +104,7 @@ __all__ = [
     "ECE_BINS",
     "ENSEMBLE",
     "ESTIMATES",
+    "FILM_SEPARATOR",
     "METRIC_NAMES",
     "MOST_VALUES",
     "PROPORTIONS",

@@ -17,6 +17,8 @@ from core.values import Scores
 SCORES_COLUMNS = ("study_id", "patient_id", "label", "probability")
 SPLIT_COLUMN = "split"
 FILM_COLUMN = "film_id"
+FILM_SEPARATOR = " / "
+"""Between a study's name and its film's, where each film stands for itself."""
 
 
 def check_scores(scores: Scores) -> None:
@@ -87,7 +89,7 @@ def read_every_split(path: Path | str | BinaryIO, checkpoint_id: str = "") -> di
     -------
     dict
         ``study`` -> split -> scores; and where the table has several films of a study, ``film`` likewise, each film for
-        itself. A table without a column ``split`` has one split, named "".
+        itself and named "study / film". A table without a column ``split`` has one split, named "".
 
     Raises
     ------
@@ -131,7 +133,7 @@ def _scores_of(
         columns={name: values[name] for name in others},
     )
     if FILM_COLUMN in columns and unit == "film":
-        names = tuple(map(" / ".join, zip(scores.study_ids, values[FILM_COLUMN], strict=True)))
+        names = tuple(map(FILM_SEPARATOR.join, zip(scores.study_ids, values[FILM_COLUMN], strict=True)))
         scores = replace(scores, study_ids=names, unit=unit)
     elif FILM_COLUMN in columns:
         scores = _mean_of_films(scores, values[FILM_COLUMN])

@@ -80,17 +80,13 @@ def show_studies(
     rows = []
     for study in studies:
         row = {
-            "study": study.study_id,
+            model.scores.unit: study.study_id,
             "label": _truth(study, card),
             "called": CELL_WORDS[study.cell],
             "probability": study.probability,
             "wrong by": study.wrong_by,
         }
         rows.append(row | dict(study.columns))
-    if model.scores.unit == "film":
-        st.dataframe(pd.DataFrame(rows), hide_index=True, height=min(60 + 35 * len(rows), 300), key=f"{key}-films")
-        st.caption("Films are opened with their study: measure studies to look at them.")
-        return
     # A chosen row is kept as its place: another list must be another table, or another study would open by itself.
     listed = "\n".join([model.id, model.scores.split, *(study.study_id for study in studies)])
     table = f"{key}-{zlib.crc32(listed.encode('utf-8', 'surrogatepass')):08x}"
@@ -135,7 +131,8 @@ def _show_steps(
         )  # fmt: skip
         reachable = model.scores in _open_shelf().folders or bool(card and find_simulation(card, model.scores.split))
         small = reachable and st.toggle("Small pictures", key=f"small-{key}")
-        here = "Choose a row to see its films." if chosen is None else f"Study {chosen + 1:,} of {listed:,}."
+        here = f"{model.scores.unit.capitalize()} {(chosen or 0) + 1:,} of {listed:,}."
+        here = "Choose a row to see its films." if chosen is None else here
         st.caption(here + (f" These are the {listed:,} most wrong of {count:,}." if count > listed else ""))
     return small
 
@@ -203,12 +200,12 @@ def _show_study(model: MeasuredModel, card: Checkpoint | None, study: CalledStud
     if opened is None:
         _ask_folder(model, card, key)
         return
-    simulated = opened.films[0].simulated
+    unit = model.scores.unit
+    what = (f"simulated {unit}" if opened.films[0].simulated else unit).capitalize()
     truth = _truth(study, card) if study.label or card is None else f"no {card.positive_label}"
-    st.markdown(
-        f"##### {'Simulated study' if simulated else 'Study'} {study.study_id}: {truth}, {CELL_WORDS[study.cell]}, "
-        f"{percent(study.probability)}"
-    )
+    st.markdown(f"##### {what} {study.study_id}: {truth}, {CELL_WORDS[study.cell]}, {percent(study.probability)}")
+    if unit == "film" and len(opened.films) > 1:
+        st.caption("All films of its study: which of them this one is, its name does not tell.")
     marked = any(film.mask is not None and film.mask.any() for film in opened.films)
     desk = open_desk()
     with st.container(horizontal=True, vertical_alignment="center"):
