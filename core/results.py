@@ -127,6 +127,13 @@ def reach_sentence(reading: StudyReading) -> str:
     return f"Only {squares} read: a break elsewhere on the film is not looked for."
 
 
+def map_sentence(card: Checkpoint) -> str:
+    """Say that a heat map is of one look at a film, where the answer is the mean of several; "" where it is of one."""
+    if card.looks < 2:
+        return ""
+    return f"The answer is the mean of {card.looks} slightly different looks at the film; a map is of the first."
+
+
 def unseen_kinds(cards: Iterable[Checkpoint]) -> dict[str, Mapping[str, Any]]:
     """Return the kinds of fracture that some model was not shown to tell from none at all: name -> its AUC.
 

@@ -114,6 +114,7 @@ def test_heat_is_off_at_first_and_every_method_can_be_asked_for(app):
     app.toggle(key="heat").set_value(True).run()
     options = app.selectbox(key="method").options
     assert {"LayerCAM", "Grad-CAM", "Quick Score-CAM", "SmoothGrad"} <= set(options)
+    assert any("slightly different looks" in caption.value for caption in app.caption), "a map is of one of them"
     app.radio(key="target").set_value("against").run()
     assert not app.exception
     assert not app.error

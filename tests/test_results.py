@@ -17,6 +17,7 @@ from core.results import (
     film_result,
     held_out_scores,
     kind_rows,
+    map_sentence,
     model_names,
     operating_point_rows,
     reach_sentence,
@@ -170,6 +171,11 @@ def test_what_was_not_read_of_a_film_is_told():
     assert reach_sentence(reading([0.9, 0.1])).startswith("Only the squares on the wrist were read:")
     assert reach_sentence(whole(reading([0.9, 0.1]))) == ""
     assert reach_sentence(reading([None])) == ""
+
+
+def test_a_map_of_one_look_of_several_says_so():
+    assert map_sentence(replace(card(), looks=1)) == ""
+    assert "mean of 6 slightly different looks" in map_sentence(replace(card(), looks=6))
 
 
 def test_kinds_that_are_told_no_better_than_by_chance_are_named():

@@ -25,7 +25,7 @@ from core.explain.comparison import (
 from core.explain.trust import trust_sentence
 from core.figures import around_region, film_image, hits_figure
 from core.reading import Reader
-from core.results import evidence_sentence
+from core.results import evidence_sentence, map_sentence
 from core.values import Checkpoint, Explanation, Interval, Radiograph
 from pages.parts.curves import show_figure
 from pages.parts.desk import Desk
@@ -103,7 +103,7 @@ def show_maps(desk: Desk, reader: Reader, film: Radiograph, methods: Sequence[st
         for key in unchecked:
             check(desk, reader, maps[key])
         st.rerun()
-    st.caption(f"{desk.title}.")
+    st.caption(" ".join(filter(None, (f"{desk.title}.", map_sentence(reader.checkpoint)))))
     tiles = [None, *methods]
     columns = max(3, min(COLUMNS, len(tiles)))
     for start in range(0, len(tiles), columns):

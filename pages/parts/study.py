@@ -27,6 +27,7 @@ from core.reading import ALL, EnsembleReader, Reader, StudyReading
 from core.results import (
     cases_sentence,
     evidence_sentence,
+    map_sentence,
     member_results,
     model_names,
     reach_sentence,
@@ -249,7 +250,7 @@ def _choose_heat(desk: Desk, reader: Reader | EnsembleReader) -> tuple[Checkpoin
     if st.session_state.get("method") not in keys:
         st.session_state.pop("method", None)
     method = st.selectbox("Method", keys, format_func=lambda key: METHODS[key].title, key="method")
-    st.caption(METHODS[method].description)
+    st.caption(" ".join(filter(None, (METHODS[method].description, map_sentence(reader.checkpoint)))))
     target = "for"
     if METHODS[method].directed and method != "location":
         label = reader.checkpoint.positive_label
