@@ -1,6 +1,7 @@
 """core.metrics against scikit-learn, hand-worked tables and a plain slow bootstrap."""
 
 import dataclasses
+import io
 import json
 import math
 import warnings
@@ -691,6 +692,23 @@ def test_table_from_a_spreadsheet(tmp_path):
     assert scores.labels.tolist() == [1, 0]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '\ufeffstudy_id;patient_id;"label";probability\r\ns1;"p;1";1;0,5\r\ns2;p,1;0;1e-3\r\n',
+        "study_id\tpatient_id\tlabel\tprobability\ns1\tp;1\t1\t0.5\ns2\tp,1\t0\t0,001\n",
+        'study_id,patient_id,label,probability\ns1,p;1,1,"0,5"\ns2,"p,1",0,0.001\n',
+    ],
+)
+def test_tables_of_countries_with_a_decimal_comma(tmp_path, text):
+    (tmp_path / "scores.csv").write_text(text, encoding="utf-8", newline="")
+    for source in (tmp_path / "scores.csv", io.BytesIO(text.encode())):
+        scores = read_scores(source)
+        assert scores.probabilities.tolist() == [0.5, 0.001]
+        assert scores.labels.tolist() == [1, 0]
+        assert scores.patient_ids == ("p;1", "p,1")
+
+
 def test_table_of_several_splits(tmp_path):
     table = tmp_path / "scores.csv"
     rows = ["split,study_id,patient_id,label,probability", "valid,a,p,1,0.9", "test,a,p,1,0.8", "test,b,q,0,0.1"]
@@ -710,7 +728,8 @@ def test_table_of_several_splits(tmp_path):
     [
         ("", "it has no study_id"),
         ("study_id,patient_id,label\na,b,1\n", "it has no probability"),
-        ("study_id;patient_id;label;probability\na;b;1;0,5\n", "it has no study_id"),
+        ("study_id|patient_id|label|probability\na|b|1|0.5\n", "it has no study_id"),
+        ("study_id;patient_id;label\na;b;1\n", "it has no study_id"),
         ("study_id,patient_id,label,probability\n", "there is none"),
         ("study_id,patient_id,label,probability\na,b,1,high\n", "Every probability must be a number"),
         ("study_id,patient_id,label,probability\na,b,yes,0.5\n", "Every label must be a number"),

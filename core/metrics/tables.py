@@ -54,7 +54,8 @@ def check_scores(scores: Scores) -> None:
 def read_scores(path: Path | str | BinaryIO, checkpoint_id: str = "", split: str = "") -> Scores:
     """Read a table of scores: columns study_id, patient_id, label (0 or 1) and probability.
 
-    A table with a further column film_id has a row for each film: a study's probability is the mean of its films'.
+    The columns are parted by commas, semicolons or tabs, and numbers may have a decimal comma. A table with a further
+    column film_id has a row for each film: a study's probability is the mean of its films'.
 
     Parameters
     ----------
@@ -211,7 +212,9 @@ def _read_rows(path: Path | str | BinaryIO) -> tuple[list[str], list[list[str]]]
     """Return the names of the columns and the rows' texts, an absent one being empty."""
     try:
         with _open_text(path) as file:
-            table = csv.reader(file)
+            header = file.readline()
+            file.seek(0)
+            table = csv.reader(file, delimiter=_delimiter_of(header))
             columns = [name.strip() for name in next(table, ())]
             missing = [name for name in SCORES_COLUMNS if name not in columns]
             if missing:
@@ -230,6 +233,14 @@ def _read_rows(path: Path | str | BinaryIO) -> tuple[list[str], list[list[str]]]
     return columns, rows
 
 
+def _delimiter_of(header: str) -> str:
+    """Return what parts the columns: spreadsheets write semicolons where the comma is the decimal mark."""
+    for delimiter in ",;\t":
+        if {name.strip(' "\r\n') for name in header.split(delimiter)} >= set(SCORES_COLUMNS):
+            return delimiter
+    return ","
+
+
 def _open_text(path: Path | str | BinaryIO) -> TextIO:
     if isinstance(path, Path | str):
         return open(path, encoding="utf-8-sig", newline="")
@@ -239,6 +250,6 @@ def _open_text(path: Path | str | BinaryIO) -> TextIO:
 
 def _numbers(texts: Iterable[str], column: str) -> np.ndarray:
     try:
-        return np.array([float(text) for text in texts], dtype=np.float64)
+        return np.array([float(text.replace(",", ".")) for text in texts], dtype=np.float64)
     except ValueError as error:
         raise ScoresError(f"Every {column} must be a number, but at least one is not.") from error
