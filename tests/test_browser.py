@@ -256,6 +256,42 @@ def test_a_study_is_read_explained_and_downloaded(page, server):
     assert max(Image.open(download.value.path()).size) == 400
 
 
+def test_a_slow_heat_map_can_be_given_up(page, server):
+    page.goto(server.url)
+    drop(page, ("pa.png", film_png(5, 16, view="PA", positive=True)))
+    open_heat(page)
+    choose_method(page, "Quick Score-CAM")
+    quick = page.evaluate(OVERLAY)
+    page.get_by_role("button", name="Use all channels").click()
+    bar = page.locator("[data-testid=stProgress]", has_text="Score-CAM is being made")
+    filled = bar.locator("[role=progressbar]")
+    page.wait_for_function("Number(document.querySelector('[role=progressbar]')?.getAttribute('aria-valuenow')) > 0")
+    assert int(filled.get_attribute("aria-valuenow")) < 100
+    assert "Score-CAM is being made" in bar.inner_text()
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Use all channels").wait_for()
+    settled(page)
+    bar.wait_for(state="detached")
+    assert page.evaluate(OVERLAY) == quick
+    assert page.locator(".answer").is_visible()
+
+
+def test_an_uploaded_film_is_explained_by_every_method_side_by_side(page, server):
+    page.goto(server.url)
+    drop(page, ("private name.png", film_png(5, 16, view="PA", positive=True)))
+    page.get_by_role("link", name="Explanations").click()
+    page.locator("[data-testid=stColumn] strong", has_text="The film").wait_for()
+    settled(page)
+    page.get_by_text("is being made").wait_for(state="detached", timeout=120_000)
+    maps = page.locator("[data-testid=stImage] img")
+    titles = [tile.inner_text() for tile in page.locator("[data-testid=stColumn] strong").all()]
+    assert titles[0] == "The film"
+    assert {"LayerCAM", "Grad-CAM", "Location head"} <= set(titles)
+    assert maps.count() == len(titles)
+    assert len({each.get_attribute("src") for each in maps.all()}) == len(titles)
+    assert fits(page)
+
+
 def test_the_viewer_works_without_the_server(page, server):
     page.goto(server.url)
     drop(page, ("film.png", film_png(5, 8, view="PA")), ("other.png", film_png(7, 8, view="PA")))

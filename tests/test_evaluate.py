@@ -155,6 +155,13 @@ def test_table_for_people(table, capsys):
     assert ["negative", str(counts.fp), str(counts.tn)] in rows
 
 
+def test_one_is_one_in_words(tmp_path, capsys):
+    path = tmp_path / "one.csv"
+    path.write_text("study_id,patient_id,label,probability\na,p,1,0.7\n")
+    run("--scores", path, "--resamples", 20)
+    assert "1 study of 1 patient, 1 positive" in capsys.readouterr().out
+
+
 def test_undefined_is_shown_as_a_dash(tmp_path, capsys):
     path = tmp_path / "scores.csv"
     path.write_text("study_id,patient_id,label,probability\na,p,1,0.7\nb,q,1,0.8\n")

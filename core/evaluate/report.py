@@ -13,6 +13,7 @@ from core.evaluate.scoring import Refused
 from core.metrics import METRIC_NAMES, RATES, WITHOUT_THRESHOLD, Evaluation, interval_dict, limits_dict
 from core.values import Interval, Scores
 
+_ONE = {"films": "film", "studies": "study", "patients": "patient"}
 _POINTS = {"high_sensitivity": "high sensitivity", "high_specificity": "high specificity"}
 
 
@@ -169,8 +170,8 @@ def report(evaluation: Evaluation, checkpoint_id: str, unit: str = "studies") ->
     """Return one evaluation as a table for people."""
     counts, share = evaluation.confusion, evaluation.positives / evaluation.n
     lines = [
-        f"{evaluation.n} {unit} of {evaluation.patients} patients, {evaluation.positives} positive ({share:.1%})"
-        + (f", scored by {checkpoint_id}" if checkpoint_id else ""),
+        f"{_counted(evaluation.n, unit)} of {_counted(evaluation.patients, 'patients')}, "
+        f"{evaluation.positives} positive ({share:.1%})" + (f", scored by {checkpoint_id}" if checkpoint_id else ""),
         "",
         _heading("", "n"),
     ]
@@ -186,6 +187,10 @@ def report(evaluation: Evaluation, checkpoint_id: str, unit: str = "studies") ->
         f"{'negative':<26}{counts.fp:>16}{counts.tn:>17}",
     ]
     return "\n".join(lines)
+
+
+def _counted(n: int, unit: str) -> str:
+    return f"{n} {_ONE[unit] if n == 1 else unit}"
 
 
 def refused_line(refused: Refused) -> str:

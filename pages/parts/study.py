@@ -292,9 +292,11 @@ def _choose_member(reader: EnsembleReader) -> Reader:
 
 
 def _explained(desk: Desk, reader: Reader, film: Radiograph, method: str, target: str) -> Explanation:
-    bar = st.progress(0.0, text=f"{METHODS[method].title} is being made")
+    words = f"{METHODS[method].title} is being made"
+    bar = st.progress(0.0, words)
+    # A bar that is told no words loses those it had.
     explanation = desk.explanation(
-        reader, film, method, target, lambda done, total: bar.progress(min(1.0, done / max(total, 1)))
+        reader, film, method, target, lambda done, total: bar.progress(min(1.0, done / max(total, 1)), words)
     )
     bar.empty()
     sentence, positive = evidence_sentence(explanation, reader.checkpoint)
