@@ -12,10 +12,12 @@ from core.checkpoints.imports import read_model
 from core.checkpoints.weights import WEIGHTS_NAME, load_weights
 from core.errors import CheckpointError, TrainingError
 from core.starts import LITE0_START, start_from_lite0
+from core.train.convolutions import quicken_kernels
 from core.train.losses import feature_loss, label_loss, location_loss, maps_loss, soft_label_loss
 from core.train.norms import fuse_norms
 from core.train.presets import frozen_layers, option, starts_trained
 from core.train.runs import Request
+from core.train.updates import make_adamw, rest_biases
 from core.values import Checkpoint, TrainingSettings
 
 # What a graph has besides its backbone.
@@ -71,6 +73,7 @@ def build_network(request: Request, size: int, location: bool, start: bool = Fal
         if type(layer).__name__ == "BatchNormalization":
             layer.momentum = float(option(settings, "norm_momentum"))
     fuse_norms(model)
+    quicken_kernels(model)
     return model
 
 
@@ -94,6 +97,7 @@ def freeze_layers(model: Any, settings: TrainingSettings, epoch: int) -> frozens
     frozen &= {layer.name for layer in learning_layers(model)}
     for layer in model.layers:
         layer.trainable = layer.name not in frozen
+    rest_biases(model)
     return frozen
 
 
@@ -165,6 +169,7 @@ def join_losses(model: Any, request: Request, weights: tuple[float, float], teac
         if teachers:
             _add_students(outputs, losses, shares, model, settings, teachers)
         trained = keras.Model(model.input, outputs)
+        quicken_kernels(trained)
     trained.compile(optimizer, losses, loss_weights=shares)
     # A policy of half precision wraps the optimizer, so that small gradients are not lost.
     trained.optimizer.build(trained.trainable_variables)
@@ -201,6 +206,6 @@ def make_optimizer(settings: TrainingSettings) -> Any:
     common = {"learning_rate": settings.learning_rate, "clipnorm": clip, "name": "optimizer"}
     if option(settings, "optimizer") == "adam":
         return keras.optimizers.Adam(**common)
-    optimizer = keras.optimizers.AdamW(weight_decay=settings.weight_decay, **common)
+    optimizer = make_adamw(weight_decay=settings.weight_decay, **common)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
