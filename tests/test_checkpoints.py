@@ -188,7 +188,7 @@ def test_a_crash_while_publishing_leaves_nothing_visible(tmp_path, small, monkey
 
     seen = []
     monkeypatch.setattr(checkpoints, failing, crash)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(CheckpointError, match="can be written to and has space"):
         publish(folder, CARD, small, history=[{"epoch": 1}])
     assert seen == [[]]  # nothing was visible at that moment either
     assert list_checkpoints(folder) == []
@@ -205,6 +205,35 @@ def test_a_checkpoint_is_never_overwritten(folder, small):
     with pytest.raises(CheckpointError, match="new id"):
         publish(folder, replace(CARD, title="Another"), small)
     assert (folder / CARD.id / "card.json").read_bytes() == before
+
+
+def test_a_place_is_looked_at_before_long_work(folder, small, tmp_path):
+    other = tmp_path / "new" / "checkpoints"
+    assert checkpoints.check_place(other, "lite0-test") == other / "lite0-test"
+    assert not other.parent.exists()
+    with pytest.raises(CheckpointError, match="new id, but lite0-test exists"):
+        checkpoints.check_place(folder, "lite0-test")
+    with pytest.raises(CheckpointError, match="lower-case"):
+        checkpoints.check_place(folder, "../up")
+    for no_folder in (small, small / "below"):
+        for use in (lambda: checkpoints.check_place(no_folder, "a"), lambda: publish(no_folder, CARD, small)):  # noqa: B023
+            with pytest.raises(CheckpointError, match="can be written to") as refusal:
+                use()
+            assert str(tmp_path) not in str(refusal.value)
+
+
+def test_a_folder_that_may_not_be_written_to_is_refused(folder, monkeypatch):
+    monkeypatch.setattr(checkpoints.os, "access", lambda place, mode: place != folder)
+    with pytest.raises(CheckpointError, match="can be written to"):
+        checkpoints.check_place(folder, "another")
+
+
+def test_an_import_under_a_name_that_is_taken_reads_no_file(folder, small, monkeypatch):
+    monkeypatch.setattr(checkpoints, "read_model", lambda *_, **__: pytest.fail("the file was read"))
+    with pytest.raises(CheckpointError, match="new id, but lite0-test exists"):
+        import_checkpoint(small, "efficientnetlite0", checkpoint_id="lite0-test", folder=folder)
+    with pytest.raises(CheckpointError, match="can be written to"):
+        import_checkpoint(small, "efficientnetlite0", folder=small)
 
 
 @pytest.mark.parametrize("value", [70_000.0, -70_000.0, math.inf, math.nan])
@@ -478,8 +507,13 @@ def test_weights_trained_elsewhere_are_imported(model, weights, tmp_path, capsys
     arguments = ["import", str(weights), "--backbone", "efficientnetlite0", "--input-size", "32"]
     arguments += ["--folder", str(folder)]
     assert main([*arguments, "--scaling", "local", "--positive-label", "abnormal"]) == 0
-    assert capsys.readouterr().out == "Published efficientnetlite0-imported-1.\n"
+    told = capsys.readouterr()
+    assert told.out == "Published efficientnetlite0-imported-1.\n"
     card = verify(folder / "efficientnetlite0-imported-1")
+    assert told.err == f"{card.data['trained_on']}\n"
+    assert told.err.endswith(
+        "prepared as: local. The head's activations were assumed: ReLU, and sigmoid for the answer.\n"
+    )
     assert (card.task, card.location_head, card.positive_label) == ("fracture", False, "abnormal")
     assert (card.feature_layer, card.input_size, card.settings) == ("top_activation", 32, None)
     assert card.scaling == "local"
@@ -506,6 +540,8 @@ def test_a_location_head_is_recognised_in_a_keras_archive(tmp_path):
         folder=tmp_path,
     )
     assert (card.id, card.title, card.location_head) == ("mine", "Mine", True)
+    # A whole graph of Scaphoid's own prepares films itself: nothing was assumed.
+    assert card.data["trained_on"].endswith("Films are prepared as: keras.")
 
 
 def test_what_does_not_fit_is_refused_in_one_sentence(weights, small, tmp_path, capsys):

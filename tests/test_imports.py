@@ -105,8 +105,11 @@ def answers(imported, backbone="resnet50"):
 def test_a_better_mura_resnet_answers_as_in_plain_keras(archive, tmp_path, capsys):
     arguments = ["import", str(archive.path), "--backbone", "resnet50", "--scaling", "unit", "--id", "mine"]
     assert main([*arguments, "--positive-label", "abnormal", "--folder", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == "Published mine.\n"
+    told = capsys.readouterr()
+    assert told.out == "Published mine.\n"
     card = verify(tmp_path / "mine")
+    assert told.err == f"{card.data['trained_on']}\n"
+    assert card.data["trained_on"].endswith("Films are prepared as: unit.")
     assert (card.input_size, card.scaling, card.settings, card.operating_points) == (SIZE, "unit", None, ())
     assert card.data["trained_on"].startswith("Not stated")
     classifier = load_classifier("mine", tmp_path)
@@ -148,6 +151,7 @@ def test_other_ways_to_write_it_answer_as_in_plain_keras(resnet, built, place, t
     stir(model).save(path)
     imported = read_model(path, "resnet50", scaling=asked)
     assert (imported.input_size, imported.described) == (SIZE, True)
+    assert imported.scaling_assumed == (asked is None)
     if isinstance(scaling, dict):
         for key in scaling:
             np.testing.assert_allclose(imported.scaling[key], scaling[key], rtol=1e-5)
@@ -168,7 +172,7 @@ def test_weights_without_a_description_are_found_by_their_names(archive, built, 
     else:
         archive.model.save_weights(path)
     imported = read_model(path, "resnet50", input_size=SIZE, scaling="unit")
-    assert (imported.scaling, imported.described) == ("unit", False)
+    assert (imported.scaling, imported.described, imported.scaling_assumed) == ("unit", False, False)
     np.testing.assert_allclose(answers(imported), plainly(archive.model, colours(FILMS))[:, 0], atol=1e-5)
 
 
@@ -207,6 +211,30 @@ def test_imagenets_normalisation_inside_the_file_is_not_done_twice(tmp_path, mon
     starved = keras.ops.convert_to_numpy(model(colours(FILMS), training=False))[:, 0]
     assert np.abs(starved - expected).max() > 2e-3
     np.testing.assert_allclose(answers(unit, "efficientnetb0"), starved, atol=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "described", "assumed", "sentences"),
+    [
+        ("unit", True, False, "Films are prepared as: unit."),
+        ("keras", True, True, "Films are prepared as: keras (assumed; --scaling names another)."),
+        (
+            {"scale": [4.0] * 3, "offset": [-2.0] * 3},
+            True,
+            True,
+            "Films are prepared as: scale and offset by the numbers in the file (assumed; --scaling names another).",
+        ),
+        (
+            "byte",
+            False,
+            False,
+            "Films are prepared as: byte. The head's activations were assumed: ReLU, and sigmoid for the answer.",
+        ),
+    ],
+)
+def test_what_was_assumed_of_a_model_is_said(scaling, described, assumed, sentences):
+    imported = imports.ImportedModel(None, scaling, SIZE, False, described, assumed)
+    assert imported.preparation == sentences
 
 
 def test_scalings_are_what_their_names_say():

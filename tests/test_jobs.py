@@ -10,6 +10,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from core.checkpoints import CHECKPOINTS, default_id, verify
 from core.datasets import index_dataset
@@ -426,6 +427,21 @@ def test_a_survey_names_the_parts_of_the_body_and_counts_the_one_that_is_asked_f
     assert all(survey_dataset(tmp_path, region).parts == ("XR_ELBOW", "XR_WRIST") for region in counts)
     shutil.rmtree(tmp_path / "train/XR_ELBOW")
     assert survey_dataset(tmp_path).parts == ()
+
+
+def show_survey(known):
+    from core.train.survey import DatasetSurvey
+    from pages.parts import trainings
+
+    trainings._show_survey(DatasetSurvey("7 films.", ({"": "all", "films": 7},), (), (), False, known))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_train_page_says_where_whole_films_are_read(known):
+    app = AppTest.from_function(show_survey, kwargs={"known": known}).run()
+    assert not app.exception
+    sentence = "Whole films are read: it is not known of every film where the wrist is."
+    assert [caption.value for caption in app.caption] == ([] if known else [sentence])
 
 
 def test_a_survey_of_nothing_is_one_sentence(tmp_path):

@@ -191,6 +191,46 @@ def test_what_was_trained_elsewhere_does_not_claim_these_films(tmp_path, folder)
     assert data["counts"] == {"test_films": 3}
 
 
+@pytest.fixture
+def measured(monkeypatch):
+    """Return the requests that would be measured, without any film or network."""
+    requests = []
+    monkeypatch.setattr(merge, "find_checkpoint", lambda name, folder: name)
+    monkeypatch.setattr(merge, "read_card", lambda name: CARD)
+    monkeypatch.setattr(merge, "read_history", lambda _: [])
+    monkeypatch.setattr(merge, "mean_model", lambda *_: None)
+    monkeypatch.setattr(merge, "collect_films", lambda request: make_data(simulated=True, split="e" * 64))
+    monkeypatch.setattr(merge, "finish", lambda request, *_: requests.append(request) or CARD)
+    return requests
+
+
+def test_films_are_those_that_the_checkpoints_were_trained_on(measured, monkeypatch, tmp_path):
+    asked = ["--data", str(tmp_path), "--of", "a", "--id", "c", "--out", str(tmp_path)]
+    assert merge.main(asked) == 0
+    assert merge.main([*asked, "--region", "XR_ELBOW", "--format", "mura"]) == 0
+    card = replace(CARD, settings=replace(SETTINGS, preset="mura-320"), positive_label="abnormal")
+    monkeypatch.setattr(merge, "read_card", lambda name: card)
+    assert merge.main(asked) == 0
+    assert merge.main([*asked, "--region", "XR_WRIST"]) == 0
+    assert [(request.region, request.format) for request in measured] == [
+        (None, None), ("XR_ELBOW", "mura"), ("all", None), ("XR_WRIST", None),
+    ]  # fmt: skip
+    # What a network calls positive it learned; the films that it is measured on do not change it.
+    assert [request.positive_label for request in measured] == ["fracture", "fracture", "abnormal", "abnormal"]
+
+
+def test_a_name_that_is_taken_is_refused_before_anything_is_measured(measured, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(merge, "collect_films", lambda _: pytest.fail("films were looked for"))
+    (tmp_path / "c").mkdir()
+    (tmp_path / "file").write_text("")
+    for out, sentence in ((tmp_path, "new id, but c exists"), (tmp_path / "file", "can be written to")):
+        assert merge.main(["--data", str(tmp_path), "--of", "a", "--id", "c", "--out", str(out)]) == 1
+        said = capsys.readouterr().err
+        assert sentence in said
+        assert len(said.splitlines()) == 1
+    assert measured == []
+
+
 def test_the_command_says_what_is_wrong_in_one_line(capsys, tmp_path):
     assert merge.main(["--data", str(tmp_path), "--of", "gone", "--id", "c", "--out", str(tmp_path)]) == 1
     assert len(capsys.readouterr().err.splitlines()) == 1

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from core.checkpoints.cards import write_card
-from core.errors import CheckpointError
+from core.errors import CheckpointError, TrainingError
 from core.originals import Simulation, find_simulation
 from core.phantoms import VERSION
 from core.phantoms.dataset import DatasetSettings
+from core.phantoms.decoys import simulate_decoy
 from core.phantoms.injection import COLUMNS
-from core.train import PRESETS, Request, TrainingData, publish
+from core.train import PRESETS, Report, Request, RunFolder, TrainingData, collect_films, inputs, publish
 from core.train.appraisal import Appraisal
+from core.train.presets import LARGEST_SEED, check_settings
 from core.train.squares import Film
 from core.values import Checkpoint, Scores, WristRegion
 from core.wrist import CLOSER_LOOKS
@@ -41,7 +43,7 @@ def make_data(**changes):
 def make_request(data, **changes):
     settings = replace(PRESETS["scaphoid"], backbone="efficientnetlite0", input_size=64)
     given = {"format": None, "out": "out", "finder": "finder-1", "weights_file": None, "title": None}
-    return Request("new-1", "fracture", str(data), settings=settings, **{**given, **changes})
+    return Request("new-1", "fracture", str(data), **{"settings": settings, **given, **changes})
 
 
 def measure(**counts):
@@ -57,8 +59,8 @@ def finished(tmp_path, monkeypatch):
         told.finders.append(name)
         return name
 
-    def appraise(reader, splits, finder, progress, calibration):
-        told.films, told.finder, told.calibration = splits, finder, calibration
+    def appraise(reader, splits, finder, progress, calibration, folder):
+        told.films, told.finder, told.calibration, told.folder = splits, finder, calibration, folder
         scores = tuple(
             Scores(
                 "new-1",
@@ -82,9 +84,9 @@ def finished(tmp_path, monkeypatch):
     monkeypatch.setattr(publish, "freeze", lambda model, names: None)
     monkeypatch.setattr(publish, "publish", keep)
 
-    def finish(data, **changes):
+    def finish(data, report=None, **changes):
         request = make_request(tmp_path, **changes)
-        return publish.finish(request, data, SimpleNamespace(output={"logit": 0}), []), told
+        return publish.finish(request, data, SimpleNamespace(output={"logit": 0}), [], report=report), told
 
     return finish
 
@@ -110,6 +112,12 @@ def test_what_was_trained_on_wrists_is_measured_on_wrists_that_were_found(finish
     assert told.calibration == "platt"
     assert capsys.readouterr().err == ""
     assert card.looks == 6
+    assert told.folder is None
+
+
+def test_films_that_cannot_be_measured_on_are_listed_in_the_runs_folder(finished, tmp_path):
+    _, told = finished(make_data(), Report(RunFolder(tmp_path / "run"), None))
+    assert told.folder == tmp_path / "run"
 
 
 def test_no_name_of_a_real_dataset_is_published(finished):
@@ -249,6 +257,107 @@ def test_breaks_put_into_real_films_are_called_so(tmp_path):
     card = publish.describe_checkpoint(make_request(tmp_path), make_data(), measure(), False)
     assert card.positive_label == "abnormal"
     assert "simulated" not in card.data["trained_on"]
+
+
+# --- what is positive -------------------------------------------------------------------------------------------------
+
+
+def write_dataset(root, positive, negative):
+    """Write a dataset of files that no test opens: class folders, or a table whose column and cells are so called."""
+    rows = []
+    for split, patients in (("train", 3), ("valid", 6)):
+        for number in range(patients):
+            for name in (positive, negative):
+                column, _, word = name.rpartition("=")
+                film = root / split / word / f"{split}-{word}-{number}" / "film.png"
+                film.parent.mkdir(parents=True)
+                film.write_bytes(b"a film")
+                rows.append(f"{film.relative_to(root)},{word},{film.parent.name},{split}")
+    if column:
+        (root / "labels.csv").write_text("\n".join([f"path,{column},patient_id,split", *rows]) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("positive", "negative", "label"),
+    [
+        ("Abnormal", "Normal", "abnormal"),
+        ("Fracture", "Normal", "fracture"),
+        ("positive", "negative", "fracture"),
+        ("abnormal=1", "abnormal=0", "abnormal"),
+        ("Abnormality=yes", "Abnormality=no", "abnormal"),
+        ("label=abnormal", "label=normal", "abnormal"),
+        ("label=fracture", "label=normal", "fracture"),
+        ("fracture=1", "fracture=0", "fracture"),
+    ],
+)
+def test_positive_is_what_the_dataset_calls_it(tmp_path, positive, negative, label):
+    write_dataset(tmp_path, positive, negative)
+    request = make_request(tmp_path)
+    data = collect_films(request)
+    assert data.format == ("csv" if "=" in positive else "folders")
+    assert publish.find_positive_label(request, data) == label
+    for asked in ("fracture", "abnormal"):
+        assert publish.find_positive_label(replace(request, positive_label=asked), data) == asked
+
+
+def test_positive_is_a_break_where_breaks_were_drawn_and_else_what_mura_means(tmp_path):
+    request = make_request(tmp_path)
+    assert publish.find_positive_label(request, make_data()) == "abnormal"
+    assert publish.find_positive_label(request, make_data(simulated=True)) == "fracture"
+    assert publish.find_positive_label(request, make_data(), injected=True) == "fracture"
+    assert publish.find_positive_label(request, make_data(format="graz")) == "fracture"
+    assert publish.find_positive_label(replace(request, positive_label="fracture"), make_data()) == "fracture"
+
+
+def test_the_card_says_what_was_asked_to_be_called_positive(tmp_path):
+    request = make_request(tmp_path, positive_label="abnormal")
+    assert publish.describe_checkpoint(request, make_data(format="csv"), measure(), False).positive_label == "abnormal"
+
+
+# --- films without a wrist --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [0, 500, LARGEST_SEED])
+def test_no_training_sees_the_films_without_a_wrist_that_it_is_measured_on(tmp_path, monkeypatch, seed):
+    settings = replace(PRESETS["wrist"], seed=seed)
+    check_settings(settings, "wrist")
+    with pytest.raises(TrainingError, match="A seed is"):
+        check_settings(replace(settings, seed=LARGEST_SEED + 1), "wrist")
+    asked = []
+
+    def note(count, size, first_seed):
+        asked.append(range(first_seed, first_seed + count))
+        return np.zeros((count, 8, 8), np.uint8)
+
+    class Parts:
+        def __init__(self, films, *_, **__):
+            self.films, self.unreadable, self.beyond = films, {}, 0
+
+        def __len__(self):
+            return len(self.films)
+
+    for module in (inputs, publish):
+        monkeypatch.setattr(module, "make_decoys", note)
+    monkeypatch.setattr(inputs, "Squares", Parts)
+    monkeypatch.setattr(inputs.batches, "WristSampler", lambda *_, **__: None)
+    monkeypatch.setattr(publish, "round_to_float16", lambda model: None)
+    monkeypatch.setattr(publish, "freeze", lambda model, names: None)
+    monkeypatch.setattr("core.train.appraisal.appraise_finder", lambda *_: measure())
+    monkeypatch.setattr(publish, "describe_checkpoint", lambda *_: None)
+    monkeypatch.setattr(publish, "publish", lambda *_: None)
+    request = replace(make_request(tmp_path, settings=settings), task="wrist")
+    inputs.prepare_inputs(request, make_data(), Report())
+    publish.finish(request, make_data(), SimpleNamespace(output={}), [])
+    trained, valid, test = asked
+    assert trained[-1] < valid[0]
+    assert valid[-1] < test[0]
+    assert len(trained) == 2400
+
+
+def test_a_film_of_a_large_seed_is_not_that_of_its_last_digits():
+    films = [simulate_decoy(seed, 48) for seed in (inputs.HELD_OUT_SEED, inputs.HELD_OUT_SEED % 2**32)]
+    assert films[0].shape == (48, 48)
+    assert not np.array_equal(*films)
 
 
 def test_an_ensemble_that_cannot_be_written_is_one_sentence(tmp_path):

@@ -7,6 +7,7 @@ import sys
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import product
 
 import cv2
 import numpy as np
@@ -104,7 +105,8 @@ def cut_off(dataset, places):
 
     def save_and_die(self, state):
         saved(self, state)
-        raise KeyboardInterrupt
+        if state.unjudged is None:
+            raise KeyboardInterrupt
 
     with stepwise(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(train.RunFolder, "save_state", save_and_die)
@@ -352,11 +354,11 @@ def test_a_run_of_before_keeps_its_films_and_its_parts(tmp_path):
     settings = replace(train.PRESETS["scaphoid"], seed=7)
     folder.save_request(request_for("films", settings=settings))
     content = json.loads((tmp_path / train.REQUEST_NAME).read_text())
-    for name in ("region", "split_seed", "split"):
+    for name in ("region", "split_seed", "split", "positive_label"):
         del content[name]
     (tmp_path / train.REQUEST_NAME).write_text(json.dumps(content))
     again = folder.load_request()
-    assert (again.region, again.split_seed, again.split) == ("all", 7, None)
+    assert (again.region, again.split_seed, again.split, again.positive_label) == ("all", 7, None, None)
 
 
 @pytest.mark.parametrize(
@@ -391,6 +393,17 @@ def test_a_training_takes_the_wrists_unless_it_is_told_otherwise(tmp_path, capsy
     assert "wrists alone" not in capsys.readouterr().err
     assert parts("XR_ELBOW") == {"XR_ELBOW"}
     assert survey_dataset(tmp_path).sentence.startswith("6 films")
+
+
+def test_a_foreign_file_among_the_films_stops_no_training(tmp_path, capsys):
+    for split, label, number in product(("train", "valid", "test"), ("Fracture", "Normal"), range(2)):
+        path = tmp_path / f"{split}/{label}/{split}-{number}-{label}/1.png"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(png_film())
+    (tmp_path / "about.json").write_text('{"images": 18}')
+    data = train.collect_films(request_for(tmp_path))
+    assert (len(data.train), data.with_masks) == (4, False)
+    assert capsys.readouterr().err.count("note: about.json: A COCO file") == 1
 
 
 def test_an_unknown_run_cannot_be_resumed(places, capsys):
@@ -604,8 +617,10 @@ def test_a_command_line_becomes_a_request(dataset, places, monkeypatch, tmp_path
     monkeypatch.chdir(tmp_path)
     more = ("--backbone", "resnet50", "--out", "models", "--region", "XR_WRIST")
     more += ("--set", "label_smoothing=0.1", "--set", "weight_decay=0", "--set", "dropout=0.2")
+    more += ("--positive-label", "abnormal")
     request = make_request(build_parser().parse_args(ask(dataset, places, *more)))
     assert (request.out, request.region) == (str(tmp_path / "models"), "XR_WRIST")
+    assert request.positive_label == "abnormal"
     assert (request.settings.label_smoothing, request.settings.weight_decay) == (0.1, 0)
     assert request.settings.location_weight == train.PRESETS["scaphoid"].location_weight
     assert request.settings.extra == {**train.PRESETS["scaphoid"].extra, "dropout": 0.2}

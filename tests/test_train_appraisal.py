@@ -78,6 +78,39 @@ def test_a_film_that_is_not_fit_is_refused_whether_or_not_a_finder_looked(tmp_pa
     assert appraisal._ask(reader, make_film(clear, 0, region=WristRegion(128, 128, 20)), None) is None
 
 
+def test_a_study_stays_positive_when_its_only_positive_film_is_refused(tmp_path):
+    clear, faint = write_film(tmp_path / "clear.png", 60), write_film(tmp_path / "faint.png", contrast=2)
+    halves = {
+        name: [
+            make_film(clear, 0, study=f"{name} mixed"),
+            make_film(faint, 1, study=f"{name} mixed"),
+            make_film(write_film(tmp_path / f"{name}.png", 30), 0, study=f"{name} healthy"),
+            make_film(write_film(tmp_path / f"{name}2.png", 45), 0, study=f"{name} healthy too"),
+        ]
+        for name in ("valid", "test")
+    }
+    measured = appraisal.appraise_classifier(contrast_reader(), halves, None)
+    for scores in measured.scores:
+        labels = dict(zip(scores.study_ids, scores.labels.tolist(), strict=True))
+        split = scores.split
+        assert labels == {f"{split} mixed": 1, f"{split} healthy": 0, f"{split} healthy too": 0}
+        assert measured.counts[f"{split}_positive_studies"] == sum(labels.values())
+        assert measured.counts[f"{split}_films_refused"] == 1
+    assert measured.results["auc"]["value"] == 1.0
+
+
+def test_films_of_both_halves_that_cannot_be_read_are_listed(tmp_path, capsys):
+    halves = {name: write_half(tmp_path, name, (30, 50, 70, 90), (0, 1, 0, 1)) for name in ("valid", "test")}
+    for name, films in halves.items():
+        broken = tmp_path / f"broken {name}.png"
+        broken.write_bytes(b"no film at all")
+        films.append(make_film(broken, 1, study=f"broken {name}"))
+    appraisal.appraise_classifier(contrast_reader(), halves, None, folder=tmp_path / "run")
+    listed = [line.split("\t") for line in (tmp_path / "run" / "left_out.txt").read_text().splitlines()]
+    assert [line[:2] for line in listed] == [[name, str(tmp_path / f"broken {name}.png")] for name in halves]
+    assert "broken" not in capsys.readouterr().err
+
+
 def centre_finder():
     """A finder that sees a wrist in the middle of all that is bright."""
 
@@ -102,7 +135,10 @@ def test_a_finders_measures_count_what_cannot_be_read_and_name_nothing(tmp_path,
     }
     decoys = {split: np.zeros((2, 96, 96), np.uint8) for split in splits}
     done = []
-    measured = appraisal.appraise_finder(centre_finder(), splits, decoys, lambda *told: done.append(told))
+    measured = appraisal.appraise_finder(
+        centre_finder(), splits, decoys, lambda *told: done.append(told), tmp_path / "run"
+    )
+    assert "John_Doe.png" in (tmp_path / "run" / "left_out.txt").read_text()
     assert done == [(number, 10) for number in range(1, 11)]
     assert measured.counts["films_unreadable"] == 1
     assert measured.results["centre_within_15_percent"]["n"] == 3

@@ -670,8 +670,11 @@ VARIED = {"ema": 0.9, "mixup": 0.4, "small_size": 32, "small_epochs": 1, "early_
 VARIED |= {"unfreeze": [[3, []]], "augmentation": "scaphoid", "schedule": "plateau", "plateau_patience": 1}
 
 
-def run_varied(dataset, places, name, dies_after=(), extra=VARIED, epochs=4):  # noqa: F811
-    """Train with a small network, cut off after these epochs; return the run's last state and the network."""
+def run_varied(dataset, places, name, dies_after=(), extra=VARIED, epochs=4, judging=False):  # noqa: F811
+    """Train with a small network, cut off after these epochs; return the run's last state and the network.
+
+    With `judging` it is cut off while the epoch that it has trained is judged.
+    """
     from core.train.runs import Request
 
     varied = replace(asked(**extra), weights="imagenet", epochs=epochs)
@@ -683,7 +686,7 @@ def run_varied(dataset, places, name, dies_after=(), extra=VARIED, epochs=4):  #
 
     def save_and_die(self, state):
         saved(self, state)
-        if len(state.history) in dies_after:
+        if state.epochs in dies_after and (state.unjudged is not None) == judging:
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
@@ -714,6 +717,23 @@ def test_a_run_that_is_cut_off_ends_as_one_that_is_not(dataset, places):  # noqa
     assert int(whole.optimizer[0]) == 4
 
 
+def test_a_run_that_is_cut_off_while_it_is_judged_trains_no_epoch_again(dataset, places, monkeypatch):  # noqa: F811
+    """Cut off at each change: of the films' size, of what is trained, and where the rate falls."""
+    from core.train.loop import Loop
+
+    whole, model = run_varied(dataset, places, "judged-whole")
+    trained, run_epoch = [], Loop._run_epoch
+    monkeypatch.setattr(Loop, "_run_epoch", lambda self, epoch: trained.append(epoch) or run_epoch(self, epoch))
+    cut, again = run_varied(dataset, places, "judged-cut", (1, 2, 3, 4), judging=True)
+    assert trained == [0, 1, 2, 3]
+    assert cut.unjudged is None
+    assert told(cut.history) == told(whole.history)
+    for part in ("weights", "optimizer", "average", "best"):
+        pairs = zip(getattr(cut, part), getattr(whole, part), strict=True)
+        assert all(np.array_equal(one, other) for one, other in pairs), part
+    assert all(np.array_equal(a, b) for a, b in zip(again.get_weights(), model.get_weights(), strict=True))
+
+
 def test_a_run_that_is_cut_off_before_its_body_is_trained_ends_as_one_that_is_not(dataset, places):  # noqa: F811
     """The head alone in the first epoch, then all: cut off between the two, and once more."""
     extra, kept = {"ema": 0.9, "head_epochs": 1}, {"begun": [], "epochs": []}
@@ -726,7 +746,8 @@ def test_a_run_that_is_cut_off_before_its_body_is_trained_ends_as_one_that_is_no
 
     def note(self, state):
         saved(self, state)
-        kept["epochs"].append(dict(zip(kept["begun"][0], state.weights, strict=True)))
+        if state.unjudged is None:
+            kept["epochs"].append(dict(zip(kept["begun"][0], state.weights, strict=True)))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train.RunFolder, "save_state", note)

@@ -58,7 +58,8 @@ def store_results(
     results : Mapping
         Replace the card's results of the same names; its other results stay.
     counts : Mapping, optional
-        ``test_films``, ``test_patients``, ... likewise; they also mend the numbers in the card's words.
+        ``test_films``, ``test_patients``, ... likewise; they also mend the numbers in the card's words, which are of
+        the films that were not refused.
     scores : Scores, optional
         Of the split ``test``: they replace the scores of that split; those of the others stay to the last bit.
 
@@ -81,7 +82,8 @@ def store_results(
         "counts": {**card.data.get("counts", {}), **counts},
     }
     if {"test_films", "test_patients"} <= set(counts):
-        words = f"Tested on {counts['test_films']:,} films of {counts['test_patients']:,} other simulated patients"
+        films = counts["test_films"] - counts.get("test_films_refused", 0)
+        words = f"Tested on {films:,} films of {counts['test_patients']:,} other simulated patients"
         data["tested_on"] = _TESTED_ON.sub(words, card.data.get("tested_on", ""))
     text, changed = write_card(replace(card, data=data))
     # The scores first: where the power fails between the two, running the command again mends it.

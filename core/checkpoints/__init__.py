@@ -43,6 +43,7 @@ SCORES_NAME = "scores.csv"
 DEFAULT_NAME = "default"
 SCORES_COLUMNS = ("split", "study_id", "patient_id", "label", "probability")
 _NUMBERS = ("label", "probability")
+_UNWRITABLE = "A folder that can be written to and has space was expected, but the checkpoint cannot be written there."
 
 SETTLED_NS = 2_000_000_000
 
@@ -175,32 +176,53 @@ def publish(
     Raises
     ------
     CheckpointError
-        A checkpoint of this id exists, the card would be refused, or a weight does not fit into float16.
+        A checkpoint of this id exists, the card would be refused, a weight does not fit into float16, or the folder
+        cannot be written to or has no space.
+    """
+    target = check_place(folder, checkpoint.id)
+    folder = target.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{checkpoint.id}-", suffix=".part", dir=folder))
+        try:
+            save = copy_weights if isinstance(model_or_weights, str | Path) else save_weights
+            save(model_or_weights, aside / WEIGHTS_NAME, dtype)
+            text, published = write_card(replace(checkpoint, weights_sha256=_sha256_of(aside / WEIGHTS_NAME)))
+            _write_text(aside / CARD_NAME, text)
+            if history is not None:
+                rows = list(history)
+                _write_text(aside / HISTORY_NAME, _table_text(rows, tuple(rows[0]) if rows else ()))
+            if scores is not None:
+                _write_text(aside / SCORES_NAME, scores_text(scores))
+            aside.chmod(0o755)  # a temporary folder is private
+            _flush_folder(aside)
+            aside.rename(target)
+            _flush_folder(folder)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise CheckpointError(_UNWRITABLE) from error
+    return published
+
+
+def check_place(folder: Path, checkpoint_id: str) -> Path:
+    """Return where a new checkpoint of this id will lie, if it can lie there: to be asked before long work.
+
+    Raises
+    ------
+    CheckpointError
+        The id cannot be one, a checkpoint of it exists, or the folder cannot be written to.
     """
     folder = Path(folder)
-    target = folder / check_id(checkpoint.id)
-    if target.exists():
-        raise CheckpointError(f"A new checkpoint must have a new id, but {checkpoint.id} exists.")
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{checkpoint.id}-", suffix=".part", dir=folder))
-    try:
-        save = copy_weights if isinstance(model_or_weights, str | Path) else save_weights
-        save(model_or_weights, aside / WEIGHTS_NAME, dtype)
-        text, published = write_card(replace(checkpoint, weights_sha256=_sha256_of(aside / WEIGHTS_NAME)))
-        _write_text(aside / CARD_NAME, text)
-        if history is not None:
-            rows = list(history)
-            _write_text(aside / HISTORY_NAME, _table_text(rows, tuple(rows[0]) if rows else ()))
-        if scores is not None:
-            _write_text(aside / SCORES_NAME, scores_text(scores))
-        aside.chmod(0o755)  # a temporary folder is private
-        _flush_folder(aside)
-        aside.rename(target)
-        _flush_folder(folder)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-    return published
+    target = folder / check_id(checkpoint_id)
+    # Path.exists would fail where a folder above may not be looked into.
+    if os.path.exists(target):
+        raise CheckpointError(f"A new checkpoint must have a new id, but {checkpoint_id} exists.")
+    place = next(each for each in (folder, *folder.parents) if os.path.exists(each))
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        raise CheckpointError(_UNWRITABLE)
+    return target
 
 
 def default_id(folder: Path = CHECKPOINTS) -> str | None:
@@ -401,17 +423,20 @@ def import_checkpoint(
     Raises
     ------
     CheckpointError
-        An unknown backbone, a file that is none of these, carries code or unknown layers, or does not fit.
+        An unknown backbone, a file that is none of these, carries code or unknown layers, or does not fit; an id that
+        is taken, or a folder that cannot be written to.
     """
     known = find_backbone(backbone)
     source = Path(source)
     if not source.is_file():
         raise CheckpointError("A file to import was expected, but there is none.")
+    new_id = checkpoint_id or _free_id(f"{backbone}-imported", Path(folder))
+    check_place(folder, new_id)
     imported = read_model(source, backbone, input_size=input_size, scaling=scaling)
     import keras
 
     card = Checkpoint(
-        id=checkpoint_id or _free_id(f"{backbone}-imported", Path(folder)),
+        id=new_id,
         title=title or f"{known.title} (imported)",
         task="fracture",
         backbone=backbone,
@@ -421,7 +446,7 @@ def import_checkpoint(
         location_head=imported.location_head,
         positive_label=positive_label,
         data={
-            "trained_on": "Not stated: it was trained elsewhere and imported.",
+            "trained_on": f"Not stated: it was trained elsewhere and imported. {imported.preparation}",
             "tested_on": "Not tested here; without operating points it gives no more than a probability.",
             "not_for": "Not for decisions: nothing is known here of how well it reads films.",
             "licences": ["Not stated."],
@@ -445,6 +470,7 @@ def _free_id(stem: str, folder: Path) -> str:
 __all__ = [
     "CHECKPOINTS",
     "CheckpointEntry",
+    "check_place",
     "default_id",
     "find_checkpoint",
     "import_checkpoint",

@@ -75,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 positive_label=options.positive_label,
                 folder=options.folder,
             )
+            print(card.data["trained_on"], file=sys.stderr)
             print(f"Published {card.id}.")
             return 0
         entries = _entries(getattr(options, "ids", ()), options.folder)

@@ -77,6 +77,8 @@ class ImportedModel:
     location_head : bool
     described : bool
         Whether the file said how its network is built; where it did not, the head's activations were assumed.
+    scaling_assumed : bool
+        Whether nobody said what was handed to the network.
     """
 
     model: keras.Model
@@ -84,6 +86,15 @@ class ImportedModel:
     input_size: int
     location_head: bool
     described: bool
+    scaling_assumed: bool = False
+
+    @property
+    def preparation(self) -> str:
+        """How films are prepared, and what was assumed because the file does not say it, in sentences."""
+        name = self.scaling if isinstance(self.scaling, str) else "scale and offset by the numbers in the file"
+        assumed = " (assumed; --scaling names another)" if self.scaling_assumed else ""
+        head = "" if self.described else " The head's activations were assumed: ReLU, and sigmoid for the answer."
+        return f"Films are prepared as: {name}{assumed}.{head}"
 
 
 def read_model(
@@ -134,7 +145,9 @@ def _adapt(file: ModelFile, backbone: str, input_size: int | None, scaling: str 
     else:
         preparing, dense = _find_normalisation(file, names, known), _find_dense(file, names)
     _set_head(model, dense, known)
-    return ImportedModel(model, _find_scaling(file, preparing, known, scaling), size, location, file.described)
+    found = _find_scaling(file, preparing, known, scaling)
+    assumed = scaling is None and not _holds_own_graph(file)
+    return ImportedModel(model, found, size, location, file.described, assumed)
 
 
 def _take_by_order(source: Path, known: Backbone, size: int, scaling: str | None) -> ImportedModel:
@@ -342,7 +355,7 @@ def _find_scaling(
     file: ModelFile, preparing: Sequence[FileLayer], known: Backbone, scaling: str | None
 ) -> str | dict[str, list[float]]:
     """Return the card's scaling: what is handed to the network and what its own layers make of it, as one."""
-    own = {layer.name for layer in file.layers} & {"preprocessing", "logit"}
+    own = _holds_own_graph(file)
     if own and not file.described:
         # Scaphoid's own weights: the graph prepares films, and its normalisation layer does nothing.
         if scaling is None:
@@ -361,6 +374,11 @@ def _find_scaling(
         if np.allclose(find_scaling(known.name, name), whole, rtol=1e-6, atol=1e-6):
             return name
     return {"scale": whole[0].tolist(), "offset": whole[1].tolist()}
+
+
+def _holds_own_graph(file: ModelFile) -> bool:
+    """Tell by its names whether a file holds Scaphoid's own graph, which prepares films itself."""
+    return bool({layer.name for layer in file.layers} & {"preprocessing", "logit"})
 
 
 def _guess_range(scale: np.ndarray, offset: np.ndarray) -> str:

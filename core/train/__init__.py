@@ -7,17 +7,17 @@ epoch: what is killed goes on with ``--resume ID`` and has lost at most one epoc
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+import sys
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-from core.checkpoints import find_checkpoint, verify
+from core.checkpoints import check_place, find_checkpoint, verify
 from core.errors import CheckpointError, DatasetError, ScaphoidError, TrainingError
 from core.train.films import TrainingData, collect_films
 from core.train.loop import fit
 from core.train.presets import EXTRA, PRESETS, TASKS
-from core.train.publish import finish
+from core.train.publish import finish, whole_films_line
 from core.train.runs import (
     PROGRESS_NAME,
     REQUEST_NAME,
@@ -64,18 +64,26 @@ def train(request: Request, runs: Path = RUNS, report: Report | None = None) -> 
     Raises
     ------
     TrainingError, DatasetError, CheckpointError
-        Each with one sentence that says what was expected and what came; also where a file cannot be written.
+        Each with one sentence that says what was expected and what came; also where a file cannot be written, and
+        where another process trains this run.
     Stopped
         The report was asked to stop.
     """
     run = RunFolder(Path(runs) / request.id)
-    report = report or Report(run, request)
+    try:
+        # What one of two processes saved, the other would overwrite. Of several that train together one writes.
+        with run.held() if _leads() else nullcontext():
+            return _train(request, run, report or Report(run, request))
+    except OSError as error:
+        raise TrainingError(describe_refusal(error)) from error
+
+
+def _train(request: Request, run: RunFolder, report: Report) -> Checkpoint | None:
     try:
         if (done := _published(request, run)) is not None:
-            _tell(report, phase="published", message="", seconds_left=0.0)
+            report.write(phase="published", message="", seconds_left=0.0)
             return done
-        if (Path(request.out) / request.id).exists():
-            raise CheckpointError(f"A new checkpoint must have a new id, but {request.id} exists.")
+        check_place(Path(request.out), request.id)
         if _leads():
             run.save_request(request)
         report(now=True, phase="reading", message="Looking for films")
@@ -84,27 +92,27 @@ def train(request: Request, runs: Path = RUNS, report: Report | None = None) -> 
             raise DatasetError(
                 "A wrist finder is trained on films whose table says where the wrist is, but some lack it."
             )
+        print(whole_films_line(request, data), end="", file=sys.stderr)
         request = _keep_split(request, data, run)
         model, history, unreadable = fit(request, data, run, report)
         if not _leads():
             return None
         report(now=True, phase="measuring", message="Measuring on held-out films", seconds_left=None)
         card = finish(request, data, model, history, unreadable, report)
-        _tell(report, phase="published", message="", seconds_left=0.0)
+        report.write(phase="published", message="", seconds_left=0.0)
         return card
     except (Stopped, KeyboardInterrupt):
-        _tell(report, phase="stopped", message="Stopped; it can be resumed", seconds_left=None)
+        report.write(phase="stopped", message="Stopped; it can be resumed", seconds_left=None)
         raise
     except ScaphoidError as error:
-        _tell(report, phase="failed", message=str(error), seconds_left=None)
+        report.write(phase="failed", message=str(error), seconds_left=None)
         raise
     except OSError as error:
-        sentence = describe_refusal(error)
-        _tell(report, phase="failed", message=sentence, seconds_left=None)
-        raise TrainingError(sentence) from error
+        report.write(phase="failed", message=describe_refusal(error), seconds_left=None)
+        raise
     except Exception:
         message = "It ended by an unexpected error; its log says which."
-        _tell(report, phase="failed", message=message, seconds_left=None)
+        report.write(phase="failed", message=message, seconds_left=None)
         raise
 
 
@@ -141,12 +149,6 @@ def _keep_split(request: Request, data: TrainingData, run: RunFolder) -> Request
     if _leads():
         run.save_request(request)
     return request
-
-
-def _tell(report: Report, **changes: Any) -> None:
-    """Write down how a run ended, if that can be written at all."""
-    with suppress(OSError):
-        report.write(**changes)
 
 
 def _leads() -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 from core.backbones import BACKBONES, are_published, find_backbone
 from core.checkpoints import CHECKPOINTS, find_checkpoint, verify
-from core.checkpoints.cards import check_id
+from core.checkpoints.cards import POSITIVE_LABELS, check_id
 from core.errors import CheckpointError, ScaphoidError, TrainingError
 from core.starts import IMAGENET_START, LITE0_START
 from core.train import (
@@ -75,7 +75,7 @@ def make_request(options: argparse.Namespace) -> Request:
         check_id(run_id), options.task, str(Path(options.data).resolve()), options.format,
         str(Path(options.out).resolve()), options.finder, weights_file, options.title, settings, start, teachers,
         options.precision, options.deterministic, str(options.cache.resolve()) if options.cache else None,
-        options.cache_gib, options.region or recipes.REGIONS.get(preset),
+        options.cache_gib, options.region or recipes.REGIONS.get(preset), positive_label=options.positive_label,
     )  # fmt: skip
 
 
@@ -182,6 +182,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--teacher", nargs="+", metavar="ID", help="checkpoints whose answers are learned, too")
     parser.add_argument("--finder", metavar="ID", help="wrist finder that will cut the films when they are read")
+    parser.add_argument(
+        "--positive-label",
+        choices=POSITIVE_LABELS,
+        help="what the dataset calls positive (default: abnormal in a MURA folder and where class folders or a table "
+        "say so, else fracture)",
+    )
     parser.add_argument("--out", default=str(CHECKPOINTS), help="folder of checkpoints")
     parser.add_argument("--runs", type=Path, default=RUNS, help="folder of runs (default: runs, in Scaphoid's own)")
     parser.add_argument("--id", help="of the run and of the checkpoint: lower-case letters, digits and hyphens")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -71,6 +72,7 @@ def appraise_classifier(
     finder: WristFinder | None,
     progress: Callable[[int, int], None] | None = None,
     calibration: str = "platt",
+    folder: Path | None = None,
 ) -> Appraisal:
     """Measure a fracture classifier.
 
@@ -85,6 +87,8 @@ def appraise_classifier(
     progress : callable, optional
     calibration : str
         How its logits become probabilities, one of ``core.metrics.CALIBRATIONS``.
+    folder : pathlib.Path, optional
+        Of the run: its file ``left_out.txt`` names the films that cannot be read.
 
     Raises
     ------
@@ -92,10 +96,11 @@ def appraise_classifier(
         Where one of the halves lacks one of the two classes.
     """
     answers: dict[str, list[_Answer]] = {}
+    labels: dict[str, dict[str, int]] = {}
     counts: dict[str, int] = {}
     done, total = 0, sum(len(films) for films in splits.values())
     for split, films in splits.items():
-        answers[split], refused, unreadable = [], 0, {}
+        answers[split], labels[split], refused, unreadable = [], _study_labels(films), 0, {}
         for place, film in enumerate(films):
             try:
                 answer = _ask(reader, film, finder)
@@ -109,9 +114,8 @@ def appraise_classifier(
             done += 1
             if progress:
                 progress(done, total)
-        list_unreadable(split, films, unreadable)
-        labels = {answer.film.label for answer in answers[split]}
-        if labels != {0, 1}:
+        list_unreadable(split, films, unreadable, folder)
+        if {labels[split][answer.film.study_id] for answer in answers[split]} != {0, 1}:
             raise TrainingError(
                 "Held-out studies of both classes are needed to choose operating points, but one class is missing."
             )
@@ -119,10 +123,13 @@ def appraise_classifier(
     fitted = fit_study_calibration(
         np.array([answer.logit for answer in answers["valid"]]),
         [answer.film.study_id for answer in answers["valid"]],
-        np.array([answer.film.label for answer in answers["valid"]]),
+        np.array([labels["valid"][answer.film.study_id] for answer in answers["valid"]]),
         calibration,
     )
-    scores = {split: _study_scores(split, found, fitted, reader.checkpoint.id) for split, found in answers.items()}
+    scores = {
+        split: _study_scores(split, found, labels[split], fitted, reader.checkpoint.id)
+        for split, found in answers.items()
+    }
     points = operating_points(scores["valid"], SENSITIVITY_TARGET, SPECIFICITY_TARGET)
     points = tuple(replace(point, threshold=min(point.threshold, 1.0)) for point in points)
     results = classifier_results(scores["test"], points) | _location_results(answers["test"])
@@ -194,7 +201,17 @@ def _count(split: str, films: Sequence[Film], refused: int, unreadable: int) -> 
     }
 
 
-def _study_scores(split: str, answers: Sequence[_Answer], calibration: Mapping, checkpoint_id: str) -> Scores:
+def _study_labels(films: Sequence[Film]) -> dict[str, int]:
+    """Return each study's label: positive where any of its films is, whether or not that film can be read."""
+    labels: dict[str, int] = {}
+    for film in films:
+        labels[film.study_id] = max(film.label, labels.get(film.study_id, 0))
+    return labels
+
+
+def _study_scores(
+    split: str, answers: Sequence[_Answer], labels: Mapping[str, int], calibration: Mapping, checkpoint_id: str
+) -> Scores:
     by_study: dict[str, list[_Answer]] = {}
     for answer in answers:
         by_study.setdefault(answer.film.study_id, []).append(answer)
@@ -205,7 +222,7 @@ def _study_scores(split: str, answers: Sequence[_Answer], calibration: Mapping, 
         split=split,
         study_ids=tuple(by_study),
         patient_ids=tuple(film.patient_id for film in firsts),
-        labels=np.array([max(answer.film.label for answer in found) for found in by_study.values()], np.int8),
+        labels=np.array([labels[study] for study in by_study], np.int8),
         probabilities=np.array(means),
     )
 
@@ -288,6 +305,7 @@ def appraise_finder(
     splits: Mapping[str, Sequence[Film]],
     decoys: Mapping[str, np.ndarray],
     progress: Callable[[int, int], None] | None = None,
+    folder: Path | None = None,
 ) -> Appraisal:
     """Measure a wrist finder and calibrate its confidence.
 
@@ -300,6 +318,8 @@ def appraise_finder(
     decoys : Mapping of str to numpy.ndarray
         The same keys: uint8 (n, size, size), films without a wrist.
     progress : callable, optional
+    folder : pathlib.Path, optional
+        As of `appraise_classifier`.
     """
     heats: dict[str, list[float]] = {}
     errors: dict[str, list[tuple[float, float, float]]] = {}
@@ -321,7 +341,7 @@ def appraise_finder(
             done += 1
             if progress:
                 progress(done, total)
-        list_unreadable(split, films, unreadable)
+        list_unreadable(split, films, unreadable, folder)
         left_out += len(unreadable)
     found = {
         split: np.array([error[0] <= WITHIN for error in errors[split]] + [False] * len(decoys[split]))

@@ -14,12 +14,15 @@ import numpy as np
 from core.train import batches
 from core.train.films import TrainingData
 from core.train.losses import class_weights
-from core.train.presets import OWN_AUGMENTATION, option, size_of_epoch
+from core.train.presets import LARGEST_SEED, OWN_AUGMENTATION, option, size_of_epoch
 from core.train.recipes import AUGMENTATIONS
 from core.train.runs import Progress, Report, Request
 from core.train.squares import Shelf, Squares, list_unreadable
 
 JUDGED_AT_ONCE = 32
+SEEDS_APART = 1_000_000
+HELD_OUT_SEED = (LARGEST_SEED + 1) * SEEDS_APART
+"""First seed of the decoys that a finder is measured with: above all those that any training sees."""
 _CACHE_HELPS = "--cache DIR keeps them on a disk"
 
 
@@ -92,7 +95,9 @@ def _prepare_classifier(request: Request, data: TrainingData, report: Report) ->
         for size in _sizes(request)
     }
     weights = class_weights(option(settings, "class_weights"), [film.label for film in squares.films])
-    return Inputs(made, lambda answer, size: _judge_classifier(answer, size, valid), weights, len(squares.unreadable))
+    return Inputs(
+        made, lambda answer, size: _judge_classifier(answer, size, valid, report), weights, len(squares.unreadable)
+    )
 
 
 def _prepare_finder(request: Request, data: TrainingData, report: Report) -> Inputs:
@@ -103,7 +108,7 @@ def _prepare_finder(request: Request, data: TrainingData, report: Report) -> Inp
     valid = Squares(data.valid, settings.input_size, whole=True, progress=_telling("valid", report), shelf=shelf)
     _list_unreadable(data, squares, valid, report)
     _tell_beyond(request, squares, valid)
-    others = make_decoys(int(option(settings, "decoys")), side, settings.seed * 1_000_000 + 1)
+    others = make_decoys(int(option(settings, "decoys")), side, settings.seed * SEEDS_APART + 1)
     made = {
         size: batches.WristSampler(
             squares,
@@ -115,7 +120,9 @@ def _prepare_finder(request: Request, data: TrainingData, report: Report) -> Inp
         )
         for size in _sizes(request)
     }
-    return Inputs(made, lambda answer, size: _judge_finder(answer, size, valid), unreadable=len(squares.unreadable))
+    return Inputs(
+        made, lambda answer, size: _judge_finder(answer, size, valid, report), unreadable=len(squares.unreadable)
+    )
 
 
 def _telling(part: str, report: Report) -> Callable[[int, int], None]:
@@ -142,9 +149,8 @@ def _films_kept(data: TrainingData) -> int:
 
 def _list_unreadable(data: TrainingData, squares: Squares, valid: Squares, report: Report) -> None:
     """Say how many films were left out; the run's folder says which."""
-    folder = report.path.parent if report.path else None
-    list_unreadable("train", data.train, squares.unreadable, folder)
-    list_unreadable("valid", data.valid, valid.unreadable, folder)
+    list_unreadable("train", data.train, squares.unreadable, report.folder)
+    list_unreadable("valid", data.valid, valid.unreadable, report.folder)
 
 
 def _tell_beyond(request: Request, *parts: Squares) -> None:
@@ -169,12 +175,14 @@ def make_decoys(count: int, size: int, first_seed: int) -> np.ndarray:
     return np.stack([simulate_decoy(first_seed + number, size) for number in range(count)])
 
 
-def _ask(answer: Callable, squares: Squares, size: int, output: str) -> np.ndarray:
+def _ask(answer: Callable, squares: Squares, size: int, output: str, report: Report) -> np.ndarray:
     """Return the network's answers to all films; each batch is of one size, so that it is compiled once."""
     import keras
 
-    answers = []
+    answers, progress = [], Progress("judging")
     for begin in range(0, len(squares), JUDGED_AT_ONCE):
+        progress(begin, len(squares))
+        report(now=not begin, message=f"Judging on held-out films: {begin:,} of {len(squares):,}")
         films = [squares.square(index)[0] for index in range(begin, min(begin + JUDGED_AT_ONCE, len(squares)))]
         batch = np.zeros((min(JUDGED_AT_ONCE, len(squares)), size, size, 1), np.float32)
         for row, film in enumerate(films):
@@ -183,22 +191,22 @@ def _ask(answer: Callable, squares: Squares, size: int, output: str) -> np.ndarr
     return np.concatenate(answers)
 
 
-def _judge_classifier(answer: Callable, size: int, squares: Squares) -> dict[str, float]:
+def _judge_classifier(answer: Callable, size: int, squares: Squares, report: Report) -> dict[str, float]:
     from sklearn.metrics import roc_auc_score
 
-    logits = _ask(answer, squares, size, "logit")[:, 0].astype(np.float64)
+    logits = _ask(answer, squares, size, "logit", report)[:, 0].astype(np.float64)
     labels = np.array([film.label for film in squares.films])
     loss = float(np.mean(np.logaddexp(0.0, -np.where(labels == 1, logits, -logits))))
     auc = float(roc_auc_score(labels, logits)) if len(set(labels.tolist())) == 2 else 0.5
     return {"valid_loss": loss, "valid_auc": auc}
 
 
-def _judge_finder(answer: Callable, size: int, squares: Squares) -> dict[str, float]:
+def _judge_finder(answer: Callable, size: int, squares: Squares, report: Report) -> dict[str, float]:
     from core.radiographs import fit_square
     from core.train.appraisal import centre_error
     from core.wrist import WITHIN, read_grid, to_film
 
-    maps = _ask(answer, squares, size, "maps")
+    maps = _ask(answer, squares, size, "maps", report)
     whole = fit_square(squares.size, squares.size, squares.size)
     errors = [
         centre_error(to_film(read_grid(grid), whole), region)

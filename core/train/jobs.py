@@ -23,7 +23,7 @@ from core.checkpoints import CHECKPOINTS
 from core.checkpoints.cards import check_id
 from core.errors import CheckpointError, TrainingError
 from core.train.processes import Claim, ask_to_stop, is_alive, spawn, ticks_of
-from core.train.runs import PROGRESS_NAME, REQUEST_NAME, RUNS, new_id
+from core.train.runs import PROGRESS_NAME, REQUEST_NAME, RUNS, new_id, write_atomically
 
 PROJECT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "core.train")
@@ -207,7 +207,8 @@ def _spawn(arguments: Sequence[str], folder: Path) -> None:
     """Run the training command apart from this process and note which process it is."""
     command = [*COMMAND, *arguments, f"--runs={folder.parent.resolve()}"]
     pid = spawn(command, PROJECT, folder / LOG_NAME)
-    _write(folder / JOB_NAME, {"pid": pid, "started": time.time(), "ticks": ticks_of(pid)})
+    job = {"pid": pid, "started": time.time(), "ticks": ticks_of(pid)}
+    write_atomically(folder / JOB_NAME, json.dumps(job).encode())
 
 
 # --- reading what there is --------------------------------------------------------------------------------------------
@@ -369,12 +370,6 @@ def _table(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    aside = path.with_suffix(".part")
-    aside.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(aside, path)
 
 
 def _number(value: Any) -> float | None:

@@ -97,21 +97,25 @@ class Loop:
 
     def run(self) -> tuple[list[np.ndarray], list[dict[str, float]]]:
         """Train what is left to train; return the weights to publish and the history."""
-        state = self.run_folder.load_state()
+        state, unjudged = self.run_folder.load_state(), None
         if state:
-            self.history, self.best = state.history, state.best
+            self.history, self.best, unjudged = state.history, state.best, state.unjudged
         if self.team.workers > 1:
             check_in_step(self.strategy, len(self.history))
         patience = int(option(self.settings, "early_stopping"))
-        self.progress, self.first = Progress("training"), len(self.history)
+        self.progress, self.first = Progress("training"), len(self.history) + (unjudged is not None)
         self.report(phase="training", message="", total=sum(self.steps), history=self.history)
-        for epoch in range(self.first, self.settings.epochs):
+        for epoch in range(len(self.history), self.settings.epochs):
             if should_stop(label_losses(self.history), patience):
                 break
             self._prepare(epoch, state)
-            if epoch and epoch == option(self.settings, "teacher_head") and self.teachers:
-                self._begin_head()
-            row = self._run_epoch(epoch)
+            row, unjudged = unjudged, None
+            if row is None:
+                if epoch and epoch == option(self.settings, "teacher_head") and self.teachers:
+                    self._begin_head()
+                row = self._run_epoch(epoch)
+                # Judging takes long on many films: what is cut off meanwhile must not be trained again.
+                self._keep(row)
             weights = self._judge(row)
             self.history.append(row)
             if patience and best_epoch(label_losses(self.history)) == epoch:
@@ -152,8 +156,8 @@ class Loop:
         self.first_network = None
         if self.model is None:
             self.model = build_network(self.request, size, self.location, start=kept is None)
-        if frozen is None and epoch:
-            frozen = freeze_layers(self.model, self.settings, epoch - 1)
+        if frozen is None and kept is not None:
+            frozen = freeze_layers(self.model, self.settings, kept.epochs - 1)
         self.built_for = (size, freeze_layers(self.model, self.settings, epoch))
         self.teachers = load_teachers(self.request.teachers, Path(self.request.out), size)
         self.trained = join_losses(self.model, self.request, self.inputs.class_weights, self.teachers)
@@ -189,12 +193,16 @@ class Loop:
     def _save(self, row: dict[str, float]) -> None:
         self.progress.clear()
         print(show_row(row), file=sys.stderr, flush=True)
+        self._keep()
+        if self.team.leads:
+            self.report(now=True, message="", history=self.history, epoch=len(self.history))
+
+    def _keep(self, unjudged: dict[str, float] | None = None) -> None:
         if not self.team.leads:
             return
         average = self.average.get() if self.average else None
-        state = State(_values(self.trained), _values(self.trained.optimizer), self.history, average, self.best)
-        self.run_folder.save_state(state)
-        self.report(now=True, history=self.history, epoch=len(self.history))
+        weights, optimizer = _values(self.trained), _values(self.trained.optimizer)
+        self.run_folder.save_state(State(weights, optimizer, self.history, average, self.best, unjudged))
 
     # --- one epoch ---------------------------------------------------------------------------------------------------
 

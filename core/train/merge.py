@@ -19,12 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from core.checkpoints import CHECKPOINTS, find_checkpoint, read_card, read_history
+from core.checkpoints import CHECKPOINTS, check_place, find_checkpoint, read_card, read_history
 from core.checkpoints.cards import check_id
 from core.classifier import load_network
+from core.datasets import FORMATS
 from core.datasets.splits import SPLIT_SEED
 from core.errors import CheckpointError, ScaphoidError
 from core.phantoms.dataset import read_settings
+from core.train import recipes
 from core.train.films import TrainingData, collect_films
 from core.train.presets import check_settings
 from core.train.publish import find_learned, finish
@@ -74,7 +76,13 @@ def mean_model(ids: Sequence[str], folder: Path) -> Any:
 
 
 def measure_merged(
-    ids: Sequence[str], new_id: str, data: Path, folder: Path = CHECKPOINTS, looks: int | None = None
+    ids: Sequence[str],
+    new_id: str,
+    data: Path,
+    folder: Path = CHECKPOINTS,
+    looks: int | None = None,
+    format: str | None = None,  # noqa: A002
+    region: str | None = None,
 ) -> Checkpoint:
     """Average checkpoints' weights, calibrate and measure on a dataset's held-out patients, and publish.
 
@@ -89,13 +97,18 @@ def measure_merged(
         Of checkpoints.
     looks : int or None
         How often a film is looked at; None: as the first does. Finders always look as new ones do.
+    format : str or None
+        Of the dataset; None: told from the folder.
+    region : str or None
+        Part of the body whose films are taken, or ``"all"``; None: as a training with the first one's preset does.
 
     Raises
     ------
     CheckpointError, DatasetError, TrainingError
-        The checkpoints are not alike; the dataset was split otherwise when one was trained; a number of looks that is
-        none.
+        The new id is taken, or the folder cannot be written to; the checkpoints are not alike; the dataset was split
+        otherwise when one was trained; a number of looks that is none.
     """
+    check_place(folder, new_id)
     ids = list(dict.fromkeys(ids))
     cards = [read_card(find_checkpoint(checkpoint_id, folder)) for checkpoint_id in ids]
     check_alike(cards)
@@ -105,8 +118,9 @@ def measure_merged(
     settings = replace(first.settings, extra={**first.settings.extra, "looks": looks or first.looks})
     check_settings(settings, first.task)
     request = Request(
-        new_id, first.task, str(data), None, str(Path(folder).resolve()), first.region, None, None, settings,
-        average_of=tuple(ids), split_seed=SPLIT_SEED,
+        new_id, first.task, str(data), format, str(Path(folder).resolve()), first.region, None, None, settings,
+        average_of=tuple(ids), split_seed=SPLIT_SEED, region=region or recipes.REGIONS.get(settings.preset),
+        positive_label=first.positive_label,
     )  # fmt: skip
     films = collect_films(request)
     if any(_may_have_seen(card, films, data) for card in cards):
@@ -141,6 +155,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Average the weights of trainings that began alike; calibrate, measure and publish the mean.",
     )
     parser.add_argument("--data", metavar="DIR", type=Path, required=True, help="the dataset they were trained on")
+    parser.add_argument("--format", choices=FORMATS, help="of the dataset, where it cannot be told from the folder")
+    parser.add_argument("--region", help="part of the body whose films are taken, or all, as they were trained with")
     parser.add_argument("--of", metavar="ID", action="append", required=True, help="checkpoint; may be given again")
     parser.add_argument("--id", required=True, help="of the new checkpoint")
     parser.add_argument("--looks", metavar="N", type=int, help="looks at each film (default: as the first has)")
@@ -152,7 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
     options = _parser().parse_args(arguments)
     try:
-        card = measure_merged(options.of, check_id(options.id), options.data, options.out, options.looks)
+        told = (options.looks, options.format, options.region)
+        card = measure_merged(options.of, check_id(options.id), options.data, options.out, *told)
     except ScaphoidError as error:
         print(error, file=sys.stderr)
         return 1

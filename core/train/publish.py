@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -15,11 +16,13 @@ from core.backbones import find_backbone, freeze
 from core.checkpoints import CHECKPOINTS, find_checkpoint, publish, read_card, round_to_float16
 from core.classifier import Classifier
 from core.datasets import find_origin, find_table
+from core.datasets.files import SPLITS, class_of
 from core.datasets.splits import number_names
+from core.datasets.tables import LABEL_COLUMNS, find_column, read_columns, read_rows
 from core.errors import CheckpointError
 from core.starts import START_LICENCES
 from core.train.films import TrainingData
-from core.train.inputs import make_decoys
+from core.train.inputs import HELD_OUT_SEED, SEEDS_APART, make_decoys
 from core.train.presets import option
 from core.train.runs import Progress, Report, Request
 from core.values import Checkpoint, Scores
@@ -55,28 +58,30 @@ def finish(
     settings = request.settings
     round_to_float16(model)
     splits = {"valid": data.valid, "test": data.test}
-    progress = _telling(report or Report())
+    report = report or Report()
+    progress = _telling(report)
     if request.task == "wrist":
         number = {split: max(4, round(DECOY_SHARE * len(films))) for split, films in splits.items()}
         decoys = {
-            split: make_decoys(number[split], 320, 500_000_000 + 10_000_000 * place)
+            split: make_decoys(number[split], 320, HELD_OUT_SEED + place * SEEDS_APART)
             for place, split in enumerate(splits)
         }
         card = Checkpoint(
             request.id, "", "wrist", settings.backbone, "", settings.input_size, looks=_looks(request, data)
         )
-        measured = appraisal.appraise_finder(WristFinder(card, freeze(model, (MAPS,))), splits, decoys, progress)
+        finder = WristFinder(card, freeze(model, (MAPS,)))
+        measured = appraisal.appraise_finder(finder, splits, decoys, progress, report.folder)
     else:
         region = find_region(request, data)
         if region is None:
             # Nothing will find the wrist when films are read, so none may be measured on a wrist that is known.
             splits = {split: [replace(film, region=None) for film in films] for split, films in splits.items()}
-            print(_whole_films(request, data), end="", file=sys.stderr)
+            print(whole_films_line(request, data), end="", file=sys.stderr)
         finder = load_finder(region, Path(request.out)) if region else None
         run = freeze(model, tuple(name for name in ("logit", "location") if name in model.output))
         reader = Classifier(_provisional_card(request, data, "location" in model.output), model, run)
         measured = appraisal.appraise_classifier(
-            reader, splits, finder, progress, option(request.settings, "calibration")
+            reader, splits, finder, progress, option(request.settings, "calibration"), report.folder
         )
     card = describe_checkpoint(request, data, measured, "location" in getattr(model, "output", {}), unreadable)
     scores = measured.scores if data.simulated else rename_patients(measured.scores, data)
@@ -88,7 +93,38 @@ def find_region(request: Request, data: TrainingData) -> str | None:
     return request.finder if request.task == "fracture" and data.with_regions else None
 
 
-def _whole_films(request: Request, data: TrainingData) -> str:
+def find_positive_label(request: Request, data: TrainingData, injected: bool = False) -> str:
+    """Return what the dataset calls positive, ``"fracture"`` or ``"abnormal"``: as asked for, or by its own words.
+
+    Parameters
+    ----------
+    request : Request
+    data : TrainingData
+    injected : bool
+        Breaks were put into the films, so that nothing else is positive.
+    """
+    if request.positive_label or data.simulated or injected:
+        return request.positive_label or "fracture"
+    words = {re.sub(r"[^a-z]", "", word.lower()) for word in _positive_words(request, data)}
+    abnormal = data.format == "mura" or any(word.startswith("abnormal") for word in words)
+    return "abnormal" if abnormal else "fracture"
+
+
+def _positive_words(request: Request, data: TrainingData) -> set[str]:
+    """Return what class folders, or a table's column and its cells, call positive."""
+    root = Path(request.data)
+    if data.format == "folders":
+        positive = (film.path for film in (*data.train, *data.valid, *data.test) if film.label == 1)
+        places = [path.relative_to(root).parts for path in positive]
+        return {parts[1] if parts[0].lower() in SPLITS else parts[0] for parts in places}
+    table = find_table(root) if data.format == "csv" else None
+    column = find_column(read_columns(table), LABEL_COLUMNS) if table else None
+    if column is None:
+        return set()
+    return {column, *(row[column] for row in read_rows(table, {column}) if class_of(row[column]) == 1)}
+
+
+def whole_films_line(request: Request, data: TrainingData) -> str:
     """Return a line that says why a finder that was asked for is not used; "" where it is, or none was asked for."""
     if not request.finder or request.task != "fracture" or data.with_regions:
         return ""
@@ -183,7 +219,7 @@ def describe_checkpoint(
         looks=_looks(request, data),
         region=find_region(request, data),
         location_head=location,
-        positive_label="abnormal" if data.format == "mura" and not (data.simulated or injected) else "fracture",
+        positive_label=find_positive_label(request, data, injected),
         operating_points=measured.points,
         calibration=measured.calibration,
         settings=request.settings,
@@ -330,7 +366,7 @@ def _sentences(
     tested += "further ones."
     if find_region(request, data):
         tested += " The wrist was found by the finder, as it is when films are read."
-    tested += f" {_whole_films(request, data)}".rstrip()
+    tested += f" {whole_films_line(request, data)}".rstrip()
     if data.simulated:
         tested += " It has not been tested on patients: on real films it will do worse than these figures say."
     if injected:

@@ -6,11 +6,13 @@ import json
 import os
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -18,11 +20,14 @@ from core.datasets.splits import SPLIT_SEED
 from core.errors import TrainingError
 from core.starts import IMAGENET_START, LITE0_START
 from core.train.devices import read_team
+from core.train.processes import Claim, is_alive, ticks_of
 from core.values import TrainingSettings
 
 RUNS = Path(__file__).resolve().parents[2] / "runs"
 """Where runs lie, whether they were begun on the Train page or in any folder by the command."""
 STATE_NAME, REQUEST_NAME, PROGRESS_NAME = "state.npz", "request.json", "progress.json"
+LOCK_NAME = "lock.json"
+"""Names the process that trains a run."""
 PROGRESS_EVERY_S = 2.0
 MOST_WAITING = 0.05
 """Share of an epoch's time from which on it is said that the network waited for films."""
@@ -66,6 +71,8 @@ class Request:
         Which studies are in which part, see :func:`core.datasets.splits.fingerprint`; None before they were looked for.
     average_of : tuple of str
         Checkpoints whose weights were averaged (:mod:`core.train.merge`); nothing was trained then.
+    positive_label : str or None
+        What the dataset calls positive, ``"fracture"`` or ``"abnormal"``; None: told from its own words.
     """
 
     id: str
@@ -87,6 +94,7 @@ class Request:
     split_seed: int = SPLIT_SEED
     split: str | None = None
     average_of: tuple[str, ...] = ()
+    positive_label: str | None = None
 
     @property
     def starts_elsewhere(self) -> bool:
@@ -108,11 +116,13 @@ class State:
     weights, optimizer : list of numpy.ndarray
         Variables of what is trained and of its optimizer, in their order.
     history : list of dict
-        One row an epoch.
+        One row an epoch that was judged on valid.
     average : list of numpy.ndarray or None
         The moving average of the weights, where one is kept.
     best : list of numpy.ndarray or None
         The weights after the best epoch, where training may end early.
+    unjudged : dict or None
+        The row of one more epoch that was trained and is still to be judged.
     """
 
     weights: list[np.ndarray]
@@ -120,6 +130,12 @@ class State:
     history: list[dict[str, float]]
     average: list[np.ndarray] | None = None
     best: list[np.ndarray] | None = None
+    unjudged: dict[str, float] | None = None
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs were trained."""
+        return len(self.history) + (self.unjudged is not None)
 
 
 class RunFolder:
@@ -127,6 +143,47 @@ class RunFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the run to this process; what one that was killed left behind is taken over and cleared away.
+
+        Raises
+        ------
+        TrainingError
+            Another process that lives trains it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock, own = self.folder / LOCK_NAME, os.getpid()
+        taken = f"A run is trained by one process at a time, but another one trains {self.folder.name} already."
+        if self._holder() not in (None, own):
+            raise TrainingError(taken)
+        lock.unlink(missing_ok=True)
+        try:
+            with open(lock, "x", encoding="utf-8") as file:
+                json.dump({"pid": own, "ticks": ticks_of(own)}, file)
+        except FileExistsError as error:
+            raise TrainingError(taken) from error
+        for name in (STATE_NAME, REQUEST_NAME, PROGRESS_NAME):
+            for half in self.folder.glob(f"{name}*.part"):
+                half.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            if self._holder() == own:
+                with suppress(OSError):
+                    lock.unlink(missing_ok=True)
+
+    def _holder(self) -> int | None:
+        """Return the number of the living process that trains the run; None where there is none."""
+        lock, progress = self.folder / LOCK_NAME, self.folder / PROGRESS_NAME
+        try:
+            said = json.loads(lock.read_text(encoding="utf-8"))
+            seen = max(path.stat().st_mtime for path in (lock, progress) if path.exists())
+            claim = Claim(int(said["pid"]), seen, said["ticks"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return None  # there is no lock, or one that its process did not live to write
+        return claim.pid if is_alive(claim, self.folder.name) else None
 
     def save_request(self, request: Request) -> None:
         """Keep what was asked for."""
@@ -145,32 +202,46 @@ class RunFolder:
             raise TrainingError("A run to resume was expected, but there is none of this id.") from error
 
     def save_state(self, state: State) -> None:
-        """Keep the state after an epoch."""
+        """Keep the state after an epoch, judged or not."""
         arrays = {
             f"{name}{number:05d}": array
             for name in ("weights", "optimizer", "average", "best")
             for number, array in enumerate(getattr(state, name) or ())
         }
-        history = np.frombuffer(json.dumps(list(state.history)).encode(), np.uint8)
+        texts = {"history": list(state.history)} | ({"unjudged": state.unjudged} if state.unjudged else {})
+        arrays |= {name: np.frombuffer(json.dumps(text).encode(), np.uint8) for name, text in texts.items()}
         with _replacing(self.folder / STATE_NAME) as file:
-            np.savez(file, history=history, **arrays)
+            np.savez(file, **arrays)
 
     @property
     def has_state(self) -> bool:
-        """Whether an epoch is done."""
+        """Whether an epoch was trained."""
         return (self.folder / STATE_NAME).is_file()
 
     def load_state(self) -> State | None:
-        """Return the state as last saved, or None before the first epoch is done."""
+        """Return the state as last saved, or None before the first epoch was trained.
+
+        Raises
+        ------
+        TrainingError
+            The file is not one that `save_state` wrote.
+        """
         if not self.has_state:
             return None
-        with np.load(self.folder / STATE_NAME, allow_pickle=False) as file:
-            history = json.loads(file["history"].tobytes())
-            arrays = {
-                part: [file[name] for name in sorted(file.files) if name.startswith(part)]
-                for part in ("weights", "optimizer", "average", "best")
-            }
-        return State(arrays["weights"], arrays["optimizer"], history, arrays["average"] or None, arrays["best"] or None)
+        try:
+            with np.load(self.folder / STATE_NAME, allow_pickle=False) as file:
+                texts = {name: json.loads(file[name].tobytes()) for name in ("history", "unjudged") if name in file}
+                arrays = {
+                    part: [file[name] for name in sorted(file.files) if name.startswith(part)]
+                    for part in ("weights", "optimizer", "average", "best")
+                }
+            history = texts["history"]
+        except (BadZipFile, zlib.error, EOFError, ValueError, TypeError, KeyError) as error:
+            raise TrainingError(
+                "A run goes on from the state that it saved after an epoch, but its file is damaged or another one."
+            ) from error
+        average, best = arrays["average"] or None, arrays["best"] or None
+        return State(arrays["weights"], arrays["optimizer"], history, average, best, texts.get("unjudged"))
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -182,7 +253,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 @contextmanager
 def _replacing(path: Path) -> Iterator[Any]:
     """Yield a file that takes the place of `path` once it is whole; what fails leaves nothing behind."""
-    aside = path.with_suffix(path.suffix + ".part")
+    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with open(aside, "wb") as file:
             yield file
@@ -200,6 +271,8 @@ class Stopped(Exception):  # noqa: N818 - it is no error
 
 class Report:
     """How far a run is, in ``progress.json``; written at most every two seconds, and at each change of phase.
+
+    A note that cannot be written is left out: that is no reason to end a training.
 
     Parameters
     ----------
@@ -236,6 +309,11 @@ class Report:
             "updated": time.time(),
         }
 
+    @property
+    def folder(self) -> Path | None:
+        """The run's folder; None where nothing is written."""
+        return self.path.parent if self.path else None
+
     def __call__(self, *, now: bool = False, **changes: Any) -> None:
         """Take over what has changed, and write it down if it is time, or `now`; raise Stopped if that is asked for."""
         self.write(now=now, **changes)
@@ -249,9 +327,10 @@ class Report:
         if self.path is None or not (now or time.monotonic() - self.written >= PROGRESS_EVERY_S):
             return
         self.content["updated"] = time.time()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path, json.dumps(self.content).encode())
         self.written = time.monotonic()
+        with suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path, json.dumps(self.content).encode())
 
 
 class Progress:

@@ -133,6 +133,8 @@ def _show_survey(survey: DatasetSurvey) -> None:
     st.dataframe(pd.DataFrame(survey.rows), hide_index=True, height="content", key="survey")
     if survey.left_out:
         st.warning("Left out, because they cannot be used:\n" + "\n".join(f"- {line}" for line in survey.left_out))
+    if not survey.with_regions:
+        st.caption("Whole films are read: it is not known of every film where the wrist is.")
     for note in survey.notes:
         st.caption(note)
 
