@@ -280,6 +280,37 @@ def test_fracatlas_outlines_and_boxes(tmp_path):
         index_dataset(tmp_path, region="elbow")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"images": 18}',
+        '["images"]',
+        '{"images": [{"id": 1, "file_name": "z", "height": 1e999, "width": 2}], "annotations": []}',
+        '{"a":' * 9999 + '"images"',
+    ],
+)
+def test_a_foreign_file_is_told_once_and_the_others_are_read(tmp_path, text):
+    for name in ("Fracture/a.png", "Fracture/b.png", "Normal/c.png"):
+        film(tmp_path / name)
+    write(tmp_path / "about.json", text)
+    write(tmp_path / "packed.json", coco({"segmentation": {"counts": "0`5", "size": [4, 4]}}, name="b.png"))
+    marks = coco({"bbox": [2, 3, 4, 5]}, size=(HEIGHT, WIDTH))
+    write(tmp_path / "marks.json", marks)
+    index = index_dataset(tmp_path)
+    a, b, c = (study.paths[0] for study in index.studies)
+    assert index.has_masks
+    assert (values(index.boxes(a)), index.boxes(b)) == ([(2, 3, 4, 5, "fractured")], None)
+    assert np.count_nonzero(index.read_mask(a, HEIGHT, WIDTH)) == 20
+    assert index.read_mask(b, HEIGHT, WIDTH) is None
+    assert not index.read_mask(c, HEIGHT, WIDTH).any()
+    assert [problem.path.name for problem in index.marking_problems] == ["about.json", "packed.json"]
+    assert "packed runs" in index.marking_problems[1].reason
+    (tmp_path / "marks.json").unlink()
+    index = index_dataset(tmp_path)
+    assert not index.has_masks
+    assert len(index.marking_problems) == 2
+
+
 def test_same_names_in_other_folders_are_told_apart(tmp_path):
     for split, across in (("train", 0.5), ("valid", 0.25)):
         film(tmp_path / split / "images/1.png")

@@ -13,11 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.datasets import (
+    WRISTS_ALONE,
     DatasetIndex,
     describe,
     detect_format,
+    find_origin,
     find_studies,
+    find_table,
     index_dataset,
+    open_dataset,
+    parts_of_body,
     split_by_patient,
     split_dataset,
 )
@@ -239,6 +244,7 @@ def test_graz(tmp_path):
     assert reasons(index) == {
         stems[3]: "a film is missing",
         "images_part2/0099_unlisted.png": "a film is not in the table",
+        f"yolo/images/{stems[0]}.png": "another film has the same name and is taken instead",
     }
 
 
@@ -251,6 +257,19 @@ def test_fracatlas(tmp_path):
     assert reasons(index) == {"C.jpg": "a film is missing", "D.jpg": "a film has no label"}
     assert "each film counts as one patient" in index.notes[0]
     assert not index.patients_known
+
+
+def test_of_two_films_with_one_name_the_second_is_told(tmp_path):
+    table(tmp_path / "dataset.csv", "image_id,hand,fractured", "A.jpg,1,1", "B.jpg,1,0")
+    touch(tmp_path, "images/Fractured/A.jpg", "images/Fractured/A.png", "images/Non_fractured/A.jpg")
+    touch(tmp_path, "images/Non_fractured/B.jpg")
+    index = index_dataset(tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in index.paths] == [
+        "images/Fractured/A.jpg",
+        "images/Non_fractured/B.jpg",
+    ]
+    assert set(reasons(index)) == {"images/Fractured/A.png", "images/Non_fractured/A.jpg"}
+    assert set(reasons(index).values()) == {"another film has the same name and is taken instead"}
 
 
 def test_csv_with_everything(tmp_path):
@@ -349,6 +368,42 @@ def test_the_origin_of_films_is_told_by_their_table(mura):
         assert index_dataset(mura).origin == origin
     (mura / "metadata.csv").unlink()
     assert index_dataset(mura).origin == "real"
+
+
+@pytest.mark.parametrize("inner", ["..", "train", "train/XR_WRIST", "valid/XR_WRIST/patient11185/study1_negative"])
+def test_a_part_of_simulated_films_is_not_taken_for_real(mura, inner, monkeypatch):
+    """The table lies beside the splits; a folder inside them or around it holds simulated films all the same."""
+    from core.phantoms import dataset
+
+    film = "valid/XR_WRIST/patient11185/study1_negative/image1.png"
+    other = "train/XR_WRIST/patient00001/study2_negative/image1.png"
+    values = {"label": "0", "kind": "none", "x": "10", "y": "20", "side": "30", "angle": "5"}
+    rows = [",".join({**values, "path": path}.get(column, "") for column in dataset.COLUMNS) for path in (film, other)]
+    table(mura / "metadata.csv", ",".join(dataset.COLUMNS), *rows)
+    monkeypatch.chdir(mura / inner)
+    for place in (mura / inner, Path()):
+        index = index_dataset(place)
+        assert index.origin == "simulated"
+        assert find_origin(find_table(place)) == "simulated"
+        marked = [path for path in (film, other) if (mura / path).resolve().is_relative_to((mura / inner).resolve())]
+        assert {path.resolve() for path in index.regions} == {(mura / path).resolve() for path in marked}
+        assert set(index.regions) <= set(index.paths)
+        assert all(index.details()[path]["kind"] == "none" for path in index.regions)
+    assert marked
+    own = (mura / inner) / "labels.csv"
+    table(own, "path,label", "train/a.png,1")
+    assert index_dataset(mura / inner).origin == "simulated", "whatever else lies there"
+
+
+def test_real_films_beside_simulated_ones_are_refused(mura):
+    from core.phantoms import dataset
+
+    touch(mura.parent, "simulated/train/XR_WRIST/patient00001/study1_positive/image1.png")
+    table(mura.parent / "simulated/metadata.csv", ",".join(dataset.COLUMNS))
+    with pytest.raises(DatasetError, match=r"one origin .* holds real and simulated films"):
+        index_dataset(mura.parent)
+    assert index_dataset(mura).origin == "real"
+    assert index_dataset(mura.parent / "simulated").origin == "simulated"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="making links needs rights on Windows")
@@ -470,6 +525,17 @@ def test_one_part_of_the_body(seven, region):
     assert find_studies(seven / "train/XR_WRIST", region=region)
     with pytest.raises(DatasetError, match="no study of the part"):
         index_dataset(seven / "train/XR_HAND", region=region)
+
+
+def test_what_reads_wrists_takes_the_wrists_of_several_parts_alone(seven):
+    index = open_dataset(seven)
+    assert {path.parts[-4] for path in index.paths} == {"XR_WRIST"}
+    assert index.notes == ("Studies of other parts of the body than wrist, left out: 18.", WRISTS_ALONE)
+    assert parts_of_body(open_dataset(seven, region="elbow")) == ("XR_ELBOW",)
+    every = open_dataset(seven, region="all")
+    assert (len(parts_of_body(every)), every.notes) == (7, ())
+    assert open_dataset(seven / "train/XR_HAND").notes == (), "there is nothing to choose from"
+    assert len(index_dataset(seven).studies) == 21
 
 
 def test_films_that_the_lists_name_and_that_are_gone(seven):
@@ -644,6 +710,15 @@ def test_the_command_names_twenty_problems_and_counts_the_rest(tmp_path, capsys)
     assert said.count(".webp: a file is no PNG") == 20
     assert "files that cannot be used: 25" in said
     assert "  and 5 more" in said
+
+
+def test_a_file_that_only_looks_like_marks_ends_nothing(tmp_path, capsys):
+    touch(tmp_path, "Fracture/a.png", "Normal/b.png")
+    (tmp_path / "about.json").write_text('{"images": 18}')
+    assert main([str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "files that cannot be used: 1" in said
+    assert said.count("about.json: A COCO file with images and annotations was expected") == 1
 
 
 def test_help_loads_nothing_slow():

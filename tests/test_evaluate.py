@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from core import evaluate, metrics
 from core.checkpoints import list_checkpoints
+from core.datasets import WRISTS_ALONE
 from core.errors import CheckpointError, DatasetError, RadiographError, ScoresError
 from core.evaluate import baselines, command
 from core.evaluate.baselines import StudyFacts
@@ -525,9 +526,11 @@ def test_each_reader_leaves_out_what_its_own_finder_is_not_sure_of(table_of_film
 def test_one_part_of_the_body_alone(dataset, capsys):
     save_film(dataset / "valid/XR_ELBOW/patient9/study1_positive/image1.png", 230)
     arguments = ("--data", dataset, "--resamples", 5, "--json")
-    for more, studies in (((), 5), (("--region", "XR_WRIST"), 4), (("--region", "elbow"), 1)):
+    for more, studies in (((), 4), (("--region", "all"), 5), (("--region", "XR_WRIST"), 4), (("--region", "elbow"), 1)):
         run(*arguments, *more, open_reader=open_stand_in())
-        assert json.loads(capsys.readouterr().out)["n"] == studies
+        out, err = capsys.readouterr()
+        assert json.loads(out)["n"] == studies
+        assert err.count(WRISTS_ALONE) == (not more)
 
 
 # --- trivial baselines -----------------------------------------------------------------------------------------------

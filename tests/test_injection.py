@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from core import phantoms
+from core.datasets import index_dataset
 from core.errors import DatasetError, RadiographError
 from core.phantoms import __main__ as phantoms_command
 from core.phantoms import injection
@@ -181,6 +182,54 @@ def test_written_set_has_both_classes_of_every_film_on_one_side(films, tmp_path)
         injection.write_injected(given, out)
     with pytest.raises(DatasetError, match="distal radius"):
         injection.write_injected(given[-1:], tmp_path / "none")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["injected"]
+    index = index_dataset(out)
+    assert (index.origin, index.patients_known, index.problems, index.notes) == ("injected", True, (), ())
+    assert len(index.paths) == 12
+
+
+def stopped_by(films, how):
+    """Yield the films, and end the work as a signal does."""
+    yield from films
+    raise how
+
+
+def test_a_set_is_there_whole_or_not_at_all(films, tmp_path, monkeypatch):
+    out, part = tmp_path / "injected", tmp_path / "injected.part"
+    out.mkdir()
+    given = [(f"person {number}", *film) for number, film in enumerate(films[:2])]
+    with pytest.raises(KeyboardInterrupt):
+        injection.write_injected(stopped_by(given, KeyboardInterrupt()), out)
+    assert not any(tmp_path.rglob("*.png"))
+    # Nobody cleans up behind a process that is killed.
+    with monkeypatch.context() as patch:
+        patch.setattr(injection.shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):
+            injection.write_injected(stopped_by(given, KeyboardInterrupt()), out)
+    assert (out.exists(), len(list(part.glob("train/**/*.png")))) == (False, 4)
+    for place in (part, part / "train", tmp_path):
+        with pytest.raises(DatasetError, match="not finished"):
+            index_dataset(place)
+    assert injection.write_injected(given, out) == 4
+    assert [entry.name for entry in tmp_path.iterdir()] == ["injected"]
+    assert not (out / ".studies").exists()
+    part = tmp_path / "other.part"
+    part.mkdir()
+    (part / "letter.txt").write_text("mine")
+    with pytest.raises(DatasetError, match="there is one already"):
+        injection.write_injected(given, tmp_path / "other")
+    assert (part / "letter.txt").read_text() == "mine"
+
+
+def test_patients_that_are_not_known_stay_unknown(films, tmp_path):
+    """From a dataset that does not say which films are of one person comes one that says so."""
+    given = [(f"film {number}", *film) for number, film in enumerate(films[:2])]
+    assert injection.write_injected(given, tmp_path / "injected", patients_known=False) == 4
+    for place in (tmp_path / "injected", tmp_path / "injected/train", tmp_path / "injected/metadata.csv", tmp_path):
+        index = index_dataset(place)
+        assert (index.origin, index.patients_known) == ("injected", False)
+        assert sum("not known which are of one patient" in note for note in index.notes) == 1
+        assert len({study.patient_id for study in index.studies}) == 2, "a break and its sham stay together"
 
 
 def test_command_uses_only_films_without_a_fracture_and_finds_the_wrist_itself(tmp_path, capsys, monkeypatch):
@@ -201,10 +250,15 @@ def test_command_uses_only_films_without_a_fracture_and_finds_the_wrist_itself(t
     asked = []
     monkeypatch.setattr(injected, "load_finder", lambda finder: asked.append(finder) or KnowsTheWrist())
     (data / rows[0]["path"]).write_bytes(b"no film")
+    elbow = data / "train/XR_ELBOW/patient00009/study1_negative/image1.png"
+    elbow.parent.mkdir(parents=True)
+    elbow.write_bytes(b"an elbow that nobody looks at")
     out = tmp_path / "injected"
     assert injected.main([str(data), str(out), "--seed", "2"]) == 0
     told = capsys.readouterr()
-    assert "left out: they cannot be read" in told.err
+    assert "1 films were left out: they cannot be read" in told.err
+    assert "the wrists alone are taken" in told.err
+    assert index_dataset(out).patients_known
     written = list(csv.DictReader((out / "metadata.csv").read_text("utf-8").splitlines()))
     assert len(written) <= 2 * (len(rows) - 1)
     assert sorted(row["label"] for row in written) == ["0"] * (len(written) // 2) + ["1"] * (len(written) // 2)

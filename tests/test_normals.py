@@ -92,6 +92,19 @@ def test_only_films_without_a_fracture_are_read(folder):
     assert [study.patient_id for study in read] == [f"p{number}" for number in range(0, 40, 2)]
 
 
+def test_of_several_parts_of_the_body_the_wrists_are_read(folder, capsys):
+    for number in range(21):
+        for part in ("WRIST", "ELBOW"):
+            place = folder / f"mura/train/XR_{part}/patient{number:05d}/study1_negative/image1.png"
+            place.parent.mkdir(parents=True)
+            place.write_bytes((folder / f"{number}.png").read_bytes())
+    read = read_normals(Stand(card()), folder / "mura")
+    assert {path.parts[-4] for study in read for path, _ in study.films} == {"XR_WRIST"}
+    assert capsys.readouterr().err.count("the wrists alone are taken") == 1
+    assert len(read_normals(Stand(card()), folder / "mura", region="all")) == 42
+    assert "the wrists alone" not in capsys.readouterr().err
+
+
 def test_too_few_normals_are_refused(folder):
     lines = (folder / "films.csv").read_text().splitlines()
     (folder / "few.csv").write_text("\n".join(lines[:20]) + "\n")
@@ -146,7 +159,7 @@ def test_a_checkpoint_is_published_anew_with_what_the_normals_say(folder, tmp_pa
     assert high.threshold == pytest.approx(expected, abs=1e-6)
     assert high.sensitivity.value == np.mean(values[labels == 1] >= high.threshold)
     assert high.specificity.n == 20
-    assert found.data["peaks"] == {"gradcam": {"value": 1.5, "n": 20, "films": "real films"}}
+    assert found.data["peaks"] == {"gradcam": {"value": 1.5, "n": 20, "films": "real films", "patients": 20}}
     assert found.data["results"]["real_normals_called_suspected"]["value"] == 0.1
     shown = found.data["results"]["sensitivity_at_high_specificity"]
     assert shown["value"] == np.mean(values[labels == 0] >= high.threshold)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from core import phantoms
 from core.datasets import index_dataset
+from core.errors import DatasetError
 from core.phantoms import __main__ as command
 from core.phantoms import dataset
 from core.phantoms.dataset import COLUMNS, DatasetSettings, encode_film, write_dataset
@@ -171,6 +172,9 @@ def test_dataset_goes_on_where_it_was_stopped(written, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_dataset(out, settings, report=stop)
     assert not (out / "metadata.csv").exists()
+    for place in (out, out / "train", out.parent):
+        with pytest.raises(DatasetError, match="not finished; run the same command again"):
+            index_dataset(place)
     half = next(path for path in sorted(out.rglob("*.png")))
     half.with_name(half.name + ".part").write_bytes(b"cut short")  # a kill in the middle of a file
     note = out / ".studies" / "00001.json"

@@ -27,7 +27,7 @@ from core.appraise.tables import (
 )
 from core.checkpoints import CHECKPOINTS
 from core.checkpoints.files import write_whole
-from core.datasets import FORMATS, index_dataset
+from core.datasets import FORMATS, REGION_HELP, open_dataset
 from core.errors import ExplanationError, RadiographError, ScaphoidError
 from core.evaluate import Progress, choose_checkpoints, ensemble_points, read_film
 from core.evaluate.explanations import to_dict
@@ -216,7 +216,10 @@ def _given_films(
 
     Films that cannot be read are told, and noted in `unreadable`.
     """
-    every = index_dataset(options.data, options.format).studies
+    index = open_dataset(options.data, options.format, options.region)
+    for note in index.notes:
+        print(f"note: {note}", file=sys.stderr)
+    every = index.studies
     films = sum(len(study.paths) for study in every)
     wanted = min(len(every), max(1, round(len(every) * options.films / films)))
     chosen = [every[place] for place in np.unique(np.linspace(0, len(every) - 1, wanted).round().astype(int))]
@@ -334,6 +337,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     steadiness.add_argument("--data", metavar="DIR", type=Path, help="a dataset's films instead of simulated ones")
     steadiness.add_argument("--format", choices=FORMATS, help="layout of --data (default: told by looking)")
+    steadiness.add_argument("--region", metavar="R", help=REGION_HELP)
     steadiness.add_argument("--write", action="store_true", help="put the tables into the checkpoints' page")
     explanations = kinds.add_parser(
         "explanations",

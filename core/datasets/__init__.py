@@ -4,16 +4,20 @@ The layouts that are known stand in ``core.datasets.layouts``. Nothing is left o
 cannot be used is a `Problem` of the index. ``core.datasets.cache`` keeps decoded films.
 """
 
+from core.datasets.body_parts import REGION_HELP, WRIST, WRISTS_ALONE, open_dataset, parts_of_body
 from core.datasets.boxes import Box
 from core.datasets.cache import DecodedCache, make_key
 from core.datasets.files import Problem
-from core.datasets.index import DatasetIndex, find_studies, index_dataset, select_split
+from core.datasets.index import DatasetIndex, find_studies, find_table, index_dataset, select_split
 from core.datasets.layouts import FORMATS, detect_format
 from core.datasets.splits import describe, split_by_patient, split_dataset
-from core.datasets.tables import find_origin, find_table
+from core.datasets.tables import find_origin
 
 __all__ = [
     "FORMATS",
+    "REGION_HELP",
+    "WRIST",
+    "WRISTS_ALONE",
     "Box",
     "DatasetIndex",
     "DecodedCache",
@@ -25,6 +29,8 @@ __all__ = [
     "find_table",
     "index_dataset",
     "make_key",
+    "open_dataset",
+    "parts_of_body",
     "select_split",
     "split_by_patient",
     "split_dataset",

@@ -127,12 +127,13 @@ def _print_duplicates(index, parts) -> None:
 
 
 def _print_problems(index) -> None:
-    if index.problems:
-        print(f"\nfiles that cannot be used: {len(index.problems)}")
-    for problem in index.problems[:PROBLEMS_NAMED]:
+    problems = (*index.marking_problems, *index.problems)
+    if problems:
+        print(f"\nfiles that cannot be used: {len(problems)}")
+    for problem in problems[:PROBLEMS_NAMED]:
         print(f"  {problem.path}: {problem.reason}")
-    if len(index.problems) > PROBLEMS_NAMED:
-        print(f"  and {len(index.problems) - PROBLEMS_NAMED} more")
+    if len(problems) > PROBLEMS_NAMED:
+        print(f"  and {len(problems) - PROBLEMS_NAMED} more")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from core.datasets.boxes import (
     read_yolo,
     read_yolo_names,
 )
-from core.datasets.files import DEPTH, is_hidden, suffix_of
+from core.datasets.files import DEPTH, Problem, is_hidden, suffix_of
 from core.errors import DatasetError, ScaphoidError
 
 _NAMES_FILES = ("meta.yaml", "data.yaml", "dataset.yaml", "classes.txt", "obj.names")
@@ -30,6 +30,8 @@ _KINDS = frozenset(
 )
 # Names of Pillow's for what a PNG may say its orientation in.
 _SAYS_ORIENTATION = frozenset({"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"})
+# The folders in which a COCO file places a film, the film's size, and what is marked on it.
+_Marked = tuple[tuple[str, ...], tuple[int, int] | None, tuple[Outline, ...]]
 _CLASSES = {"graz": GRAZ_CLASSES, "fracatlas": FRACATLAS_CLASSES}
 
 
@@ -95,16 +97,31 @@ class Annotations:
         return next((names for names in found if names), _CLASSES.get(self.format, ()))
 
     @cached_property
-    def _outlines(self) -> dict[str, list[tuple[tuple[str, ...], tuple[int, int] | None, tuple[Outline, ...]]]]:
-        """Return what COCO files mark, by the name of the film without suffix."""
-        found: dict[str, list[tuple[tuple[str, ...], tuple[int, int] | None, tuple[Outline, ...]]]] = {}
+    def _tables(self) -> tuple[dict[str, list[_Marked]], tuple[Problem, ...]]:
+        """Return what COCO files mark, by the name of the film without suffix, and the files that cannot be read."""
+        found: dict[str, list[_Marked]] = {}
+        problems = []
         for table in self._files[1]:
             # One file a film is some other tool's: not one of them is opened.
             if table.stem in self._stems or Path(table.stem).stem in self._stems or not _looks_like_coco(table):
                 continue
-            for path, (size, outlines) in read_coco(table).items():
+            try:
+                marked = read_coco(table)
+            except DatasetError as error:  # often some other tool's file, and the films are good without it
+                problems.append(Problem(table, str(error)))
+                continue
+            for path, (size, outlines) in marked.items():
                 found.setdefault(path.stem, []).append((path.parts[:-1], size, outlines))
-        return found
+        return found, tuple(problems)
+
+    @property
+    def _outlines(self) -> dict[str, list[_Marked]]:
+        return self._tables[0]
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """JSON files that look as if they said what is marked on films, and cannot be read as COCO files."""
+        return self._tables[1]
 
     def __bool__(self) -> bool:
         """Whether there is a file of boxes for any film."""

@@ -248,7 +248,7 @@ def read_coco(path: Path) -> dict[PurePosixPath, tuple[tuple[int, int] | None, t
             PurePosixPath(str(item["file_name"]).replace("\\", "/")): (_size_of(item), tuple(marked[item["id"]]))
             for item in content["images"]
         }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise DatasetError(
             "A COCO file with images and annotations was expected, but one cannot be read so."
         ) from error

@@ -64,12 +64,15 @@ class Listing:
         Only films of it, as `body_part_of` writes it; None: all.
     problems : list of Problem
     notes : list of str
+    homes : list of pathlib.Path
+        The MURA folders that the films lie in: in the folder given, or around it.
     """
 
     root: Path
     body_part: str | None = None
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    homes: list[Path] = field(default_factory=list)
 
 
 def folders_below(
@@ -135,11 +138,16 @@ def unusable(file: Path | os.DirEntry) -> str | None:
 
 
 def files_by_stem(root: Path, problems: list[Problem]) -> dict[str, Path]:
-    """Return the films below `root` by their stem; of several with one stem, the first in natural order."""
+    """Return the films below `root` by their stem; of several with one stem, the first in natural order.
+
+    The others are problems: the table names films by their stem alone.
+    """
     files: dict[str, Path] = {}
     found = sorted(usable_films(root, problems), key=lambda entry: natural_order(entry.path))
     for entry in found:
-        files.setdefault(os.path.splitext(entry.name)[0], Path(entry.path))
+        path = Path(entry.path)
+        if files.setdefault(path.stem, path) != path:
+            problems.append(Problem(path, "another film has the same name and is taken instead"))
     return files
 
 

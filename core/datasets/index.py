@@ -14,11 +14,24 @@ from core.datasets.annotations import Annotations, read_mask
 from core.datasets.boxes import Box
 from core.datasets.files import ListedFilm, Listing, Problem, body_part_of, natural_order
 from core.datasets.layouts import FORMATS, READERS, detect_format
-from core.datasets.tables import find_origin, find_table, read_details, read_regions
+from core.datasets.mura import find_mura_home
+from core.datasets.tables import (
+    PATIENT_KNOWN,
+    find_origin,
+    own_table,
+    read_details,
+    read_regions,
+    read_rows,
+    refuse_unfinished,
+)
 from core.errors import DatasetError
 from core.values import Study, WristRegion
 
 _BY_STEM = ("graz", "fracatlas")
+_STAND_INS = (
+    "Of the films that breaks were put into it is not known which are of one patient: each counts as one patient, so a "
+    "patient may stand on both sides of a split and results may flatter."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +51,8 @@ class DatasetIndex:
     notes : tuple of str
         Sentences on what the layout does not tell, such as which films are of one patient.
     table : pathlib.Path or None
-        The CSV file that says more of the films, where there is one.
+        The CSV file that says more of the films, where there is one: in the folder, or in the MURA folder that the
+        films lie in.
     regions : Mapping of pathlib.Path to WristRegion
         Where the wrist is, for films whose table says so; keys are paths of the studies.
     film_labels : Mapping of pathlib.Path to int
@@ -46,6 +60,8 @@ class DatasetIndex:
     patients_known : bool
         Whether the dataset says of every film of which patient it is. Where it does not, such a film or study counts as
         a patient of its own, and one person may stand on both sides of a split.
+    origin : str
+        Where the films come from: ``"simulated"``, ``"injected"`` (breaks put into real films) or ``"real"``.
     """
 
     root: Path
@@ -57,11 +73,7 @@ class DatasetIndex:
     regions: Mapping[Path, WristRegion] = field(default_factory=dict)
     film_labels: Mapping[Path, int] = field(default_factory=dict)
     patients_known: bool = True
-
-    @property
-    def origin(self) -> str:
-        """Where the films come from: ``"simulated"``, ``"injected"`` (breaks put into real films) or ``"real"``."""
-        return find_origin(self.table)
+    origin: str = "real"
 
     @property
     def studies(self) -> tuple[Study, ...]:
@@ -76,7 +88,7 @@ class DatasetIndex:
     def details(self) -> dict[Path, dict[str, str]]:
         """Read what `table` says of each film (kind of fracture, view, ...): path -> column -> text; may be empty."""
         stems = {path.stem: path for path in self.paths} if self.format in _BY_STEM else None
-        return read_details(self.table, stems) if self.table else {}
+        return read_details(self.table, stems, self.root) if self.table else {}
 
     def name_of(self, path: Path) -> str:
         """Return where in the dataset a file lies, with slashes; its name alone where it lies elsewhere."""
@@ -91,6 +103,11 @@ class DatasetIndex:
     def has_masks(self) -> bool:
         """Whether the dataset says of any film where its fracture is: by masks, outlines or boxes."""
         return (self.root / "masks").is_dir() or bool(self._annotations)
+
+    @cached_property
+    def marking_problems(self) -> tuple[Problem, ...]:
+        """Files that may say of many films what is marked on them, and that cannot be read; looks for them."""
+        return self._annotations.problems
 
     def boxes(self, path: Path) -> tuple[Box, ...] | None:
         """Return what is marked on a film, in its pixels; ``()``: known to be nothing; None: not known.
@@ -166,20 +183,24 @@ def index_dataset(
     ------
     DatasetError
         No such folder; an unknown format; a layout that is none of those known; class folders whose names do not say
-        which is positive; a study with films in several splits; a region that the dataset does not tell apart;
-        nothing usable at all.
+        which is positive; a study with films in several splits; a region that the dataset does not tell apart; a set
+        of simulated films that is not finished; films of several origins; nothing usable at all.
     """
     root = Path(folder)
     if format is not None and format not in FORMATS:
         raise DatasetError(f"The format of a dataset must be one of {', '.join(FORMATS)}, but another was given.")
     if not (root.is_dir() or root.is_file()):
         raise DatasetError("A folder of films or a table that lists them was expected, but there is none.")
+    base = root if root.is_dir() else root.parent
+    refuse_unfinished(base)
     known = format or detect_format(root)
     if root.is_file() and known != "csv":
         raise DatasetError(f"A dataset in the format {known} is a folder, but a file was given.")
     body_part = body_part_of(region or "")
     listing = Listing(root, None if body_part in ("", "all") else body_part)
     films = READERS[known](listing)
+    for home in listing.homes:
+        refuse_unfinished(home)
     problems, notes = listing.problems, listing.notes
     if not films:
         raise DatasetError(f"Labelled films were expected, but none can be used ({len(problems)} are unusable).")
@@ -189,11 +210,53 @@ def index_dataset(
         if shared:
             notes.append(f"Patients with studies in more than one split: {shared}; results across splits will flatter.")
     labels = {film.path: film.label for film in films}
-    table = root / "dataset.csv" if known in _BY_STEM else find_table(root)
-    regions = {path: wrist for path, wrist in read_regions(table) if path in labels} if table else {}
-    base = root if root.is_dir() else root.parent
+    own = root / "dataset.csv" if known in _BY_STEM else own_table(root)
+    of_homes = [own_table(home) for home in listing.homes]
+    table = own or (of_homes[0] if len(of_homes) == 1 else None)
+    origin = _origin_of(own, of_homes)
+    regions = {path: wrist for path, wrist in read_regions(table, base) if path in labels} if table else {}
     patients_known = not any(film.patient_unknown for film in films)
-    return DatasetIndex(base, known, splits, tuple(problems), tuple(notes), table, regions, labels, patients_known)
+    if any(_has_stand_ins(each) for each in (own, *of_homes)):
+        patients_known = False
+        notes.append(_STAND_INS)
+    told = (tuple(problems), tuple(notes), table, regions, labels)
+    return DatasetIndex(base, known, splits, *told, patients_known, origin)
+
+
+def find_table(root: Path) -> Path | None:
+    """Return the table that says more of a dataset's films.
+
+    Parameters
+    ----------
+    root : pathlib.Path
+        The dataset's folder, or the table itself.
+
+    Returns
+    -------
+    pathlib.Path or None
+        The table given, the one in the folder that lists its films, its ``metadata.csv``; where there is none, that of
+        the MURA folder in it or around it.
+    """
+    own = own_table(root)
+    home = find_mura_home(root) if own is None and root.is_dir() else None
+    return own_table(home) if home else own
+
+
+def _origin_of(own: Path | None, of_homes: Sequence[Path | None]) -> str:
+    """Tell where films come from, by the table beside them and those of the MURA folders that they lie in."""
+    told = find_origin(own)
+    origins = {find_origin(table) for table in of_homes} if told == "real" and of_homes else {told}
+    if len(origins) > 1:
+        raise DatasetError(
+            f"A folder with films of one origin was expected, but this one holds {' and '.join(sorted(origins))} "
+            "films; name the folder of one set."
+        )
+    return origins.pop()
+
+
+def _has_stand_ins(table: Path | None) -> bool:
+    """Tell whether the table of a set of injected films says that its patients are stand-ins."""
+    return find_origin(table) == "injected" and any(row.get(PATIENT_KNOWN) == "0" for row in read_rows(table, set()))
 
 
 def find_studies(

@@ -47,6 +47,24 @@ def find_mura_studies(root: Path, problems: list[Problem] | None = None) -> Iter
             yield Path(path), name
 
 
+def find_mura_home(root: Path) -> Path | None:
+    """Return the folder that holds the splits of the first study in a folder: that folder, one in it or one around it.
+
+    None where there is no study, or the first is in no split.
+    """
+    base = root.resolve().parts
+    first = next(find_mura_studies(root), None)
+    return _home_of(base + first[0].relative_to(root).parts, root, base) if first else None
+
+
+def _home_of(study: tuple[str, ...], root: Path, base: tuple[str, ...]) -> Path | None:
+    """Return the folder that holds a study's split, as a path from `root` (whose own parts are `base`) where it can."""
+    home = study[:-_LEVELS]
+    if not home or study[-_LEVELS].lower() not in SPLITS:
+        return None
+    return root.joinpath(*home[len(base) :]) if home[: len(base)] == base else Path(*home)
+
+
 def read_mura(listing: Listing) -> list[ListedFilm]:
     """Return the films of a MURA folder, or of a folder in or above one."""
     root, problems = listing.root, listing.problems
@@ -59,6 +77,7 @@ def read_mura(listing: Listing) -> list[ListedFilm]:
     if listing.body_part:
         studies = _choose(studies, listing)
     homes = {parts[:-_LEVELS] for _, _, parts in studies}
+    listing.homes += sorted({home for _, _, parts in studies if (home := _home_of(parts, root, base)) is not None})
     relabelled = {key: label for home in homes for key, label in _listed_labels(Path(*home)).items()}
     films, changed, there = [], 0, set()
     for folder, name, full in studies:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -21,14 +22,19 @@ LABEL_COLUMNS = (
 )  # fmt: skip
 PATIENT_COLUMNS = ("patient_id", "patientid", "patient", "group", "subject", "subject_id", "subjectid")
 STUDY_COLUMNS = ("study_id", "studyid", "study", "study_number", "exam_id", "exam", "examination")
+PATIENT_KNOWN = "patient_known"
+"""Heading under which 0 says that a film's patient is a stand-in: it is not known which films are of one patient."""
 REGION_COLUMNS = ("x", "y", "side", "angle", "fingers")
 BODY_PART_COLUMNS = ("body_part", "bodypart", "region", "anatomy", "study_type")
 NOT_GROUPS = frozenset(
-    {*PATH_COLUMNS, *LABEL_COLUMNS, *PATIENT_COLUMNS, *STUDY_COLUMNS, *REGION_COLUMNS, "split", "md5", "seed"}
+    {*PATH_COLUMNS, *LABEL_COLUMNS, *PATIENT_COLUMNS, *STUDY_COLUMNS, *REGION_COLUMNS}
+    | {PATIENT_KNOWN, "split", "md5", "seed"}
 )
 """Columns that name a film, a study or a patient, or say where the wrist is: they divide nothing into groups."""
 # Headings of the table that only a set of this origin has, as ``core.phantoms`` writes it.
 _ORIGINS = {"simulated": {"kind", "seed", "framing"}, "injected": {"kind", "source", "seed"}}
+# What ``core.phantoms`` keeps in a folder while it is at work, and what it says there of how the films are made.
+_AT_WORK, _SETTINGS = ".studies", "simulated.json"
 _TABLES = ("dataset.csv", "metadata.csv", "labels.csv")
 _DEGREES = {"up": 0.0, "right": 90.0, "down": 180.0, "left": -90.0}
 
@@ -59,8 +65,11 @@ def find_tables(root: Path) -> list[Path]:
     return usable
 
 
-def find_table(root: Path) -> Path | None:
-    """Return the table that says more of the films: the one given, the one that lists them, or ``metadata.csv``."""
+def own_table(root: Path) -> Path | None:
+    """Return the table in a folder that says more of its films: the one that lists them, or ``metadata.csv``.
+
+    `root` may also be the table itself.
+    """
     if root.is_file():
         return root
     tables = find_tables(root)
@@ -76,7 +85,7 @@ def find_origin(table: Path | None) -> str:
     Parameters
     ----------
     table : pathlib.Path or None
-        As from `find_table`; None: there is none.
+        As from `own_table`; None: there is none.
 
     Returns
     -------
@@ -86,6 +95,22 @@ def find_origin(table: Path | None) -> str:
     """
     columns = read_columns(table) if table else set()
     return next((origin for origin, own in _ORIGINS.items() if own <= columns), "real")
+
+
+def refuse_unfinished(folder: Path) -> None:
+    """Refuse a folder whose films ``core.phantoms`` has not finished: its table, which tells their origin, comes last.
+
+    Raises
+    ------
+    DatasetError
+        It has not.
+    """
+    at_work = os.path.exists(folder / _AT_WORK)
+    if at_work or (os.path.isfile(folder / _SETTINGS) and not os.path.isfile(folder / "metadata.csv")):
+        raise DatasetError(
+            "A finished set of simulated films was expected, but this one is not finished; "
+            "run the same command again to complete it."
+        )
 
 
 def read_columns(table: Path) -> set[str]:
@@ -138,7 +163,9 @@ def read_list(table: Path) -> list[list[str]]:
         raise DatasetError("A list of the dataset cannot be read as comma-separated UTF-8 text.") from error
 
 
-def read_details(table: Path, stems: Mapping[str, Path] | None = None) -> dict[Path, dict[str, str]]:
+def read_details(
+    table: Path, stems: Mapping[str, Path] | None = None, root: Path | None = None
+) -> dict[Path, dict[str, str]]:
     """Return what a table says of each film: path -> column (lower case) -> text; of several rows the first.
 
     Parameters
@@ -146,11 +173,19 @@ def read_details(table: Path, stems: Mapping[str, Path] | None = None) -> dict[P
     table : pathlib.Path
     stems : Mapping of str to pathlib.Path, optional
         Where films lie by their name without suffix, for tables that name them so; rows of other films are left out.
+    root : pathlib.Path, optional
+        The folder whose films are wanted. Where it lies below the table's, paths begin with it, and rows of films
+        elsewhere are left out.
     """
     column = find_column(read_columns(table), PATH_COLUMNS) or "path"
+    place = _place_below(root, table.parent) if root else None
     details: dict[Path, dict[str, str]] = {}
     for row in read_rows(table, {column}):
-        path = table.parent / row[column].replace("\\", "/")
+        name = row[column].replace("\\", "/")
+        path = table.parent / name
+        if place:
+            inside = PurePosixPath(name).is_relative_to(place)
+            path = root / PurePosixPath(name).relative_to(place) if inside else None
         if stems is not None:
             path = stems.get(row[column], stems.get(path.stem))
         if path is not None:
@@ -158,15 +193,22 @@ def read_details(table: Path, stems: Mapping[str, Path] | None = None) -> dict[P
     return details
 
 
-def read_regions(table: Path) -> Iterator[tuple[Path, WristRegion]]:
+def _place_below(root: Path, folder: Path) -> PurePosixPath | None:
+    """Return where in a folder `root` lies; None where it is the folder itself or lies elsewhere."""
+    root, folder = root.resolve(), folder.resolve()
+    return PurePosixPath(*root.relative_to(folder).parts) if folder in root.parents else None
+
+
+def read_regions(table: Path, root: Path | None = None) -> Iterator[tuple[Path, WristRegion]]:
     """Yield (path of the film, its wrist) for the rows of a table with the columns x, y, side, and angle or fingers.
 
-    `angle` is in degrees clockwise from the top of the film, `fingers` one of up, right, down and left.
+    `angle` is in degrees clockwise from the top of the film, `fingers` one of up, right, down and left; `root` as of
+    `read_details`.
     """
     columns = read_columns(table)
     if not {"x", "y", "side"} <= columns or not columns & {"angle", "fingers"}:
         return
-    for path, row in read_details(table).items():
+    for path, row in read_details(table, root=root).items():
         try:
             x, y, side = (float(row[name]) for name in ("x", "y", "side"))
             angle = float(row["angle"]) if "angle" in columns else _DEGREES[row["fingers"].lower()]

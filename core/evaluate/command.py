@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.datasets import DatasetIndex, describe, index_dataset, select_split
+from core.datasets import DatasetIndex, Problem, describe, open_dataset, select_split
 from core.datasets.tables import NOT_GROUPS
 from core.errors import CheckpointError, DatasetError, ScaphoidError, ScoresError
 from core.evaluate.baselines import measure_baselines
@@ -141,9 +141,9 @@ def _measure_explanations(options: argparse.Namespace, open_reader: Callable[...
 
     if options.methods:
         options.methods = list(dict.fromkeys(map(canonical_method, options.methods)))
-    index = index_dataset(options.data, options.format, options.region)
+    index = open_dataset(options.data, options.format, options.region)
     ids = choose_checkpoints(options.checkpoint, options.checkpoints)
-    _tell_about(index)
+    _tell_about(index, index.marking_problems)
     if open_reader is None:
         from core.reading import import_tensorflow_quietly, open_reader
 
@@ -173,7 +173,7 @@ def _findings_from_films(
     options: argparse.Namespace, open_reader: Callable[..., Reader] | None
 ) -> tuple[Findings, bool]:
     """Return what was measured, and whether every film could be opened."""
-    index = index_dataset(options.data, options.format, options.region)
+    index = open_dataset(options.data, options.format, options.region)
     studies = select_split(index, options.split)
     if options.films:
         studies = single_films(index, studies)
@@ -358,13 +358,14 @@ def _write_all(several: Sequence[Scores], path: Path) -> None:
         raise ScoresError("A place where the table of scores can be written was expected, but it cannot be.") from error
 
 
-def _tell_about(index: DatasetIndex) -> None:
+def _tell_about(index: DatasetIndex, more: Sequence[Problem] = ()) -> None:
     """Say on stderr what was found, and what of it cannot be used."""
     print(describe(index.splits, index.problems), file=sys.stderr)
-    for problem in index.problems[:PROBLEMS_NAMED]:
+    problems = (*more, *index.problems)
+    for problem in problems[:PROBLEMS_NAMED]:
         print(f"{problem.path}: {problem.reason}", file=sys.stderr)
-    if len(index.problems) > PROBLEMS_NAMED:
-        print(f"and {len(index.problems) - PROBLEMS_NAMED} more", file=sys.stderr)
+    if len(problems) > PROBLEMS_NAMED:
+        print(f"and {len(problems) - PROBLEMS_NAMED} more", file=sys.stderr)
     for note in index.notes:
         print(note, file=sys.stderr)
     sys.stderr.flush()

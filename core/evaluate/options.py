@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from core.datasets import FORMATS
+from core.datasets import FORMATS, REGION_HELP
 
 DEFAULT_THRESHOLD = 0.5
 MOST_FILMS = 100
@@ -41,7 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--scores", metavar="FILE", type=Path, help="CSV with the columns study_id, patient_id, label, probability"
     )
     parser.add_argument("--format", choices=FORMATS, help="layout of --data (default: told by looking)")
-    parser.add_argument("--region", metavar="R", help="only films of this part of the body, such as XR_WRIST")
+    parser.add_argument("--region", metavar="R", help=REGION_HELP)
     parser.add_argument(
         "--films",
         action="store_true",

@@ -30,7 +30,7 @@ COLUMNS = (
 BITS = ("8", "16", "mixed")
 _SETTINGS = "simulated.json"
 # While the work lasts: the rows of every study that is written, so that a second start need not make it again.
-_NOTES = ".studies"
+NOTES = ".studies"
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def write_dataset(
         if report:
             report(done, len(tasks))
     _write_tables(out, rows)
-    shutil.rmtree(out / _NOTES)
+    shutil.rmtree(out / NOTES)
     return len(rows)
 
 
@@ -182,7 +182,7 @@ def _run(tasks: list[_Task], out: Path, settings: DatasetSettings, jobs: int) ->
 
 def _write_study(task: _Task, out: Path, settings: DatasetSettings) -> list[dict]:
     """Write a study's films and masks, unless an earlier run did, and return its rows of the table."""
-    note = out / _NOTES / f"{task.number:05d}.json"
+    note = out / NOTES / f"{task.number:05d}.json"
     if note.is_file():
         return json.loads(note.read_text("utf-8"))
     rows = []

@@ -10,6 +10,8 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +21,7 @@ import numpy as np
 
 from core.errors import DatasetError, RadiographError
 from core.phantoms.anatomy import REGION_SIDE_MM
+from core.phantoms.dataset import NOTES
 from core.values import WristRegion
 
 INJECTED = ("hairline", "displaced", "angulated", "impacted", "buckle")
@@ -29,7 +32,7 @@ _BEND = 9.0
 VISIBLE = 0.03
 # Pixels per mm at which the bone's edges are looked for.
 _SEARCH = 2.0
-COLUMNS = ("path", "patient", "study", "label", "kind", "source", "x", "y", "side", "angle", "seed")
+COLUMNS = ("path", "patient", "study", "label", "kind", "source", "x", "y", "side", "angle", "seed", "patient_known")
 
 
 @dataclass(frozen=True)
@@ -353,7 +356,9 @@ def _visible(changed, sham, mask: np.ndarray, beyond: np.ndarray, base) -> np.nd
     return changed - added * np.float32(1.2 * missing / max(float(added[mask].mean()), 0.05))
 
 
-def write_injected(films: Iterable[tuple[str, np.ndarray, WristRegion]], out: Path, seed: int = 0) -> int:
+def write_injected(
+    films: Iterable[tuple[str, np.ndarray, WristRegion]], out: Path, seed: int = 0, patients_known: bool = True
+) -> int:
     """Write a set in the layout of MURA in which every film occurs twice: with a break, and with its sham.
 
     Parameters
@@ -362,7 +367,11 @@ def write_injected(films: Iterable[tuple[str, np.ndarray, WristRegion]], out: Pa
         Films of whole wrists: a name that films of one person share, (height, width) in [0, 1], the wrist square.
     out : pathlib.Path
         A new or empty folder. Both classes of a person's films go into the same split; one person in five is valid.
+        Until all is written it is called by its name with ``.part`` behind it.
     seed : int
+    patients_known : bool
+        False where it is not known which films are of one person, so that each name stands for a film: the set's table
+        then says so.
 
     Returns
     -------
@@ -372,10 +381,42 @@ def write_injected(films: Iterable[tuple[str, np.ndarray, WristRegion]], out: Pa
     Raises
     ------
     DatasetError
-        The folder holds something already, or no film could be used.
+        The folder, or the one with ``.part``, holds something already, or no film could be used.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DatasetError("Expected a new or empty folder, but it holds something already.")
+    out = out.resolve()
+    part = _begin(out)
+    try:
+        rows = _write_pairs(films, part, seed, patients_known)
+        if not rows:
+            raise DatasetError("Expected films with a distal radius in their wrist square, but there was none.")
+        _write_tables(part, out.name, rows)
+        (part / NOTES).rmdir()
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    os.replace(part, out)
+    return len(rows)
+
+
+def _begin(out: Path) -> Path:
+    """Return the folder in which a set is written until it is whole, marked so that nobody takes it for real films."""
+    part = out.with_name(out.name + ".part")
+    if (part / NOTES).is_dir():  # of a run that was killed
+        shutil.rmtree(part)
+    elif part.exists():
+        raise DatasetError("Expected to make a new folder of that name with .part behind it, but there is one already.")
+    if out.exists():
+        out.rmdir()  # now: a folder that cannot be replaced is told before the work, not after it
+    (part / NOTES).mkdir(parents=True)
+    return part
+
+
+def _write_pairs(
+    films: Iterable[tuple[str, np.ndarray, WristRegion]], folder: Path, seed: int, patients_known: bool
+) -> list[tuple]:
+    """Write every film with a break and with its sham, and return their rows of the table."""
     rows: list[tuple] = []
     people: dict[str, int] = {}
     for number, (patient, pixels, region) in enumerate(films):
@@ -390,15 +431,13 @@ def write_injected(films: Iterable[tuple[str, np.ndarray, WristRegion]], out: Pa
         for (film, mask), word in zip(pair, ("positive", "negative"), strict=True):
             study = f"study{2 * number + (word == 'negative') + 1}"
             path = f"{split}/XR_WRIST/patient{person:05d}/{study}_{word}/image1.png"
-            _write_png(out / path, np.round(film * 255).astype(np.uint8))
-            _write_png(out / "masks" / path, mask.astype(np.uint8) * 255)
+            _write_png(folder / path, np.round(film * 255).astype(np.uint8))
+            _write_png(folder / "masks" / path, mask.astype(np.uint8) * 255)
             shown = kind if word == "positive" else "none"
             square = (round(value, 2) for value in (region.x, region.y, region.side, region.angle))
-            rows.append((path, f"patient{person:05d}", study, int(word == "positive"), shown, number, *square, own))
-    if not rows:
-        raise DatasetError("Expected films with a distal radius in their wrist square, but there was none.")
-    _write_tables(out, rows)
-    return len(rows)
+            told = (path, f"patient{person:05d}", study, int(word == "positive"), shown, number)
+            rows.append((*told, *square, own, int(patients_known)))
+    return rows
 
 
 def _write_png(path: Path, image: np.ndarray) -> None:
@@ -406,16 +445,15 @@ def _write_png(path: Path, image: np.ndarray) -> None:
     path.write_bytes(cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 4])[1].tobytes())
 
 
-def _write_tables(out: Path, rows: list[tuple]) -> None:
-    """Write metadata.csv and MURA's lists, which name the set's folder first and have no headings."""
+def _write_tables(folder: Path, root: str, rows: list[tuple]) -> None:
+    """Write metadata.csv and MURA's lists, which name the set's folder, `root`, first and have no headings."""
 
     def write(name: str, lines: list) -> None:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(lines)
-        (out / name).write_text(text.getvalue(), "utf-8")
+        (folder / name).write_text(text.getvalue(), "utf-8")
 
     write("metadata.csv", [COLUMNS, *rows])
-    root = out.resolve().name
     for split in ("train", "valid"):
         own = [row for row in rows if row[0].startswith(f"{split}/")]
         write(f"{split}_image_paths.csv", [[f"{root}/{row[0]}"] for row in own])

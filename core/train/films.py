@@ -7,18 +7,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from core.datasets import WRIST, WRISTS_ALONE, describe, open_dataset, parts_of_body, split_dataset
+from core.datasets.splits import fingerprint
 from core.errors import DatasetError
 from core.train.runs import Request
 from core.train.squares import Film
 from core.values import Study
 
-if TYPE_CHECKING:
-    from core.datasets import DatasetIndex
-
-WRIST = "XR_WRIST"
-WRISTS_ALONE = "Of several parts of the body the wrists alone are taken; --region all takes every one."
+__all__ = ["WRIST", "WRISTS_ALONE", "TrainingData", "collect_films", "open_dataset", "parts_of_body"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,40 +50,6 @@ class TrainingData:
     split: str = ""
 
 
-def open_dataset(folder: Path, format: str | None = None, region: str | None = None) -> DatasetIndex:  # noqa: A002
-    """Look through a dataset as a training does.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-    format : str or None
-        None: told from the folder.
-    region : str or None
-        Part of the body whose films are taken; ``"all"``: every one. None: every one, but of a MURA folder that holds
-        several its wrists alone, since what is trained here reads wrists.
-
-    Raises
-    ------
-    DatasetError
-        As :func:`core.datasets.index_dataset`.
-    """
-    from core.datasets import index_dataset
-
-    index = index_dataset(folder, format, region)
-    if region is None and index.format == "mura":
-        parts = parts_of_body(index)
-        if WRIST in parts and len(parts) > 1:
-            index = index_dataset(folder, format, WRIST)
-            return replace(index, notes=(*index.notes, WRISTS_ALONE))
-    return index
-
-
-def parts_of_body(index: DatasetIndex) -> tuple[str, ...]:
-    """Return the parts of the body that the folders of a MURA dataset name, such as XR_WRIST."""
-    parts = {path.parts[-4].upper() for path in index.paths if path.parts[-4:-3]} if index.format == "mura" else set()
-    return tuple(sorted(part for part in parts if part.startswith("XR_")))
-
-
 def collect_films(request: Request) -> TrainingData:
     """Find the films of a dataset and split them by patient.
 
@@ -97,14 +61,13 @@ def collect_films(request: Request) -> TrainingData:
     DatasetError
         No films; patients in both parts; a part without films or, where fractures are learned, without one class.
     """
-    from core.datasets import describe, split_dataset
-    from core.datasets.splits import fingerprint
-
     index = open_dataset(Path(request.data), request.format, request.region)
     parts = split_dataset(index.splits, request.split_seed)
     print(describe(parts, index.problems), file=sys.stderr)
     for note in index.notes:
         print(f"note: {note}", file=sys.stderr)
+    for problem in index.marking_problems:
+        print(f"note: {index.name_of(problem.path)}: {problem.reason}", file=sys.stderr)
     details = index.details()
     films = {name: _films(part, index, details) for name, part in parts.items()}
     if request.task == "fracture" and not request.finder:

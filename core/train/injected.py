@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from core.checkpoints import find_checkpoint, read_card
-from core.datasets import index_dataset
+from core.datasets import REGION_HELP, DatasetIndex, open_dataset
 from core.errors import CheckpointError, ScaphoidError
 from core.phantoms import write_injected
 from core.quality import assess
@@ -26,23 +26,18 @@ from core.wrist import WristFinder, load_finder
 
 
 def find_normals(
-    data: Path, finder: WristFinder, progress: Callable[[int, int], None] | None = None
+    index: DatasetIndex, finder: WristFinder, progress: Callable[[int, int], None] | None = None
 ) -> Iterator[tuple[str, np.ndarray, WristRegion]]:
     """Yield (patient, pixels, wrist square) of each film of a dataset that is labelled 0 and fit to be read.
 
     Parameters
     ----------
-    data : pathlib.Path
-        Folder of a dataset that :func:`core.datasets.index_dataset` understands.
+    index : DatasetIndex
     finder : WristFinder
     progress : callable, optional
         Called with (done, of) studies.
-
-    Raises
-    ------
-    DatasetError
     """
-    studies = [study for study in index_dataset(data).studies if study.label == 0]
+    studies = [study for study in index.studies if study.label == 0]
     left_out = 0
     for done, study in enumerate(studies, 1):
         for path in study.paths:
@@ -71,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("data", metavar="DATA", type=Path, help="dataset; only studies labelled 0 are used")
     parser.add_argument("out", metavar="OUT", type=Path, help="a new or empty folder")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same breaks (default 0)")
+    parser.add_argument("--region", metavar="R", help=REGION_HELP)
     parser.add_argument("--finder", metavar="ID", help="wrist finder (default: that of the default checkpoint)")
     return parser
 
@@ -90,8 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.seed < 0:
         parser.error("--seed must be 0 or more")
     try:
-        films = find_normals(options.data, _open_finder(options.finder), Progress("putting breaks into films"))
-        written = write_injected(films, options.out, options.seed)
+        index = open_dataset(options.data, region=options.region)
+        for note in index.notes:
+            print(f"note: {note}", file=sys.stderr)
+        films = find_normals(index, _open_finder(options.finder), Progress("putting breaks into films"))
+        written = write_injected(films, options.out, options.seed, index.patients_known)
     except ScaphoidError as error:
         print(error, file=sys.stderr)
         return 1

@@ -18,9 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from core.checkpoints import CHECKPOINTS, WEIGHTS_NAME, publish, read_history, read_scores
-from core.checkpoints.cards import check_id
-from core.datasets import index_dataset
+from core.checkpoints import CHECKPOINTS, WEIGHTS_NAME, check_place, publish, read_history, read_scores
+from core.datasets import REGION_HELP, open_dataset
 from core.errors import DatasetError, RadiographError, ScaphoidError
 from core.explain.peaks import usual_peaks
 from core.metrics import confusion, wilson_interval
@@ -76,15 +75,21 @@ class Negatives(Sequence[tuple[Radiograph, WristRegion | None]]):
             raise DatasetError("A film of the dataset was read before, but cannot be read again.") from error
 
 
-def read_normals(reader: Reader | EnsembleReader, data: Path, progress: Any = None) -> list[NormalStudy]:
+def read_normals(
+    reader: Reader | EnsembleReader, data: Path, progress: Any = None, region: str | None = None
+) -> list[NormalStudy]:
     """Read every study of a dataset that is labelled 0; films that cannot be read are left out and counted.
+
+    `region` is that of :func:`core.datasets.open_dataset`.
 
     Raises
     ------
     DatasetError
         Fewer than 20 such studies can be read, or all are of one patient.
     """
-    index = index_dataset(data)
+    index = open_dataset(data, region=region)
+    for note in index.notes:
+        print(f"note: {note}", file=sys.stderr)
     studies = [study for study in index.studies if study.label == 0]
     read = []
     for done, study in enumerate(studies, 1):
@@ -196,7 +201,14 @@ def describe(normals: Sequence[NormalStudy], points: Sequence[OperatingPoint], s
 
 
 def measure(
-    reader: Reader, folder: Path, data: Path, source: str, licence: str, new_id: str, progress: Any = None
+    reader: Reader,
+    folder: Path,
+    data: Path,
+    source: str,
+    licence: str,
+    new_id: str,
+    progress: Any = None,
+    region: str | None = None,
 ) -> Checkpoint:
     """Read the normals and publish the checkpoint anew, under `new_id`, with what they say."""
     card = reader.checkpoint
@@ -204,15 +216,17 @@ def measure(
     chosen_on = next((each for each in scores if each.split == "valid"), None)
     if chosen_on is None or len(card.operating_points) != 2:
         raise DatasetError("A checkpoint with validation scores and two operating points was expected, not this one.")
-    normals = read_normals(reader, data, progress)
+    normals = read_normals(reader, data, progress, region)
     points = set_caution(card.operating_points, chosen_on, normals)
     told = describe(normals, points, source)
     peaks = usual_peaks(reader.classifier, Negatives(normals), progress)
+    known = all(study.patient_known for study in normals)
+    people = {"patients": len({study.patient_id for study in normals})} if known else {}
     data_entry: Mapping[str, Any] = {
         **card.data,
         "tested_on": f"{card.data['tested_on']} {told['sentence']}",
         "results": {**card.data["results"], **results_at(scores, points[1].threshold), **told["results"]},
-        "peaks": {method: {**peak, "films": "real films"} for method, peak in peaks.items()},
+        "peaks": {method: {**peak, "films": "real films", **people} for method, peak in peaks.items()},
         "licences": list(dict.fromkeys([*card.data["licences"], licence])),
     }
     changed = replace(card, id=new_id, operating_points=points, data=data_entry)
@@ -228,6 +242,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("checkpoint", metavar="ID")
     parser.add_argument("--data", type=Path, required=True, help="dataset; only studies labelled 0 are read")
+    parser.add_argument("--region", metavar="R", help=REGION_HELP)
     parser.add_argument("--id", required=True, help="of the new checkpoint")
     parser.add_argument("--source", required=True, help="what the films are, for the card")
     parser.add_argument("--licence", required=True, help="a sentence on the films' licence, for the card")
@@ -241,11 +256,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from core.train import Progress
 
+        check_place(options.out, options.id)
         reader = open_reader(options.checkpoint, options.out)
-        new_id = check_id(options.id)
-        card = measure(
-            reader, options.out, options.data, options.source, options.licence, new_id, Progress("reading normals")
-        )
+        told = (options.source, options.licence, options.id)
+        card = measure(reader, options.out, options.data, *told, Progress("reading normals"), options.region)
     except ScaphoidError as error:
         print(error, file=sys.stderr)
         return 1
