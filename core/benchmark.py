@@ -240,6 +240,27 @@ def time_layercam(subject: Subject, repeat: int) -> Row:
     return _row("LayerCAM, three depths", times, "tf-keras-vis", repeat, subject)
 
 
+def time_check(subject: Subject, repeat: int) -> Row:
+    """Time the check of how far a film's Grad-CAM can be trusted, beside as many of the library's maps as it makes."""
+    from core.explain.checks import SHUFFLES, check_map, quick_methods
+    from core.explain.scrambled import ScrambledClassifier
+
+    rival_heat, square = _library_gradcam(subject), subject.square
+    scrambled = ScrambledClassifier(subject.classifier)
+    maps = 7 + len(quick_methods(subject.classifier, "gradcam", "for")) + sum(SHUFFLES.values())
+
+    def ours() -> None:
+        film, region = subject.radiograph, subject.region
+        check_map(subject.classifier, film, method="gradcam", region=region, scrambled=scrambled)
+
+    def rival() -> None:
+        for _ in range(maps):
+            rival_heat(square)
+
+    times = measure(ours, rival, repeat, rival_repeat=2, warm=False)
+    return _row("Grad-CAM checked", times, f"{maps} maps of tf-keras-vis", repeat, subject)
+
+
 def time_floor(subject: Subject, repeat: int, method: str) -> Row:
     """Time a method beside the bare passes through the network that it needs, all on arrays that are there already.
 
@@ -331,6 +352,7 @@ def time_training(subject: Subject, repeat: int) -> Row:
 
     from core.backbones import build_classifier
     from core.train.norms import fuse_norms
+    from core.train.updates import make_adamw
 
     films = np.random.default_rng(0).random((TRAINING_FILMS, TRAINING_SIZE, TRAINING_SIZE, 1), np.float32)
     labels = np.arange(TRAINING_FILMS, dtype=np.float32)[:, None] % 2
@@ -340,14 +362,16 @@ def time_training(subject: Subject, repeat: int) -> Row:
         if fused:
             fuse_norms(model)
         trained = keras.Model(model.input, model.output["logit"])
-        trained.compile(keras.optimizers.AdamW(), keras.losses.BinaryCrossentropy(from_logits=True))
+        optimizer = make_adamw() if fused else keras.optimizers.AdamW()
+        trained.compile(optimizer, keras.losses.BinaryCrossentropy(from_logits=True))
         return lambda: trained.train_on_batch(films, labels)
 
     repeat = min(repeat, 5)
     times = measure(prepare(fused=True), prepare(fused=False), repeat)
     name = f"training step, {TRAINING_FILMS} films of {TRAINING_SIZE} px"
     return replace(
-        _row(name, times, "Keras' own layers", repeat, subject), checkpoint=f"{TRAINING_BACKBONE}, untrained"
+        _row(name, times, "Keras' own layers and optimizer", repeat, subject),
+        checkpoint=f"{TRAINING_BACKBONE}, untrained",
     )
 
 
@@ -557,6 +581,7 @@ ROWS: Mapping[str, Callable[[Subject, int], Row]] = MappingProxyType(
         "smoothgrad": time_smoothgrad,
         "scorecam": time_scorecam,
         "quickscorecam": time_quick_scorecam,
+        "check": time_check,
         **{f"{method}-floor": partial(time_floor, method=method) for method in FLOOR_METHODS},
         **{f"memory-{size}": partial(measure_memory, size=size) for size in MEMORY_SIZES},
         "metrics": time_metrics,
@@ -573,6 +598,7 @@ ROWS: Mapping[str, Callable[[Subject, int], Row]] = MappingProxyType(
 SLOW_ROWS = (
     "scorecam",
     "quickscorecam",
+    "check",
     "scorecam-floor",
     *(f"memory-{size}" for size in MEMORY_SIZES),
     *(f"memory-metrics-{studies}" for studies in MEMORY_STUDIES),

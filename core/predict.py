@@ -14,7 +14,7 @@ import numpy as np
 from core.checkpoints import CHECKPOINTS
 from core.errors import RadiographError, ScaphoidError
 from core.reading import ALL, FilmReading, Reader
-from core.results import film_result, reading_result
+from core.results import evidence_sentence, film_result, reading_result
 from core.values import Checkpoint
 
 
@@ -48,7 +48,12 @@ def _read_files(paths: Sequence[Path]) -> Iterator[tuple[Path, Any]]:
             yield path, RadiographError(f"Expected a file that can be read: {error.strerror or 'it cannot be opened'}.")
 
 
-def _write_explanation(reader: Reader, film: FilmReading, stem: str, options: argparse.Namespace) -> None:
+def _write_explanation(reader: Reader, film: FilmReading, stem: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Write a film's heat map; return what it is, for the film's row.
+
+    Scaled to its own maximum a map looks the same whether much speaks for the target or nothing: where it is no
+    evidence the picture is the film alone, as on the screen. The numbers are written all the same.
+    """
     from core.explain import explain
     from core.figures import overlay_image, png_bytes
 
@@ -57,8 +62,13 @@ def _write_explanation(reader: Reader, film: FilmReading, stem: str, options: ar
     )
     options.out.mkdir(parents=True, exist_ok=True)
     target = options.out / f"{stem}.{result.method}"
-    Path(f"{target}.png").write_bytes(png_bytes(overlay_image(film.radiograph.pixels, result.heatmap)))
+    sentence, evidence = evidence_sentence(result, reader.checkpoint)
+    shown = result.heatmap if evidence else np.zeros_like(result.heatmap)
+    Path(f"{target}.png").write_bytes(png_bytes(overlay_image(film.radiograph.pixels, shown)))
     np.save(f"{target}.npy", np.asarray(result.heatmap, dtype=np.float32))
+    if not evidence:
+        print(f"{stem}: {sentence}", file=sys.stderr, flush=True)
+    return {"method": result.method, "target": result.target, "peak": float(result.peak), "evidence": evidence}
 
 
 def _stems(paths: Sequence[Path]) -> list[str]:
@@ -115,12 +125,13 @@ def run(options: argparse.Namespace) -> int:
         reading = judge(reader.read([film]), card)
         names.append(str(path))
         films.append(reading.films[0])
-        print(show(film_result(str(path), reading.films[0], reading)), flush=True)
+        row = film_result(str(path), reading.films[0], reading)
+        if options.explain and reading.films[0].prediction:
+            row["explanation"] = _write_explanation(reader, reading.films[0], stem, options)
+        print(show(row), flush=True)
         if reading.films[0].prediction is None:
             print(f"{path}: {' '.join(reading.films[0].quality.reasons)}", file=sys.stderr, flush=True)
             status = 1
-        elif options.explain:
-            _write_explanation(reader, reading.films[0], stem, options)
     if options.study and films:
         # A film given twice counts once, as it does on the screen.
         once = {film.radiograph.id: (name, film) for name, film in reversed(list(zip(names, films, strict=True)))}

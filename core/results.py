@@ -14,6 +14,7 @@ from core import __version__
 from core.checkpoints import CHECKPOINTS, read_scores
 from core.errors import CheckpointError
 from core.explain import METHODS
+from core.explain.peaks import is_evidence
 from core.metrics import METRIC_NAMES, RATES, WITHOUT_THRESHOLD, Resamples, cases_like, evaluate, interval_dict
 from core.reading import FilmReading, StudyReading, mean_probability
 from core.values import Checkpoint, Explanation, Interval, Scores
@@ -203,11 +204,15 @@ def evidence_sentence(explanation: Explanation, card: Checkpoint) -> tuple[str, 
             "one may be no stronger. A hint, not a proof."
         ), True
     if usual and explanation.target == "for":
-        seen = f"on 9 in 10 {usual.get('films', 'films')} without a {label} (n={usual['n']})"
-        if explanation.peak <= usual["value"]:
+        people = f" of {usual['patients']} patients" if "patients" in usual else ""
+        seen = f"on 9 in 10 {usual.get('films', 'films')} without a {label} (n={usual['n']}{people})"
+        if not is_evidence(explanation, card):
             return f"No positive evidence: what speaks for a {label} here is no stronger than {seen}.", False
         return f"What speaks for a {label} here is stronger than {seen}. A heat map is a hint, not a proof.", True
-    return "A heat map shows what the model looked at. It is a hint, not a proof.", True
+    return (
+        "One method's estimate of what weighed in the answer; how strong such maps usually are was not measured. A "
+        "hint, not a proof."
+    ), True
 
 
 def held_out_scores(card: Checkpoint, folder: Path = CHECKPOINTS) -> Scores | None:

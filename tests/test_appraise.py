@@ -445,6 +445,15 @@ def test_files_that_cannot_be_read_are_counted(tmp_path, monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert (json.loads(out)["unreadable"], json.loads(out)["films"]) == (1, 1)
     assert "patient00001" in err
+    elbow = tmp_path / "valid/XR_ELBOW/patient00002/study1_negative/image1.png"
+    elbow.parent.mkdir(parents=True)
+    elbow.write_bytes((tmp_path / "valid/XR_WRIST/patient00000/study1_negative/image1.png").read_bytes())
+    for more, films in (((), 1), (("--region", "all"), 2)):
+        asked = command._parser().parse_args([*options, *more])
+        assert command.run(asked, lambda name, _: make_reader()) == 0
+        out, err = capsys.readouterr()
+        assert json.loads(out)["films"] == films
+        assert err.count("the wrists alone are taken") == (not more)
 
 
 # --- documents -------------------------------------------------------------------------------------------------------
@@ -497,12 +506,13 @@ def published(tmp_path):
 def test_results_go_into_card_and_scores_and_the_rest_stays(published):
     before = read_card(published / "stand-in")
     scores = Scores("stand-in", "test", ("a", "b"), ("a", "b"), np.array([1, 0]), np.array([0.1 + 0.2, 0.25]))
-    counts = {"test_films": 3600, "test_patients": 1500}
+    counts = {"test_films": 3628, "test_patients": 1500, "test_films_refused": 28}
     for _ in range(2):  # the second time changes nothing
         documents.store_results(published / "stand-in", {"auc": {"value": 0.97}}, counts, scores)
     card = verify(published / "stand-in")
     assert card.data["results"] == {"auc": {"value": 0.97}, "real_normals": {"value": 1}}
-    assert card.data["counts"] == {"train_films": 5, "test_films": 3600, "test_patients": 1500}
+    assert card.data["counts"] == {"train_films": 5, **counts}
+    # Of 3,628 films 28 were refused, and are in no estimate.
     assert card.data["tested_on"] == "Tested on 3,600 films of 1,500 other simulated patients; and so on."
     assert card.operating_points[0].threshold == before.operating_points[0].threshold
     assert card.weights_sha256 == before.weights_sha256
@@ -610,7 +620,7 @@ def test_measuring_the_embedded_model_end_to_end(tmp_path, capsys):
 
 def test_one_film_of_each_broken_study_is_outlined():
     def film(number, shows, **facts):
-        known = {"displacement_mm": 0.0, "gap_mm": 0.0, "spacing_mm": 0.3} | facts
+        known = {"kind": "transverse", "displacement_mm": 0.0, "gap_mm": 0.0, "spacing_mm": 0.3} | facts
         return make_film(0.5, 1, blob(1, 2) if shows else None, number, **known)
 
     made = [
@@ -635,7 +645,7 @@ def test_heat_maps_are_measured_told_and_stored(published, monkeypatch, capsys):
     def make(seeds, *_):
         asked.extend(seeds)
         for number in range(4):
-            facts = {"displacement_mm": 0.0, "gap_mm": 2.0 * (number == 0), "spacing_mm": 0.5}
+            facts = {"kind": "transverse", "displacement_mm": 0.0, "gap_mm": 2.0 * (number == 0), "spacing_mm": 0.5}
             yield studies.KnownStudy(f"s{number}", 1, (make_film(0.5, 1, blob(0, 0), number, **facts),))
 
     def measure(films, reader, check_every, is_fit, progress):
@@ -705,7 +715,7 @@ def test_films_whose_maps_are_not_measured_are_told(monkeypatch, capsys):
     second = next(each for each in report["explanations"] if (each["checkpoint"], each["method"]) == ("m-2", "gradcam"))
     assert (second["n"], second["distance"]["n"]) == (2, 1)
     (row,) = [line for line in text.split("| `m-2` (n = 2) |")[1].splitlines() if line.startswith("| Grad-CAM")][:1]
-    assert row.count(", n = 1 |") == 1, "the distance is of the one film on which there is a map"
+    assert row.count(", n = 1 |") == 2, "only one map is shown as evidence, and its distance alone is known"
 
 
 def _measured_without_checks(measure, *films_and_reader, check_every, **more):

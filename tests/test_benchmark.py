@@ -181,6 +181,18 @@ def test_the_floor_is_exactly_what_a_map_asks_of_the_network(subject, monkeypatc
     assert floor == asked
 
 
+def test_a_check_stands_beside_as_many_maps_as_it_makes(subject, monkeypatch):
+    made = []
+    monkeypatch.setattr("core.explain.checks.check_map", lambda *_, method, **__: made.append(method))
+    monkeypatch.setattr("core.explain.scrambled.ScrambledClassifier", lambda classifier: None)
+    monkeypatch.setattr("core.explain.checks.quick_methods", lambda *_: ("layercam", "location"))
+    monkeypatch.setattr(benchmark, "_library_gradcam", lambda _: lambda square: made.append("theirs"))
+    row = ROWS["check"](subject, 1)
+    assert made == ["gradcam", "gradcam", *["theirs"] * 18]
+    assert (row.name, row.rival_name) == ("Grad-CAM checked", "18 maps of tf-keras-vis")
+    assert "check" in benchmark.SLOW_ROWS
+
+
 def test_a_simulated_film_takes_the_mean_time_of_its_studies(subject, monkeypatch):
     monkeypatch.setattr(benchmark, "_alone", lambda function, *arguments: function(*arguments))
     monkeypatch.setattr(benchmark, "PHANTOM_STUDIES", 3)

@@ -238,6 +238,9 @@ def test_a_study_is_read_explained_and_downloaded(page, server):
         assert (now["zoom"], now["x"], now["y"]) == (zoomed["zoom"], zoomed["x"], zoomed["y"]), method
         pictures.append(overlay_pixels(page))
     assert all(np.abs(pictures[a] - pictures[b]).max() > 20 for a, b in ((0, 1), (1, 2), (0, 2)))
+    page.get_by_role("button", name="How far can this map be trusted?").click()
+    told = page.get_by_text(re.compile("^(This map is stable|Rely on this map with care|Do not rely on this map)"))
+    told.first.wait_for(timeout=120_000)
     assert fits(page)
 
     with page.expect_download() as download:

@@ -16,7 +16,7 @@ from core.explain.checks import GRID, Checks, check_map, is_flat, lay_back, like
 from core.explain.localisation import edge_map
 from core.explain.removal import REMOVED, Removal, measure_removal
 from core.explain.scrambled import ScrambledClassifier
-from core.explain.stray import find_bright, find_limb, stray_heat
+from core.explain.stray import bone_edges, find_bright, find_limb, stray_heat
 from core.explain.trust import check_rows, trust_sentence
 from core.phantoms import simulate_film
 from core.radiographs import fit_square
@@ -119,12 +119,12 @@ def test_a_map_of_what_the_answer_hangs_on_tells_more_than_chance_and_edges():
     def run(squares):
         return {"logit": 10 * (squares[:, 40:44, 40:44, 0].mean(axis=(1, 2), keepdims=False)[:, None] - 0.3)}
 
-    found = measure_removal(run, square, blob(64, 41.5, 41.5, 3.0), 1)
+    found = measure_removal(run, square, blob(64, 41.5, 41.5, 3.0), edge_map(square), 1)
     assert found.deletion > 2 * max(found.random[0], found.edges[0], 0.5)
     assert found.insertion > 2 * max(found.random[1], found.edges[1], 0.5)
-    against = measure_removal(run, square, blob(64, 41.5, 41.5, 3.0), -1)
+    against = measure_removal(run, square, blob(64, 41.5, 41.5, 3.0), edge_map(square), -1)
     assert against.deletion == pytest.approx(-found.deletion)
-    elsewhere = measure_removal(run, square, blob(64, 20, 50, 3.0), 1)
+    elsewhere = measure_removal(run, square, blob(64, 20, 50, 3.0), edge_map(square), 1)
     assert elsewhere.deletion < found.deletion / 2
 
 
@@ -135,7 +135,7 @@ def test_an_empty_map_takes_its_places_from_all_over_the_square():
     def run(squares):
         return {"logit": (squares[:, :16, :, 0] == square[:16]).mean(axis=(1, 2))[:, None]}
 
-    found = measure_removal(run, square, np.zeros((64, 64)), 1)
+    found = measure_removal(run, square, np.zeros((64, 64)), edge_map(square), 1)
     assert found.deletion == pytest.approx(np.mean(REMOVED), abs=0.02)
     assert found.insertion == pytest.approx(np.mean(REMOVED), abs=0.02)
 
@@ -184,6 +184,22 @@ def test_without_heat_there_is_no_share(limb):
     assert np.isnan(stray_heat(np.zeros((7, 7)), limb[0], fit_square(224, 224, 224, None))).all()
 
 
+def test_edges_of_bones_lie_inside_the_limb(limb):
+    square, _ = limb
+    square = square.copy()
+    square[100:120, 85:95] = 1.0  # a screw in the bone
+    film = fit_square(224, 210, 224, WristRegion(112, 112, 224))
+    found = bone_edges(square, film)
+    assert found.max() == 1
+    columns = found[60]
+    assert columns[[80, 100, 120, 140]].min() > 0.5, "both sides of both bones"
+    assert not columns[:63].any(), "the skin is no edge of a bone"
+    assert not columns[157:].any(), "nor are the marker and the film's own border"
+    assert found[[0, 223]].max() > 0.5, "bones that run on beyond the square have edges up to its border"
+    assert not found[97:123, 82:98].any(), "nor is metal"
+    assert not bone_edges(np.full((224, 224), 0.5, np.float32), film).any()
+
+
 # --- whole maps, and methods that are known to fail ------------------------------------------------------------------
 
 
@@ -200,7 +216,7 @@ def _library_scorecam(question):
 
 @pytest.fixture
 def _failing_methods(monkeypatch):
-    options = {"directed": False, "evidence": False, "quick": False, "corners": False}
+    options = {"directed": False, "evidence": False, "quick": False}
     failing = {
         "edges": Method("Edges", "", "", lambda question: edge_map(question.square), **options),
         "library": Method("Library's Score-CAM", "", "", _library_scorecam, **options),
@@ -236,7 +252,7 @@ def _edges_of_the_map(question):
 
 @pytest.mark.usefixtures("_failing_methods")
 def test_half_a_map_of_edges_is_caught_on_the_embedded_model_too(monkeypatch):
-    options = {"directed": False, "evidence": False, "quick": False, "corners": False}
+    options = {"directed": False, "evidence": False, "quick": False}
     failing = {"blend": Method("Blend", "", "", _edges_of_the_map, {"layer": None}, **options)}
     methods = MappingProxyType({**explaining.METHODS, **failing})
     for module in (explaining, checks, trust):
@@ -253,13 +269,30 @@ def test_a_map_that_follows_the_model_is_told_from_one_that_does_not(film):
     for method in ("gradcam", "smoothgrad"):
         more = {"samples": 4} if method == "smoothgrad" else {}
         found = check_map(classifier, film, method=method, **more)
-        assert found.scrambled["all"] < trust.HARDLY_CHANGES, method
+        assert found.scrambled["all"] < trust.MUCH_ALIKE, method
         assert found.scrambled["head"] < trust.IGNORES, method
         assert (found.repeated == 1) is (method != "smoothgrad")
         assert method not in found.others
         assert set(found.moved) == {
             "turned left", "turned right", "shifted one way", "shifted the other", "exposed less", "exposed more",
         }  # fmt: skip
+
+
+def test_a_check_makes_as_many_maps_as_the_benchmark_counts(film, monkeypatch):
+    """The map itself, six of the wrist moved or exposed, one by each quick method, and those of shuffled networks."""
+    made = []
+    real = checks.explain_square
+    monkeypatch.setattr(checks, "explain_square", lambda *given, **asked: made.append(1) or real(*given, **asked))
+    monkeypatch.setattr(checks, "quick_methods", lambda *_: ("gradcampp",))
+    check_map(small_classifier(seed=4), film, method="gradcam")
+    assert len(made) == 7 + 1 + sum(checks.SHUFFLES.values())
+
+
+def test_a_map_is_not_compared_with_one_that_is_nearly_a_part_of_it(film):
+    classifier = small_classifier(seed=4)
+    assert "gradcampp" not in checks.quick_methods(classifier, "gradcam", "for")
+    assert "gradcam" not in checks.quick_methods(classifier, "gradcampp", "for")
+    assert {"gradcam", "gradcampp"} <= set(checks.quick_methods(classifier, "layercam", "for"))
 
 
 def test_a_map_made_again_is_made_of_another_seed(film):
@@ -307,7 +340,7 @@ def test_a_network_that_looks_at_brightness_has_a_steady_map_where_the_film_is_b
     assert found.method == "gradcam"
     assert found.stability > 0.9
     assert found.outside < 0.3
-    assert set(found.others) == {"layercam", "gradcampp", "location"}
+    assert set(found.others) == {"layercam", "location"}
     assert found.removal.deletion > found.removal.random[0]
     assert [done for done, _ in told] == list(range(1, told[-1][1] + 1))
 
@@ -358,17 +391,20 @@ SOUND = Checks(
 @pytest.mark.parametrize(
     ("change", "level", "words"),
     [
-        ({}, "good", "This map is stable and follows the model."),
+        ({}, "good", "This map is stable and follows the model. It may still point beside the break"),
         ({"peak": 0.0}, "none", "nothing to check"),
         ({"peak": 0.0, "flat": True}, "none", "nothing to check"),
         ({"flat": True}, "bad", "the same everywhere"),
-        ({"scrambled": {"head": 0.6, "deep": 0.3, "all": 0.6}}, "bad", "hardly changes when the model is scrambled"),
+        ({"scrambled": {"head": 0.6, "deep": 0.3, "all": 0.6}}, "bad", "stays much like itself when the model is"),
+        ({"scrambled": {"head": 0.6, "deep": 0.3, "all": 0.9}}, "bad", "hardly changes when the model is scrambled"),
         ({"scrambled": {"head": 0.6, "deep": 0.99, "all": 0.1}}, "bad", "hardly changes when the model is scrambled"),
         ({"scrambled": {"head": 0.99, "deep": 0.3, "all": 0.1}}, "bad", "layers that give the answer"),
         ({"moved": {"turned left": 0.6, "turned right": 0.7, "exposed less": 0.9}}, "unsure", "turned by 5 degrees"),
         ({"moved": {"turned left": 0.9, "turned right": 0.9, "exposed less": 0.1}}, "unsure", "exposed a fifth less"),
         ({"scrambled": {"head": math.nan, "deep": math.nan, "all": math.nan}}, "unsure", "cannot be told"),
-        ({"scrambled": {"head": 0.5, "deep": 0.2, "all": math.nan}}, "good", "stable"),
+        ({"scrambled": {"head": 0.5, "deep": 0.2, "all": math.nan}}, "unsure", "cannot be told"),
+        ({"scrambled": {"head": 0.5, "deep": math.nan, "all": 0.1}}, "unsure", "cannot be told"),
+        ({"scrambled": {"head": math.nan, "deep": 0.2, "all": 0.1}}, "good", "stable"),
         ({"removal": Removal(-0.1, -0.5, (-0.2, 0.0), (-0.3, 0.0))}, "unsure", "places drawn at random"),
         ({"repeated": 0.5}, "unsure", "changes when it is made again"),
         ({"outside": 0.25, "bright": 0.1}, "unsure", "35% of its heat lies outside the limb"),

@@ -14,12 +14,15 @@ from core.errors import DatasetError, ExplanationError
 from core.evaluate import run
 from core.evaluate.explanations import _spacing, load_films
 from core.evaluate.options import make_parser
+from core.explain import explain
 from core.explain.comparison import (
     BASELINES,
+    BENT_KINDS,
     MapRow,
     OutlinedFilm,
     baseline_map,
     count_refused,
+    is_thin,
     measure_maps,
     parse_rows,
     read_rows,
@@ -27,6 +30,7 @@ from core.explain.comparison import (
     summarise,
 )
 from core.explain.localisation import THRESHOLDS, localise
+from core.phantoms.fractures import KINDS
 from core.values import WristRegion
 from pages.parts.outlining import drawn_mask
 from tests.test_explain import _stand_in_backbone, brightness_classifier, film_of  # noqa: F401
@@ -92,6 +96,46 @@ def test_a_baseline_points_into_the_square_that_is_read():
     assert heat.shape == (100, 200)
     assert np.abs(np.argwhere(heat == heat.max()).mean(axis=0) - (39.5, 149.5)).max() <= 1
     assert not heat[:, :110].any()
+
+
+@pytest.mark.parametrize(
+    ("kind", "displacement", "gap", "thin"),
+    [
+        ("hairline", 0.0, 1.2, True),
+        ("hairline", None, None, True),
+        ("buckle", 0.0, 0.0, False),
+        ("greenstick", 0.0, 0.0, False),
+        ("scaphoid", 0.9, 0.2, True),
+        ("scaphoid", 0.9, 1.0, False),
+        ("colles", 3.0, 0.0, False),
+        ("", 0.5, 0.5, True),
+        ("", 0.5, None, None),
+    ],
+)
+def test_a_thin_break_is_a_line_and_no_bulge(kind, displacement, gap, thin):
+    assert is_thin(kind, displacement, gap) is thin
+
+
+def test_every_kind_that_bends_is_one_the_simulator_knows():
+    assert set(BENT_KINDS) | {"hairline"} <= set(KINDS)
+
+
+def test_maps_that_are_withheld_are_noted():
+    """As bright as usual is no evidence; brighter is. The brightness is the stand-in's raw peak."""
+    classifier = brightness_classifier()
+    films = [bright_film(8, 40, name="a"), bright_film(8, 40, name="b")]
+    (usual,) = [row.probability for row in measure_maps(films[:1], reader(classifier), ["gradcam"], check_every=0)][:1]
+    assert usual > 0
+    made = explain(classifier, films[0].radiograph, method="gradcam")
+    for value, shown in ((2 * made.peak, 0.0), (made.peak / 2, 1.0)):
+        card = replace(classifier.checkpoint, data={"peaks": {"gradcam": {"value": value, "n": 9}}})
+        object.__setattr__(classifier, "checkpoint", card)
+        rows = measure_maps(films, reader(classifier), ["gradcam"], check_every=0)
+        assert [row.shown for row in rows if row.method == "gradcam"] == [shown, shown]
+        assert all(math.isnan(row.shown) for row in rows if row.method in BASELINES)
+        found = summarise(rows, resamples=20)[0]
+        assert (found.hit_shown.n if found.hit_shown else 0) == 2 * shown
+        assert found.films == 2
 
 
 # --- estimates -------------------------------------------------------------------------------------------------------
@@ -160,6 +204,7 @@ def test_estimates_of_hand_worked_rows():
     assert fine.checked["stability"].value == pytest.approx(0.7), "a film without a map has none"
     assert fine.checked["deletion_ahead"].value == pytest.approx((0.6 - 0.2) / 2), "random places cost 0.4"
     assert (fine.checked["good"].value, fine.checked["good"].n) == (pytest.approx(1 / 3), 3)
+    assert (fine.checked["hit"].value, fine.checked["hit"].n) == (1, 1), "of the maps that pass"
     assert "repeated" not in fine.checked
     assert coarse.checked == {}
     same = [replace(row, method="gradcampp") for row in rows if row.method == "gradcam"]
@@ -185,6 +230,16 @@ def test_rows_are_written_and_read_again(tmp_path):
     assert [row.thin for row in again] == [row.thin for row in rows]
     assert again[0].stability == pytest.approx(rows[0].stability, rel=1e-5)
     assert len(again[0].overlaps) == len(THRESHOLDS)
+
+
+def test_a_table_from_before_withheld_maps_were_noted_is_read():
+    text = rows_text([replace(made_row("a", "gradcam", 1), shown=1.0)])
+    assert text.splitlines()[0].endswith(",shown")
+    old = "\n".join(line.rpartition(",")[0] for line in text.splitlines())
+    (row,) = parse_rows(old.encode())
+    assert (row.hit, row.film) == (1, "a")
+    assert math.isnan(row.shown)
+    assert summarise([row], resamples=20)[0].hit_shown is None
 
 
 def test_a_table_without_rows_is_refused():

@@ -155,6 +155,24 @@ def test_explanations_are_written_at_the_films_own_size(tmp_path, capsys):
     assert Image.open(tmp_path / "maps" / "wrist.gradcam.png").size == pixels.shape[::-1]
 
 
+def test_heat_that_is_no_evidence_is_not_painted(tmp_path, capsys, monkeypatch):
+    """As on the screen: scaled to its own maximum, a map of next to nothing would look like one of much."""
+    film = tmp_path / "wrist.png"
+    film.write_bytes(wrist_png())
+    told = {}
+    for evidence in (True, False):
+        monkeypatch.setattr("core.results.is_evidence", lambda *_, evidence=evidence: evidence)
+        out = tmp_path / f"maps-{evidence}"
+        _, rows, err = run(capsys, film, "--json", "--explain", "gradcam", "--out", out)
+        told[evidence] = (json.loads(rows[0])["explanation"], err, np.asarray(Image.open(out / "wrist.gradcam.png")))
+    (strong, quiet, painted), (faint, warned, bare) = told.values()
+    assert strong == {"method": "gradcam", "target": "for", "peak": faint["peak"], "evidence": True}
+    assert (quiet, faint["evidence"]) == ([], False)
+    assert [line.startswith("wrist: No positive evidence") for line in warned] == [True]
+    assert np.ptp(painted.astype(int), axis=-1).max() > 50, "colours"
+    assert np.ptp(bare.astype(int), axis=-1).max() == 0, "the film alone"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

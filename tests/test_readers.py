@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from core.checkpoints import CHECKPOINTS, default_id
-from core.explain import METHODS, available_methods, explain
+from core.explain import available_methods, explain
 from core.radiographs import read_radiograph
 from pages.parts import readers
 from pages.parts.readers import _warm_maps  # as it is before tests/conftest.py puts it aside
@@ -22,9 +22,8 @@ def test_nothing_is_built_for_a_map_once_its_method_is_warm(reader, monkeypatch)
     monkeypatch.setattr("core.explain.passes._compile", lambda *_: pytest.fail("a pass was compiled again"))
     monkeypatch.setattr("keras.Model", lambda *_, **__: pytest.fail("a network was built again"))
     film = read_radiograph(png_film())
-    for method in available_methods(reader.checkpoint):
-        if METHODS[method].quick:
-            explain(reader.classifier, film, method=method)
+    for method in available_methods(reader.checkpoint, prompt=True):
+        explain(reader.classifier, film, method=method)
 
 
 def test_no_page_resets_keras_while_a_network_is_built_for_another(monkeypatch):
@@ -51,7 +50,7 @@ def test_a_server_that_is_stopped_while_it_warms_makes_no_further_map(reader, mo
     monkeypatch.setattr("core.explain.explain", lambda *_, method, **__: made.append(method))
     monkeypatch.setattr(threading, "main_thread", Main)
     _warm_maps(reader)
-    assert len(made) == 2 < sum(METHODS[method].quick for method in available_methods(reader.checkpoint))
+    assert len(made) == 2 < len(available_methods(reader.checkpoint, prompt=True))
 
 
 def test_a_checkpoint_is_warmed_where_a_server_runs_and_by_no_test(monkeypatch):

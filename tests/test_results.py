@@ -140,12 +140,24 @@ def test_the_raw_peak_decides_what_is_called_evidence(method, target, peak, posi
     assert sentence.startswith("No positive evidence") is not positive
 
 
+def test_films_of_few_patients_are_told_as_such():
+    made = Explanation("r", "c", "gradcam", "for", np.ones((2, 2)), 5.0)
+    told = card(data={"peaks": {"gradcam": {"value": 2.0, "n": 48, "films": "real films", "patients": 6}}})
+    assert "on 9 in 10 real films without a fracture (n=48 of 6 patients)" in evidence_sentence(made, told)[0]
+    assert "patients" not in evidence_sentence(made, card())[0]
+
+
+def test_a_map_that_was_compared_with_nothing_claims_nothing():
+    made = Explanation("r", "c", "gradcam", "against", np.ones((2, 2)), 5.0)
+    assert evidence_sentence(made, card())[0].startswith("One method's estimate")
+
+
 def test_a_map_whose_usual_strength_is_not_known_is_no_more_than_a_hint():
     made = Explanation("r", "c", "layercam", "for", np.ones((2, 2)), 0.1)
     sentence, shown = evidence_sentence(made, card())
     assert shown
     assert "on films without a fracture was not measured for this model" in sentence
-    assert "not measured" not in evidence_sentence(made, card(data={}))[0]
+    assert "for this model" not in evidence_sentence(made, card(data={}))[0]
 
 
 def test_tables_of_the_card():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from core.appraise.studies import KnownStudy
 from core.evaluate import Progress
-from core.explain.comparison import THIN_MM, MapRow, OutlinedFilm, count_refused, measure_maps
+from core.explain.comparison import MapRow, OutlinedFilm, count_refused, is_thin, measure_maps
 from core.quality import assess
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def outlined_films(studies: Iterable[KnownStudy]) -> Iterator[OutlinedFilm]:
             continue
         film = showing[number % len(showing)]
         spacing = film.facts["spacing_mm"]
-        thin = max(film.facts["displacement_mm"], film.facts["gap_mm"]) < THIN_MM
+        thin = is_thin(film.facts["kind"], film.facts["displacement_mm"], film.facts["gap_mm"])
         yield OutlinedFilm(
             film.radiograph.id, study.id, film.radiograph, film.mask, (spacing, spacing), thin, "simulated"
         )

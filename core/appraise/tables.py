@@ -92,11 +92,20 @@ def steadiness_tables(report: Mapping[str, Any]) -> str:
 
 _MAP_HEADS = {
     "hit": "highest point in the break",
+    "hit_shown": "the same of maps shown as evidence",
     "energy": "share of heat in it",
     "overlap": "overlap at the best threshold",
     "distance": "distance, mm",
     "ahead_of_gradcam_by": "hits beyond Grad-CAM's",
 }
+_CHECKS_LEGEND = (
+    "In the tables of checked maps, medians: likeness (1: the same, 0: another map) to the map itself when it is made "
+    "again and when the wrist is moved, and to other methods' maps, where high is good; likeness to the map of a "
+    "network whose head, deeper half or all is scrambled, where low is good; what taking away the hottest places costs "
+    "the answer, and giving back only them brings, in logits, more than random places or edges of bones do; share of "
+    "the heat outside the limb or on what is burnt white; share of the maps that pass, and of these how many have "
+    "their highest point in the break."
+)
 _SHORT_METHODS = ("layercam", "gradcam", *BASELINES)
 
 
@@ -123,6 +132,8 @@ def explanations_tables(report: Mapping[str, Any]) -> str:
                 for row in checked
             )
             parts.append(_table([head, *CHECK_NAMES.values()], cells))
+    if any(each["checks"] for each in report["explanations"]):
+        parts.insert(1, _CHECKS_LEGEND)
     return "\n\n".join(parts)
 
 
@@ -150,9 +161,10 @@ def _explanations_foreword(report: Mapping[str, Any]) -> str:
     every, thin = (max((each["n"] for each in report[name]), default=0) for name in ("explanations", "thin"))
     return (
         f"Heat maps of {every:,} simulated films with a fracture, each of another study, {thin:,} of them with a thin "
-        f"break (displaced and gaping by less than {THIN_MM:g} mm); simulator version {report['version']}, films of "
-        f"{report['size']} pixels that no training draws. A hit: the map's highest point lies in the break's mask; "
-        "distance: from there to the mask, median. 95% intervals by a bootstrap over patients. Made by "
+        f"break (hairlines, and others displaced and gaping by less than {THIN_MM:g} mm that do not just bend a bone); "
+        f"simulator version {report['version']}, films of {report['size']} pixels that no training draws. A hit: the "
+        "map's highest point lies in the break's mask; distance: from there to the mask, median. 95% intervals by a "
+        "bootstrap over patients. Made by "
         f"`python -m core.appraise explanations --films {report['asked_films']} --seed {report['seed']} --write`. "
         f"Of {report['asked_films']:,} broken studies {report['films']:,} have a film that shows the break. "
         + _refused(report["refused"])

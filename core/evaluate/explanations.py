@@ -18,11 +18,11 @@ from core.evaluate.report import Progress, number
 from core.evaluate.scoring import read_film
 from core.explain.comparison import (
     CHECKED,
-    THIN_MM,
     MapRow,
     MethodSummary,
     OutlinedFilm,
     count_refused,
+    is_thin,
     measure_maps,
     method_title,
     rows_text,
@@ -35,7 +35,7 @@ from core.values import Interval, Study
 if TYPE_CHECKING:
     from core.reading import Reader
 
-_HEADS = ("hit", "hit, thin", "energy", "overlap", "distance", "hit - Grad-CAM's")
+_HEADS = ("hit", "hit, shown", "hit, thin", "energy", "overlap", "distance", "hit - Grad-CAM's")
 _CHECK_HEADS = {
     "repeated": "again",
     "stability": "moved",
@@ -47,6 +47,7 @@ _CHECK_HEADS = {
     "insertion_ahead": "given back",
     "stray": "outside",
     "good": "passed",
+    "hit": "these hit",
 }
 
 
@@ -160,8 +161,7 @@ def _spacing(row: Mapping[str, str], layout: str) -> tuple[float, float] | None:
 
 
 def _is_thin(row: Mapping[str, str]) -> bool | None:
-    found = [_number(row, name) for name in ("displacement_mm", "gap_mm")]
-    return None if None in found else all(value < THIN_MM for value in found)
+    return is_thin(row.get("kind", ""), *(_number(row, name) for name in ("displacement_mm", "gap_mm")))
 
 
 # --- what is printed -------------------------------------------------------------------------------------------------
@@ -197,6 +197,7 @@ def _one_dict(summary: MethodSummary) -> dict[str, Any]:
         "n": summary.films,
         "origin": summary.origin,
         **{name: interval_dict(value) for name, value in estimates.items()},
+        "hit_shown": interval_dict(summary.hit_shown) if summary.hit_shown else None,
         "overlap_threshold": summary.threshold,
         "distance_unit": summary.unit,
         "ahead_of_gradcam_by": interval_dict(summary.gain) if summary.gain else None,
@@ -225,8 +226,10 @@ def to_text(
         ]
         for each in ours:
             slim = of_thin.get((checkpoint, each.method))
-            estimates = (each.hit, slim.hit if slim else None, each.energy, each.overlap, each.distance, each.gain)
-            lines.append(_line(method_title(each.method), map(_estimate, estimates)))
+            fine = slim.hit if slim else None
+            cells = [_estimate(value) for value in (fine, each.energy, each.overlap, each.distance, each.gain)]
+            cells = [_estimate(each.hit), _estimate(each.hit_shown, each.films), *cells]
+            lines.append(_line(method_title(each.method), cells))
         fewer = [f"{method_title(each.method)} {each.distance.n}" for each in ours if each.distance.n != each.films]
         if fewer:
             lines.append(
@@ -240,18 +243,19 @@ def to_text(
                 "",
                 f"checked on {count} films: likeness to the map when made again, with the wrist moved, to other "
                 "methods' maps, with the head, the deep half or all of the network scrambled; logits more than random "
-                "places or edges when the hottest are taken away, or given back; share of heat outside the limb",
+                "places or edges of bones when the hottest are taken away, or given back; share of heat outside the "
+                "limb or on what is burnt white; share of maps that pass, and how many of those hit",
             ]
             lines.append(_line("", (method_title(each.method) for each in checked), 31))
-            for name in (*CHECKED, "good"):
+            for name in (*CHECKED, "good", "hit"):
                 cells = (_estimate(each.checked.get(name), count) for each in checked)
                 lines.append(_line(_CHECK_HEADS[name], cells, 31))
         lines.append("")
     unit = every[0].unit
     lines.append(
-        "hit: the map's highest point lies in the outline; energy: share of the heat in it; overlap: intersection over "
-        "union at the method's best threshold on these very films, which flatters; distance: from the highest point "
-        f"to the outline, median, {unit}."
+        "hit: the map's highest point lies in the outline; shown: of the maps that are shown as evidence; "
+        "energy: share of the heat in it; overlap: intersection over union at the method's best threshold on these "
+        f"very films, which flatters; distance: from the highest point to the outline, median, {unit}."
     )
     return "\n".join(lines)
 

@@ -177,9 +177,6 @@ class Method:
         True where a map takes hardly longer than an answer: one or two passes, not dozens.
     prompt : bool
         False where a map takes a pass for each of hundreds of channels: it is made only where it is asked for.
-    corners : bool
-        True for maps drawn, by tradition, from corner to corner of the square; False where each value stands for its
-        own cell.
     """
 
     title: str
@@ -191,7 +188,6 @@ class Method:
     evidence: bool = True
     quick: bool = True
     prompt: bool = True
-    corners: bool = True
 
 
 METHODS: Mapping[str, Method] = MappingProxyType(
@@ -202,7 +198,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             "Jiang et al., IEEE TIP 2021, fused by the geometric mean of the maps of strides 4, 8 and 16",
             _ask_layer_cam,
             {"layers": None, "layer": None},
-            corners=False,
         ),
         "gradcam": Method(
             "Grad-CAM",
@@ -242,7 +237,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         ),
         "gradcampp": Method(
             "Grad-CAM++",
-            "Like Grad-CAM, with more weight on small and on several separate regions.",
+            "Grad-CAM without the features that push the answer the other way.",
             "Chattopadhyay et al., WACV 2018, arXiv:1710.11063",
             _ask_grad_cam_plus_plus,
             {"layer": None},
@@ -252,7 +247,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             "Where the network's own location output, taught with outlined breaks, expects a break.",
             "A 1x1 convolution on the stride-16 features, trained beside the label",
             _ask_location,
-            corners=False,
         ),
     }
 )
@@ -366,6 +360,8 @@ def lay_on_film(heat: np.ndarray, fit: SquareFit) -> np.ndarray:
     """
     import cv2
 
+    if heat.shape[0] < fit.size:  # OpenCV knows 32 steps from one value to the next: on a large film they would be seen
+        heat = upsample(heat, fit.size)
     cells = max(1, round(fit.size / fit.scale))  # pixels of the film along the square's side
     if heat.shape[0] > cells:
         heat = cv2.resize(np.ascontiguousarray(heat, np.float32), (cells, cells), interpolation=cv2.INTER_AREA)
@@ -414,8 +410,7 @@ def explain_square(
     raw, strength = found if isinstance(found, tuple) else (found, None)
     if strength is not None and not np.isfinite(strength):
         raise ExplanationError(OVERFLOWED)
-    heat, _ = scaled(upsample(raw, square.shape[0]) if METHODS[key].corners else raw)
-    highest = scaled(raw)[1]
+    heat, highest = scaled(raw)
     # Without any heat there is no place that speaks for the target, however much the network leans to it.
     return heat, highest if strength is None or not highest else strength, used
 

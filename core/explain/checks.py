@@ -16,7 +16,7 @@ import numpy as np
 from core.explain import METHODS, MOST_SEED, available_methods, canonical_method, explain_square
 from core.explain.removal import Removal, measure_removal
 from core.explain.scrambled import DEPTHS, ScrambledClassifier
-from core.explain.stray import stray_heat
+from core.explain.stray import bone_edges, stray_heat
 from core.radiographs import SquareFit, fit_square
 from core.values import Radiograph, WristRegion
 
@@ -26,9 +26,11 @@ TURN_DEGREES = 5.0
 SHIFT = 0.04
 """Of the square's side."""
 EXPOSURES = (0.8, 1.25)
-SHUFFLES = {"head": 3, "deep": 1, "all": 1}
-"""Maps of shuffled networks that a map is compared with. A head has few weights: shuffled once, it may go on to say
-much the same."""
+SHUFFLES = {"head": 3, "deep": 3, "all": 3}
+"""Maps of shuffled networks that a map is compared with. Shuffled once, a head with its few weights may go on to say
+much the same, and any network may draw a map that is like the first by chance."""
+KIN = ({"gradcam", "gradcampp"},)
+"""Methods of which one is nearly a part of the other: that they agree is no evidence for either."""
 _TRIES = 4
 _ROUNDING = 1e-5
 """Of a map's maximum: what single precision makes of sums that are the same."""
@@ -177,24 +179,26 @@ def check_map(
     }
     repeated = _repeated(classifier, square, heat, asked)
     progress(3, total)
-    removal = measure_removal(classifier.run, square, heat, 1 if target == "for" else -1)
+    fit = fit_square(radiograph.height, radiograph.width, square.shape[0], region)
+    sign = 1 if target == "for" else -1
+    removal = measure_removal(classifier.run, square, heat, bone_edges(square, fit), sign)
     progress(4, total)
     scrambled = scrambled or ScrambledClassifier(classifier)
     found = {}
     for done, depth in enumerate(DEPTHS, start=5):
         found[depth] = _scrambled_likeness(scrambled, square, heat, depth, asked)
         progress(done, total)
-    fit = fit_square(radiograph.height, radiograph.width, square.shape[0], region)
     outside, bright = stray_heat(heat, square, fit)
     return Checks(method, target, peak, repeated, moved, others, found, removal, outside, bright, is_flat(heat))
 
 
 def quick_methods(classifier: Any, method: str, target: str) -> tuple[str, ...]:
     """Return the other methods that take hardly longer than an answer: a map's likeness to theirs is told."""
+    itself = {method}.union(*(kin for kin in KIN if method in kin))
     return tuple(
         key
         for key in available_methods(classifier.checkpoint)
-        if METHODS[key].quick and key != method and not (key == "location" and target == "against")
+        if METHODS[key].quick and key not in itself and not (key == "location" and target == "against")
     )
 
 
@@ -275,8 +279,9 @@ def lay_back(heat: np.ndarray, there: SquareFit, here: SquareFit) -> tuple[np.nd
     covered : numpy.ndarray
         bool, shape (GRID, GRID).
     """
-    # What is finer than the grid comes down to it as `likeness` brings it down, or the way there would blur it.
-    cells = _on_grid(heat).astype(np.float32) if heat.shape[0] > GRID else np.ascontiguousarray(heat, np.float32)
+    # First to the grid, as `likeness` brings it there: on the way a fine map would be blurred, and of a coarse one half
+    # a cell on every side would count as not covered.
+    cells = _on_grid(heat).astype(np.float32)
     to_cells = _scaling(cells.shape[0] / there.size)
     matrix = to_cells @ np.vstack([there.matrix, [0, 0, 1]]) @ np.vstack([here.inverse, [0, 0, 1]])
     matrix = matrix @ _scaling(here.size / GRID)

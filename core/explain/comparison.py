@@ -16,24 +16,52 @@ import numpy as np
 from core.errors import ExplanationError
 from core.explain import METHODS, available_methods, explain, lay_on_film
 from core.explain.checks import Checks, check_map
-from core.explain.localisation import THRESHOLDS, Localisation, best_threshold, centre_map, edge_map, localise
+from core.explain.localisation import THRESHOLDS, Localisation, best_threshold, centre_map, localise
+from core.explain.peaks import is_evidence
 from core.explain.scrambled import ScrambledClassifier
+from core.explain.stray import bone_edges
 from core.explain.trust import trust_sentence
 from core.metrics import RESAMPLES
 from core.metrics.resampling import interval_of, mean_of, quantile_of, rate_interval
 from core.radiographs import fit_square
 from core.values import Interval, Radiograph, WristRegion
 
-BASELINES = {"centre": "Middle of the square", "edges": "Edges of the film"}
+BASELINES = {"centre": "Middle of the square", "edges": "Edges of bones"}
 """Maps of those who do not look for a break: key -> title."""
 USUAL_METHODS = ("layercam", "gradcam", "gradcampp", "smoothgrad", "quickscorecam", "location")
 ORIGINS = ("real", "simulated", "injected")
 REFERENCE = "gradcam"
 """What the other maps are compared with."""
 THIN_MM = 1.0
-"""A break that is displaced, and gapes, by less is called thin."""
+"""A break that is displaced, and gapes, by less is called thin (see `is_thin`)."""
+BENT_KINDS = ("buckle", "greenstick")
+"""Kinds of fracture that bend or bulge a bone: they are displaced little, but no thin line is what shows them."""
 MEASURED_NAME = "explanations.csv"
 """What was measured of the published checkpoints' maps, beside them."""
+
+
+def is_thin(kind: str, displacement_mm: float | None, gap_mm: float | None) -> bool | None:
+    """Tell whether a break shows as a thin line: a hairline, or one that is displaced and gapes by less than 1 mm.
+
+    Parameters
+    ----------
+    kind : str
+        As ``core.phantoms`` names it; empty where it is not known.
+    displacement_mm, gap_mm : float or None
+        None where it is not known.
+
+    Returns
+    -------
+    bool or None
+        None where too little is known.
+    """
+    if kind in BENT_KINDS:
+        return False
+    if kind == "hairline":
+        return True
+    if displacement_mm is None or gap_mm is None:
+        return None
+    return max(displacement_mm, gap_mm) < THIN_MM
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +111,8 @@ class MapRow:
         Shares of the heat outside the limb, and on what is burnt white.
     level : str
         Of ``core.explain.trust.trust_sentence``; empty where the map was not checked.
+    shown : float
+        1 where the map is shown as evidence, 0 where it is withheld (``core.explain.peaks.is_evidence``).
     """
 
     film: str
@@ -114,6 +144,7 @@ class MapRow:
     outside: float = math.nan
     bright: float = math.nan
     level: str = ""
+    shown: float = math.nan
 
     @property
     def stability(self) -> float:
@@ -148,6 +179,9 @@ class MethodSummary:
         Of the films; several joined by "and".
     hit, energy : Interval
         Means.
+    hit_shown : Interval or None
+        Mean of the hits of the maps that are shown as evidence; its `n` tells how many those are. None where there is
+        none, or where it was not noted which are.
     overlap : Interval
         Mean intersection over union at the threshold that is best on these films; a threshold for each method.
     threshold : float
@@ -159,7 +193,7 @@ class MethodSummary:
         shows the same difference, which no resample can tell from certainty.
     checked : Mapping of str to Interval
         Medians of the measurements of trust, over the checked films on which the method drew a map: name of the row's
-        field -> interval; ``good``: share of all checked films whose map passed.
+        field -> interval; ``good``: share of all checked films whose map passed; ``hit``: mean of the hits of those.
     """
 
     checkpoint_id: str
@@ -174,6 +208,7 @@ class MethodSummary:
     unit: str
     gain: Interval | None
     checked: Mapping[str, Interval]
+    hit_shown: Interval | None = None
 
 
 CHECK_NAMES = {
@@ -185,11 +220,12 @@ CHECK_NAMES = {
     "all": "all scrambled",
     "deletion_ahead": "taken away",
     "insertion_ahead": "given back",
-    "stray": "outside the limb",
+    "stray": "outside or white",
     "good": "pass",
+    "hit": "of these, in the break",
 }
 """What is in `MethodSummary.checked` -> how tables call it."""
-CHECKED = tuple(name for name in CHECK_NAMES if name != "good")
+CHECKED = tuple(name for name in CHECK_NAMES if name not in ("good", "hit"))
 
 
 def measure_maps(
@@ -239,15 +275,17 @@ def measure_maps(
         (answer,) = classifier.predict([film.radiograph], [region])
         checked = bool(check_every) and number % check_every == 0
         for method in (*chosen, *BASELINES):
-            checks = None
+            checks, shown = None, math.nan
             if method in BASELINES:
                 heat = baseline_map(method, film.radiograph, classifier.checkpoint.input_size, region)
             else:
-                heat = explain(classifier, film.radiograph, method=method, region=region).heatmap
+                made = explain(classifier, film.radiograph, method=method, region=region)
+                heat, shown = made.heatmap, float(is_evidence(made, classifier.checkpoint))
                 if checked:
                     checks = check_map(classifier, film.radiograph, method=method, region=region, scrambled=scrambled)
             found = localise(heat, film.outline, film.spacing_mm)
-            rows.append(_row(film, classifier.checkpoint.id, method, answer.probability, found, checks))
+            row = _row(film, classifier.checkpoint.id, method, answer.probability, found, checks)
+            rows.append(replace(row, shown=shown))
         progress(number + 1)
     return rows
 
@@ -260,7 +298,7 @@ def count_refused(films: Sequence[Any], rows: Iterable[MapRow]) -> int:
 def baseline_map(key: str, film: Radiograph, size: int, region: WristRegion | None) -> np.ndarray:
     """Return the map of one of `BASELINES`, in the square that a classifier reads, laid on the film."""
     fit = fit_square(film.height, film.width, size, region)
-    square = centre_map(size, size) if key == "centre" else edge_map(fit.apply(film.pixels))
+    square = centre_map(size, size) if key == "centre" else bone_edges(fit.apply(film.pixels), fit)
     return lay_on_film(square, fit)
 
 
@@ -322,6 +360,7 @@ def _summary(
     overlaps = [row.overlaps[THRESHOLDS.index(threshold)] for row in rows]
     unit = "mm" if any(row.unit == "mm" for row in rows) else "px"
     hot = [row for row in rows if math.isfinite(row.distance) and row.unit == unit]
+    shown = [row for row in rows if row.shown == 1]
     gain = None
     if reference and method != REFERENCE:
         theirs = {row.film: row.hit for row in reference}
@@ -343,6 +382,7 @@ def _summary(
         unit,
         gain,
         _checked([row for row in rows if row.level], drawn),
+        _mean([row.hit for row in shown], [row.patient_id for row in shown], drawn) if shown else None,
     )
 
 
@@ -362,6 +402,9 @@ def _checked(rows: Sequence[MapRow], drawn: tuple[int, int]) -> dict[str, Interv
             found[name] = interval_of(quantile_of(values, 0.5), patients, *drawn)
     if rows:
         found["good"] = rate_interval([row.level == "good" for row in rows], [row.patient_id for row in rows], *drawn)
+    passed = [row for row in rows if row.level == "good"]
+    if passed:
+        found["hit"] = _mean([row.hit for row in passed], [row.patient_id for row in passed], drawn)
     return found
 
 
@@ -410,7 +453,9 @@ def parse_rows(content: bytes) -> list[MapRow]:
     """Do as :func:`read_rows`, of a file's content."""
     try:
         table = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
-        if table.fieldnames != [each.name for each in fields(MapRow)]:
+        names = [each.name for each in fields(MapRow)]
+        # Tables from before `shown` was noted are still read.
+        if table.fieldnames not in (names, names[:-1]):
             raise ValueError
         rows = [_read_row(row) for row in table]
     except (UnicodeError, ValueError, KeyError, TypeError, csv.Error) as error:
@@ -425,8 +470,8 @@ def _read_row(row: Mapping[str, str]) -> MapRow:
     known = row["method"] in {*METHODS, *BASELINES} and row["origin"] in ORIGINS and row["unit"] in ("mm", "px")
     if len(overlaps) != len(THRESHOLDS) or not known or not re.fullmatch("[a-z0-9-]+", row["checkpoint_id"]):
         raise ValueError
-    values: dict[str, Any] = {each.name: row[each.name] for each in fields(MapRow)}
-    values |= {name: float(row[name]) if row[name] else math.nan for name in _NUMBERS}
+    values: dict[str, Any] = {each.name: row.get(each.name, "") for each in fields(MapRow)}
+    values |= {name: float(row[name]) if row.get(name) else math.nan for name in _NUMBERS}
     return MapRow(**values | {"overlaps": overlaps, "thin": bool(int(row["thin"])) if row["thin"] else None})
 
 

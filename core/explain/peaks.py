@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.explain import METHODS, available_methods, explain
-from core.values import Radiograph, WristRegion
+from core.values import Checkpoint, Explanation, Radiograph, WristRegion
 
 if TYPE_CHECKING:
     from core.classifier import Classifier
@@ -57,3 +57,16 @@ def usual_peak(peaks: Iterable[float]) -> dict[str, Any]:
     """Return the smallest peak that 9 in 10 of `peaks` stay at or below, and their number."""
     values = np.array(list(peaks), float)
     return {"value": float(np.quantile(values, USUAL_SHARE, method="inverted_cdf")), "n": int(values.size)}
+
+
+def is_evidence(explanation: Explanation, card: Checkpoint) -> bool:
+    """Tell whether a heat map is shown as evidence: something speaks for the target, and more than is usual.
+
+    Where the card knows how strong the peak was on films without a fracture, a peak no stronger than 9 in 10 of those
+    is none. A method that draws something on every film (``Method.evidence`` False) is always shown, as a hint.
+    """
+    if not explanation.peak > 0:
+        return False
+    usual = (card.data.get("peaks") or {}).get(explanation.method)
+    compared = METHODS[explanation.method].evidence and explanation.target == "for"
+    return not (usual and compared and explanation.peak <= usual["value"])

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from core.explain.localisation import edge_map
-
 REMOVED = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
 """Shares of the square that are taken away, or given back, hottest first. A break covers a few in a hundred."""
 REMOVED_BLUR = 0.06
@@ -30,7 +28,7 @@ class Removal:
     random : tuple of float
         The same two, blocks in random order, the mean over `RANDOM_ORDERS` orders.
     edges : tuple of float
-        The same two, in the order of the film's own edges.
+        The same two, in the order of the edges of the film's bones.
     """
 
     deletion: float
@@ -43,6 +41,7 @@ def measure_removal(
     run: Callable[[np.ndarray], Mapping[str, np.ndarray]],
     square: np.ndarray,
     heat: np.ndarray,
+    edges: np.ndarray,
     sign: int,
     seed: int = 0,
 ) -> Removal:
@@ -56,6 +55,8 @@ def measure_removal(
         float32, shape (size, size), range [0, 1].
     heat : numpy.ndarray
         Shape (n, n), over the same square.
+    edges : numpy.ndarray
+        Shape (size, size): the film's edges, see ``core.explain.stray.bone_edges``.
     sign : int
         1 for the positive label, -1 against it.
     seed : int
@@ -66,7 +67,7 @@ def measure_removal(
     full = cv2.resize(np.ascontiguousarray(heat, np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
     blocks = [random.permutation(_BLOCKS**2).reshape(_BLOCKS, _BLOCKS).astype(np.float32) for _ in range(RANDOM_ORDERS)]
     chance = [cv2.resize(each, (size, size), interpolation=cv2.INTER_NEAREST) for each in blocks]
-    orders = [full, edge_map(square), *chance]
+    orders = [full, edges, *chance]
     blurred = cv2.GaussianBlur(square, (0, 0), REMOVED_BLUR * size)
     whole, empty = sign * run(np.stack([square, blurred])[..., None])["logit"].ravel()
     found = np.array([_remove(run, square, blurred, order, sign) for order in orders])

@@ -1,11 +1,15 @@
-"""How much of a heat map lies where no break can be: outside the limb, off the film, on what is burnt white."""
+"""Where on a film a break can be: how much of a heat map lies outside the limb, and which edges are those of bones."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
+from core.explain.localisation import edge_map
 from core.radiographs import SquareFit
+
+EDGE_MARGIN = 4 / 224
+"""How far from the limb's outline, markers and metal an edge counts as a bone's, as a share of the square's side."""
 
 
 def stray_heat(heat: np.ndarray, square: np.ndarray, fit: SquareFit) -> tuple[float, float]:
@@ -43,3 +47,31 @@ def find_bright(square: np.ndarray) -> np.ndarray:
     smallest = 2e-4 * white.size
     large = [number for number in range(1, count) if about[number, cv2.CC_STAT_AREA] >= smallest]
     return np.isin(labels, large)
+
+
+def bone_edges(square: np.ndarray, fit: SquareFit) -> np.ndarray:
+    """Return the map of somebody who points at edges of bones: edges inside the limb, away from what outlines it.
+
+    The steepest edges of most films are the skin's, a marker's or the film's own border; a rival that points there is
+    easily beaten.
+
+    Parameters
+    ----------
+    square : numpy.ndarray
+        float32 (size, size), [0, 1].
+    fit : core.radiographs.SquareFit
+        How the square lies on the film.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 (size, size), [0, 1]; zeros where no part of the limb is wide enough.
+    """
+    size = square.shape[0]
+    on_film = fit.apply(np.ones(fit.film_shape, np.float32)) > 0.5
+    inside = find_limb(square, on_film) & ~find_bright(square)
+    side = 2 * round(EDGE_MARGIN * size) + 1
+    # Beyond the square's own border the limb may go on: that is no outline.
+    kept = cv2.erode(inside.astype(np.uint8), np.ones((side, side), np.uint8), borderType=cv2.BORDER_REPLICATE)
+    edges = edge_map(square) * kept
+    return edges / edges.max() if edges.max() > 0 else edges

@@ -9,8 +9,9 @@ from core.explain.checks import Checks
 from core.explain.removal import Removal
 
 # On simulated films the maps of LayerCAM, Grad-CAM, SmoothGrad and the location head are like those of a network that
-# is scrambled as a whole by 0.3 at most, an edge detector's by 1; and like themselves, the wrist moved, by 0.8 to 1.
-HARDLY_CHANGES = 0.5
+# is scrambled as a whole by less than 0.3 at the median and 0.45 nearly always, an edge detector's by 1; and like
+# themselves, the wrist moved, by 0.8 to 1.
+MUCH_ALIKE = 0.5
 """Likeness to the map of a network that knows nothing any more, from which on a map does not follow the model."""
 IGNORES = 0.98
 """Likeness from which on what was scrambled does not count for the map at all."""
@@ -24,9 +25,9 @@ STEADY = 0.7
 MUCH_OUTSIDE = 0.3
 """Share of the heat."""
 _HALF_WORDS = {
-    (False, False): "the answer hangs no more on what it marks than on places drawn at random, or on the film's edges.",
+    (False, False): "the answer hangs no more on what it marks than on places drawn at random, or on edges of bones.",
     (False, True): "what it marks brings the answer back, but taking it away costs no more than taking away random "
-    "places, or the film's edges.",
+    "places, or edges of bones.",
     (True, False): "taking away what it marks costs the answer something, but alone it does not bring the answer back.",
 }
 _CHANGES = {
@@ -52,11 +53,13 @@ def trust_sentence(checks: Checks) -> tuple[str, str]:
     if checks.flat:
         return "bad", "Do not rely on this map: it is the same everywhere, so it marks no place."
     scrambled = checks.scrambled  # NaN, not measurable, is never as large as anything
-    if scrambled["all"] >= HARDLY_CHANGES or scrambled["deep"] >= IGNORES:
+    if scrambled["all"] >= HARDLY_FOLLOWS or scrambled["deep"] >= IGNORES:
         return "bad", "Do not rely on this map: it hardly changes when the model is scrambled."
+    if scrambled["all"] >= MUCH_ALIKE:
+        return "bad", "Do not rely on this map: it stays much like itself when the model is scrambled."
     if scrambled["head"] >= IGNORES:
         return "bad", "Do not rely on this map: it stays the same when the layers that give the answer are scrambled."
-    if all(math.isnan(value) for value in scrambled.values()):
+    if math.isnan(scrambled["all"]) or math.isnan(scrambled["deep"]):
         return "unsure", (
             "Rely on this map with care: whether it follows the model cannot be told, since the model draws none "
             "when it is scrambled."
@@ -78,7 +81,10 @@ def trust_sentence(checks: Checks) -> tuple[str, str]:
         return "unsure", f"Rely on this map with care: {_HALF_WORDS[taken, given]}"
     if checks.agreement < ALONE:
         return "unsure", "Rely on this map with care: other methods mark other places."
-    return "good", "This map is stable and follows the model. The model itself may still be wrong."
+    return "good", (
+        "This map is stable and follows the model. It may still point beside the break, and the model itself may be "
+        "wrong."
+    )
 
 
 def _answer_hangs_on(removal: Removal) -> tuple[bool, bool]:

@@ -18,6 +18,8 @@ from core.wrist import WristFinder, load_finder
 _warms = threading.Event()
 """Set where a server runs that somebody looks at."""
 _warming = threading.Lock()
+FEWEST = {"samples": 2}
+"""What compiles SmoothGrad: as many as go back through the network together."""
 
 
 @st.cache_resource(max_entries=10, show_spinner=False)
@@ -84,8 +86,8 @@ def scrambled_of(reader: Reader) -> ScrambledClassifier:
 def warm_up() -> threading.Thread:
     """Load the default checkpoint in the background while the reader still looks for the films; once per server.
 
-    From here on every checkpoint, once loaded, makes a first map by each quick method, which takes some seconds that
-    nobody has to wait for.
+    From here on every checkpoint, once loaded, makes a first map by each method but Score-CAM over all channels, which
+    takes some seconds that nobody has to wait for.
     """
     _warms.set()
     return _start(_load_default, name="warm-up")
@@ -108,13 +110,13 @@ def _load_default() -> None:
 
 
 def _warm_maps(reader: Reader) -> None:
-    """Read a simulated film and explain it by every quick method, one checkpoint after the other.
+    """Read a simulated film and explain it by all methods but full Score-CAM, one checkpoint after the other.
 
     A server that is stopped meanwhile waits for the map in work, not for those that are left.
     """
     import numpy as np
 
-    from core.explain import METHODS, available_methods, explain
+    from core.explain import available_methods, explain
     from core.figures import png_bytes
     from core.phantoms import simulate_film
     from core.radiographs import read_radiograph
@@ -126,9 +128,10 @@ def _warm_maps(reader: Reader) -> None:
                 return
             film = read_radiograph(png_bytes(np.rint(255 * simulate_film(1, size=224).pixels).astype(np.uint8)))
             region = reader.read([film]).films[0].region
-            for method in available_methods(reader.checkpoint):
-                if METHODS[method].quick and goes_on():
-                    explain(reader.classifier, film, method=method, region=region)
+            for method in available_methods(reader.checkpoint, prompt=True):
+                if goes_on():
+                    settings = FEWEST if method == "smoothgrad" else {}
+                    explain(reader.classifier, film, method=method, region=region, **settings)
     except Exception:
         if goes_on():
             raise

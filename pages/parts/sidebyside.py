@@ -111,8 +111,10 @@ def show_maps(desk: Desk, reader: Reader, film: Radiograph, methods: Sequence[st
             with column:
                 _show_tile(desk, reader, film, maps.get(method), read.region)
     _show_numbers(desk, reader, [maps[key] for key in methods])
-    if maps:
-        offer_outline(film, read.region, list(maps.values()))
+    # Where no heat is shown there is nothing to score.
+    shown = [made for made in maps.values() if evidence_sentence(made, reader.checkpoint)[1]]
+    if shown:
+        offer_outline(film, read.region, shown)
 
 
 def _seconds(maps: int) -> str:
@@ -215,8 +217,9 @@ def _show_summaries(every: Sequence[MethodSummary], thin: Sequence[MethodSummary
                 f"How far the maps can be trusted, medians of {films} of these films. Likeness (1: the same) to the "
                 "map itself when it is made again and when the wrist is moved, to other methods' maps, and to the "
                 "map of a scrambled network, where low is good; what taking away the hottest places costs the score, "
-                "and giving back only them brings, in logits, more than random places or the film's edges do; share of "
-                "the heat outside the limb or on what is burnt white; share of the maps that pass."
+                "and giving back only them brings, in logits, more than random places or edges of bones do; share of "
+                "the heat outside the limb or on what is burnt white; share of the maps that pass, and how many of "
+                "those have their highest point in the outline."
             )
             st.dataframe(pd.DataFrame(checked), hide_index=True, height="content")
 
@@ -224,6 +227,7 @@ def _show_summaries(every: Sequence[MethodSummary], thin: Sequence[MethodSummary
 def _row(each: MethodSummary) -> dict[str, str]:
     cells = {
         "highest point in the outline": each.hit,
+        "the same of maps shown": each.hit_shown,
         "share of heat in it": each.energy,
         "overlap at its best threshold": each.overlap,
         f"distance ({each.unit})": each.distance,

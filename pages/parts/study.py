@@ -244,7 +244,7 @@ def _choose_heat(desk: Desk, reader: Reader | EnsembleReader) -> tuple[Checkpoin
     if not st.toggle("Heat map", key="heat", disabled=film.prediction is None) or film.prediction is None:
         return reader.checkpoint, None
     if isinstance(reader, EnsembleReader):
-        reader = _choose_member(reader)
+        reader = _choose_member(reader, desk.reading(reader), selected)
     # Score-CAM over all channels is offered beside its quick form.
     keys = available_methods(reader.checkpoint, prompt=True)
     if st.session_state.get("method") not in keys:
@@ -282,9 +282,14 @@ def _choose_channels(desk: Desk, reader: Reader, film: Radiograph, target: str) 
     st.rerun()
 
 
-def _choose_member(reader: EnsembleReader) -> Reader:
-    """Let the reader choose whose map to see: a mean looks at nothing, its models do."""
-    members = {member.checkpoint.id: member for member in reader.readers}
+def _choose_member(reader: EnsembleReader, reading: StudyReading, selected: Radiograph) -> Reader:
+    """Let the reader choose whose map to see: a mean looks at nothing, its models do, those that read this film."""
+    read = {
+        part.checkpoint.id
+        for part in reading.members
+        if any(film.prediction and film.radiograph.id == selected.id for film in part.films)
+    }
+    members = {member.checkpoint.id: member for member in reader.readers if member.checkpoint.id in read}
     names = model_names(member.checkpoint for member in reader.readers)
     if st.session_state.get("heat-model") not in members:
         st.session_state.pop("heat-model", None)

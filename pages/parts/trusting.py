@@ -14,7 +14,8 @@ from core.values import Explanation
 from pages.parts.desk import Desk
 from pages.parts.readers import scrambled_of
 
-_TELL = {"good": st.success, "unsure": st.warning, "bad": st.error, "none": st.info}
+# No green: a map that passes may still point beside the break.
+_TELL = {"good": st.info, "unsure": st.warning, "bad": st.error, "none": st.info}
 
 
 def can_be_checked(reader: Reader, explanation: Explanation) -> bool:
