@@ -257,6 +257,9 @@ def test_half_a_map_of_edges_is_caught_on_the_embedded_model_too(monkeypatch):
     methods = MappingProxyType({**explaining.METHODS, **failing})
     for module in (explaining, checks, trust):
         monkeypatch.setattr(module, "METHODS", methods)
+    monkeypatch.setattr(
+        checks, "SHUFFLES", dict.fromkeys(checks.SHUFFLES, 1)
+    )  # one of each tells, in a third of the time
     reader = open_reader(default_id(CHECKPOINTS), CHECKPOINTS)
     broken = simulate_film(3, size=224, positive=True, square=True)
     scrambled = ScrambledClassifier(reader.classifier)
