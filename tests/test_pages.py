@@ -33,6 +33,7 @@ from core.train import jobs
 from core.values import Explanation
 from pages.parts import study
 from pages.parts.outlining import drawn_mask
+from pages.parts.sidebyside import EARLIER
 from tests.films import bad_files, dicom_film, png_film
 from tests.test_checks import SOUND
 
@@ -353,6 +354,7 @@ def test_what_was_measured_over_many_films_is_told_with_intervals(elsewhere):
     app = open_page("pages/explanations.py")
     assert not app.exception
     assert "12 simulated films" in words(app)
+    assert EARLIER in words(app), "which maps are shown is not noted"
     table = app.dataframe[0].value
     assert list(table["method"]) == ["LayerCAM", "Grad-CAM", "Middle of the square"]
     assert table["highest point in the outline"][0].startswith("0.75 (")
@@ -361,6 +363,8 @@ def test_what_was_measured_over_many_films_is_told_with_intervals(elsewhere):
     app.button_group(key="breaks").set_value("thin").run()
     assert "4 simulated films" in words(app)
     assert app.dataframe[0].value["highest point in the outline"][0].startswith("1.00 (")
+    (elsewhere / MEASURED_NAME).write_text(rows_text([replace(row, shown=1.0) for row in rows]))
+    assert EARLIER not in words(app.run())
     (elsewhere / MEASURED_NAME).write_text("another table")
     assert "measured heat maps" in app.run().error[0].value
 

@@ -35,6 +35,11 @@ from pages.parts.trusting import can_be_checked, check, show_rows, tell
 from pages.parts.welcome import EXAMPLES, open_example
 
 COLUMNS = 5
+EARLIER = (
+    "Measured by an earlier version: coarse maps were drawn from corner to corner of the square, which put their "
+    "highest points too far out, edges were those of the whole film, not of bones, and bulges counted as thin breaks."
+)
+"""What a table without a note of which maps are shown rests on."""
 
 
 def offer_examples(desk: Desk) -> None:
@@ -203,6 +208,8 @@ def _show_given(content: bytes, names: Mapping[str, str]) -> None:
 def _show_summaries(every: Sequence[MethodSummary], thin: Sequence[MethodSummary], names: Mapping[str, str]) -> None:
     which = st.segmented_control("Breaks", ["all", "thin"], default="all", key="breaks") or "all"
     shown = every if which == "all" else thin
+    if all(each.hit_shown is None for each in every):
+        st.caption(EARLIER)
     if not shown:
         st.info("None of the measured films is known to have a thin break.")
     for checkpoint in dict.fromkeys(each.checkpoint_id for each in shown):
