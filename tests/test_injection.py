@@ -15,6 +15,7 @@ from core.errors import DatasetError, RadiographError
 from core.phantoms import __main__ as phantoms_command
 from core.phantoms import injection
 from core.train import injected
+from core.train.survey import survey_dataset
 from core.values import WristRegion
 
 MM = 1.5  # pixels per mm of the drawn films
@@ -186,6 +187,7 @@ def test_written_set_has_both_classes_of_every_film_on_one_side(films, tmp_path)
     index = index_dataset(out)
     assert (index.origin, index.patients_known, index.problems, index.notes) == ("injected", True, (), ())
     assert len(index.paths) == 12
+    assert survey_dataset(out).sentence.startswith("12 real films with simulated breaks and without of")
 
 
 def stopped_by(films, how):
@@ -254,6 +256,10 @@ def test_command_uses_only_films_without_a_fracture_and_finds_the_wrist_itself(t
     elbow.parent.mkdir(parents=True)
     elbow.write_bytes(b"an elbow that nobody looks at")
     out = tmp_path / "injected"
+    assert injected.main([str(data), str(out), "--seed", "2"]) == 1
+    assert "Films of real wrists were expected, but these are simulated." in capsys.readouterr().err
+    for note in ("metadata.csv", "simulated.json"):  # what else tells them from real ones
+        (data / note).unlink()
     assert injected.main([str(data), str(out), "--seed", "2"]) == 0
     told = capsys.readouterr()
     assert "1 films were left out: they cannot be read" in told.err

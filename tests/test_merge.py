@@ -79,7 +79,7 @@ def asked(folder, monkeypatch):
         told.asked.append((request, data, model, history))
         return CARD
 
-    monkeypatch.setattr(merge, "collect_films", lambda request: make_data(simulated=True, split=told.split))
+    monkeypatch.setattr(merge, "collect_films", lambda request: make_data(origin="simulated", split=told.split))
     monkeypatch.setattr(merge, "finish", finish)
     monkeypatch.setattr(merge, "mean_model", lambda ids, place: (tuple(ids), place))
     return told
@@ -162,7 +162,7 @@ def test_a_finder_is_measured_anew_with_its_own_weights(folder, tmp_path, monkey
     for value, expected in zip(found.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_allclose(value, expected, rtol=1e-3)  # published in half precision
     told = []
-    monkeypatch.setattr(merge, "collect_films", lambda request: make_data(simulated=True, split=None))
+    monkeypatch.setattr(merge, "collect_films", lambda request: make_data(origin="simulated", split=None))
     monkeypatch.setattr(merge, "finish", lambda request, *_: told.append(request) or card)
     merge.measure_merged(["finder"], "finder-b", tmp_path, tmp_path)
     assert [(request.task, request.finder, request.average_of) for request in told] == [("wrist", None, ("finder",))]
@@ -175,17 +175,17 @@ def test_looks_that_are_none_are_refused(asked, folder, tmp_path):
 
 def test_the_card_names_what_it_is_the_mean_of(tmp_path, folder):
     request = replace(make_request(tmp_path, out=str(folder)), average_of=("a", "b"))
-    data = describe_checkpoint(request, make_data(simulated=True, split="e" * 64), measure(), False).data
+    data = describe_checkpoint(request, make_data(origin="simulated", split="e" * 64), measure(), False).data
     assert "its weights are the mean of those of a, b; no film of a real patient" in data["trained_on"]
     assert "Theirs." in data["licences"]
     one = replace(make_request(tmp_path, out=str(folder)), average_of=("a",))
-    here = make_data(simulated=True, split="e" * 64)
+    here = make_data(origin="simulated", split="e" * 64)
     assert describe_checkpoint(one, here, measure(), False).data["trained_on"].startswith("Trained on 3 simulated")
 
 
 def test_what_was_trained_elsewhere_does_not_claim_these_films(tmp_path, folder):
     request = replace(make_request(tmp_path, out=str(folder)), average_of=("a",))
-    data = describe_checkpoint(request, make_data(simulated=True, split="other"), measure(test_films=3), False).data
+    data = describe_checkpoint(request, make_data(origin="simulated", split="other"), measure(test_films=3), False).data
     assert data["trained_on"] == "Its weights are those of a; no film of a real patient was used."
     assert data["came_from"] == [{"id": "a", "trained_on": "Seen."}]
     assert data["counts"] == {"test_films": 3}
@@ -199,7 +199,7 @@ def measured(monkeypatch):
     monkeypatch.setattr(merge, "read_card", lambda name: CARD)
     monkeypatch.setattr(merge, "read_history", lambda _: [])
     monkeypatch.setattr(merge, "mean_model", lambda *_: None)
-    monkeypatch.setattr(merge, "collect_films", lambda request: make_data(simulated=True, split="e" * 64))
+    monkeypatch.setattr(merge, "collect_films", lambda request: make_data(origin="simulated", split="e" * 64))
     monkeypatch.setattr(merge, "finish", lambda request, *_: requests.append(request) or CARD)
     return requests
 

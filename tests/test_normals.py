@@ -247,7 +247,8 @@ def test_a_mean_that_is_measured_again_reads_with_exactly_what_is_measured(two_m
         opened.append(name)
         return Stand(replace(card(), id=name))
 
-    def read_studies(reader, *_):
+    def read_studies(reader, data, progress, region):
+        assert region == "XR_HAND"
         assert len(reader.readers) == 3
         assert reader.checkpoint.id == "mean of 3 models"
         return read_normals(reader.readers[0], folder / "films.csv")
@@ -255,7 +256,7 @@ def test_a_mean_that_is_measured_again_reads_with_exactly_what_is_measured(two_m
     monkeypatch.setattr(ensembles, "open_reader", open_reader)
     monkeypatch.setattr("core.reading.open_reader", open_reader)
     monkeypatch.setattr(ensembles, "read_normals", read_studies)
-    found = ensembles.measure_ensemble(checkpoints, folder / "films.csv", "made here", "Free.")
+    found = ensembles.measure_ensemble(checkpoints, folder / "films.csv", "made here", "Free.", region="XR_HAND")
     assert sorted(opened) == sorted(found.members) == ["one", "three", "two"]
 
 

@@ -14,7 +14,6 @@ from core.originals import Simulation, find_simulation
 from core.phantoms import VERSION
 from core.phantoms.dataset import DatasetSettings
 from core.phantoms.decoys import simulate_decoy
-from core.phantoms.injection import COLUMNS
 from core.train import PRESETS, Report, Request, RunFolder, TrainingData, collect_films, inputs, publish
 from core.train.appraisal import Appraisal
 from core.train.presets import LARGEST_SEED, check_settings
@@ -36,7 +35,7 @@ def make_data(**changes):
         "valid": (film("patient10/1", 0), film("patient9/1", 1)),
         "test": (film("Bloggs/1", 0), film("Bloggs/2", 1), film("Poe/1", 1)),
     }
-    given = {"format": "mura", "simulated": False, "with_regions": True, "with_masks": False}
+    given = {"format": "mura", "origin": "real", "with_regions": True, "with_masks": False}
     return TrainingData(**{**parts, **given, **changes})
 
 
@@ -132,7 +131,7 @@ def test_no_name_of_a_real_dataset_is_published(finished):
 
 
 def test_studies_of_simulated_patients_keep_their_names(finished):
-    _, told = finished(make_data(simulated=True))
+    _, told = finished(make_data(origin="simulated"))
     assert told.scores[1].study_ids == ("Bloggs/1", "Bloggs/2", "Poe/1")
 
 
@@ -147,7 +146,7 @@ def test_what_the_weights_came_from_is_told_with_what_it_had_learned(tmp_path, s
     (tmp_path / "first").mkdir()
     (tmp_path / "first" / "card.json").write_text(write_card(card)[0])
     request = make_request(tmp_path, out=str(tmp_path), **{how: "first" if how == "start" else ("first",)})
-    told = publish.describe_checkpoint(request, make_data(simulated=True, split="b"), measure(), False).data
+    told = publish.describe_checkpoint(request, make_data(origin="simulated", split="b"), measure(), False).data
     assert told["came_from"] == [{"id": "first", "trained_on": sentence}]
     assert sentence not in told["trained_on"], "nothing is said twice"
     assert ("no film of a real patient was used" in told["trained_on"]) == told["simulated"] == simulated
@@ -183,7 +182,7 @@ def test_every_dataset_that_the_weights_learned_from_is_on_the_card(tmp_path, ho
     (tmp_path / "first" / "card.json").write_text(write_card(card)[0])
     (tmp_path / "simulated.json").write_text(json.dumps(asdict(DatasetSettings(studies=3, seed=9))))
     request = make_request(tmp_path, out=str(tmp_path), **{how: "first" if how == "start" else ("first",)})
-    told = publish.describe_checkpoint(request, make_data(simulated=True, split="c"), measure(), False)
+    told = publish.describe_checkpoint(request, make_data(origin="simulated", split="c"), measure(), False)
     own = {"split": "c", "seed": 9, "version": str(VERSION)}
     # A mean that is measured on a dataset which none of its parts learned from has learned nothing there.
     assert publish.find_learned(told) == [*([own] if how != "average_of" else []), *publish.find_learned(card)]
@@ -192,14 +191,14 @@ def test_every_dataset_that_the_weights_learned_from_is_on_the_card(tmp_path, ho
 def test_of_weights_that_were_made_elsewhere_nothing_is_claimed(tmp_path):
     request = make_request(tmp_path, out=str(tmp_path), weights_file="model.keras")
     request = replace(request, settings=replace(request.settings, weights="e" * 64))
-    told = publish.describe_checkpoint(request, make_data(simulated=True), measure(), False).data
+    told = publish.describe_checkpoint(request, make_data(origin="simulated"), measure(), False).data
     assert not told["simulated"]
     assert "no film of a real patient" not in told["trained_on"]
     assert told["trained_on"].endswith("is not known.")
     assert {"split": None, "seed": None, "version": None} in told["learned"]
     assert "whose own licence applies" in told["licences"][0]
     published = replace(request, settings=replace(request.settings, weights="imagenet"))
-    told = publish.describe_checkpoint(published, make_data(simulated=True), measure(), False).data
+    told = publish.describe_checkpoint(published, make_data(origin="simulated"), measure(), False).data
     assert told["simulated"]
     assert "Apache-2.0" in told["licences"][0]
 
@@ -232,28 +231,26 @@ def test_words_and_counts_give_the_same_numbers(tmp_path):
 def test_the_card_tells_how_simulated_films_can_be_made_again(tmp_path):
     settings = DatasetSettings(studies=3, seed=8, size=64)
     (tmp_path / "simulated.json").write_text(json.dumps(asdict(settings)))
-    card = publish.describe_checkpoint(make_request(tmp_path), make_data(simulated=True), measure(), False)
+    card = publish.describe_checkpoint(make_request(tmp_path), make_data(origin="simulated"), measure(), False)
     assert find_simulation(card, "valid") == Simulation(settings.version, 64, 8, "8")
     (tmp_path / "simulated.json").write_text("{}")
-    card = publish.describe_checkpoint(make_request(tmp_path), make_data(simulated=True), measure(), False)
+    card = publish.describe_checkpoint(make_request(tmp_path), make_data(origin="simulated"), measure(), False)
     assert find_simulation(card, "valid") is None
 
 
 def test_a_finder_looks_as_closely_as_its_confidence_was_set_with(tmp_path):
     request = replace(make_request(tmp_path, finder=None), task="wrist")
-    card = publish.describe_checkpoint(request, make_data(simulated=True), measure(), False)
+    card = publish.describe_checkpoint(request, make_data(origin="simulated"), measure(), False)
     assert (card.task, card.looks, card.region) == ("wrist", CLOSER_LOOKS, None)
 
 
 def test_breaks_put_into_real_films_are_called_so(tmp_path):
-    (tmp_path / "metadata.csv").write_text(",".join(COLUMNS) + "\n")
-    card = publish.describe_checkpoint(make_request(tmp_path), make_data(), measure(), False)
+    card = publish.describe_checkpoint(make_request(tmp_path), make_data(origin="injected"), measure(), False)
     assert card.positive_label == "fracture"
     assert "real films with simulated breaks" in card.data["trained_on"]
     assert "not been tested on real breaks" in card.data["tested_on"]
     assert any("own simulator" in line for line in card.data["licences"])
     assert any("own licence applies" in line for line in card.data["licences"])
-    (tmp_path / "metadata.csv").write_text("path,label,kind\n")
     card = publish.describe_checkpoint(make_request(tmp_path), make_data(), measure(), False)
     assert card.positive_label == "abnormal"
     assert "simulated" not in card.data["trained_on"]
@@ -303,8 +300,8 @@ def test_positive_is_what_the_dataset_calls_it(tmp_path, positive, negative, lab
 def test_positive_is_a_break_where_breaks_were_drawn_and_else_what_mura_means(tmp_path):
     request = make_request(tmp_path)
     assert publish.find_positive_label(request, make_data()) == "abnormal"
-    assert publish.find_positive_label(request, make_data(simulated=True)) == "fracture"
-    assert publish.find_positive_label(request, make_data(), injected=True) == "fracture"
+    assert publish.find_positive_label(request, make_data(origin="simulated")) == "fracture"
+    assert publish.find_positive_label(request, make_data(origin="injected")) == "fracture"
     assert publish.find_positive_label(request, make_data(format="graz")) == "fracture"
     assert publish.find_positive_label(replace(request, positive_label="fracture"), make_data()) == "fracture"
 

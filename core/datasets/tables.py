@@ -11,6 +11,7 @@ import numpy as np
 
 from core.datasets.files import is_hidden, list_entries, suffix_of
 from core.errors import DatasetError
+from core.phantoms.dataset import NOTES, SETTINGS
 from core.values import WristRegion
 
 PATH_COLUMNS = (
@@ -33,8 +34,6 @@ NOT_GROUPS = frozenset(
 """Columns that name a film, a study or a patient, or say where the wrist is: they divide nothing into groups."""
 # Headings of the table that only a set of this origin has, as ``core.phantoms`` writes it.
 _ORIGINS = {"simulated": {"kind", "seed", "framing"}, "injected": {"kind", "source", "seed"}}
-# What ``core.phantoms`` keeps in a folder while it is at work, and what it says there of how the films are made.
-_AT_WORK, _SETTINGS = ".studies", "simulated.json"
 _TABLES = ("dataset.csv", "metadata.csv", "labels.csv")
 _DEGREES = {"up": 0.0, "right": 90.0, "down": 180.0, "left": -90.0}
 
@@ -105,8 +104,8 @@ def refuse_unfinished(folder: Path) -> None:
     DatasetError
         It has not.
     """
-    at_work = os.path.exists(folder / _AT_WORK)
-    if at_work or (os.path.isfile(folder / _SETTINGS) and not os.path.isfile(folder / "metadata.csv")):
+    at_work = os.path.exists(folder / NOTES)
+    if at_work or (os.path.isfile(folder / SETTINGS) and not os.path.isfile(folder / "metadata.csv")):
         raise DatasetError(
             "A finished set of simulated films was expected, but this one is not finished; "
             "run the same command again to complete it."

@@ -28,7 +28,8 @@ COLUMNS = (
     "bits",
 )  # fmt: skip
 BITS = ("8", "16", "mixed")
-_SETTINGS = "simulated.json"
+# Beside the films: what they were made from.
+SETTINGS = "simulated.json"
 # While the work lasts: the rows of every study that is written, so that a second start need not make it again.
 NOTES = ".studies"
 
@@ -142,7 +143,7 @@ def _claim(out: Path, settings: DatasetSettings) -> None:
     """Take a folder for this dataset, or refuse it."""
     if out.exists() and not out.is_dir():
         raise DatasetError("Expected a folder to write to, but there is a file of that name.")
-    note = out / _SETTINGS
+    note = out / SETTINGS
     if note.is_file():
         if read_settings(out) != settings:
             raise DatasetError("Expected an empty folder, but it holds simulated films made with other settings.")
@@ -238,7 +239,7 @@ def film_png(film: SimulatedFilm, bits: str = "8") -> bytes:
 def read_settings(out: Path) -> DatasetSettings | None:
     """Return what a simulated dataset was made from; None where its folder does not tell."""
     try:
-        return DatasetSettings(**json.loads((out / _SETTINGS).read_text("utf-8")))
+        return DatasetSettings(**json.loads((out / SETTINGS).read_text("utf-8")))
     except (OSError, ValueError, TypeError, DatasetError):
         return None
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from core.checkpoints import CHECKPOINTS, list_checkpoints, read_scores
 from core.checkpoints.ensembles import Ensemble, ensemble_card, ensemble_members, write_ensemble
+from core.datasets import REGION_HELP
 from core.errors import CheckpointError, ScaphoidError
 from core.metrics import mean_scores, operating_points
 from core.reading import EnsembleReader, open_reader
@@ -58,7 +59,12 @@ def open_members(members: Sequence[Checkpoint], folder: Path) -> EnsembleReader:
 
 
 def measure_ensemble(
-    folder: Path, normals: Path | None = None, source: str = "", licence: str = "", progress: Any = None
+    folder: Path,
+    normals: Path | None = None,
+    source: str = "",
+    licence: str = "",
+    progress: Any = None,
+    region: str | None = None,
 ) -> Ensemble:
     """Choose the operating points of the mean of all models in a folder and measure it.
 
@@ -72,6 +78,8 @@ def measure_ensemble(
         What those films are, and a sentence on their licence.
     progress : callable, optional
         Called with (done, of) studies.
+    region : str or None
+        Part of the body whose films are read, see :func:`core.datasets.open_dataset`.
 
     Raises
     ------
@@ -94,7 +102,7 @@ def measure_ensemble(
         "results": classifier_results(scores["test"], points) if "test" in scores else {},
     }
     if normals is not None:
-        read = read_normals(open_members(members, folder), normals, progress)
+        read = read_normals(open_members(members, folder), normals, progress, region)
         points = set_caution(points, scores["valid"], read)
         told = describe(read, points, source)
         data["tested_on"] = f"{_before_normals(data['tested_on'])} {told['sentence']}"
@@ -114,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Choose operating points for the mean of all models in a folder.",
     )
     parser.add_argument("--data", type=Path, help="dataset of real films; only studies labelled 0 are read")
+    parser.add_argument("--region", metavar="R", help=REGION_HELP)
     parser.add_argument("--source", default="", help="what the films are, for the screen")
     parser.add_argument("--licence", default="", help="a sentence on the films' licence")
     parser.add_argument("--out", type=Path, default=CHECKPOINTS, help="folder of checkpoints")
@@ -125,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         ensemble = measure_ensemble(
-            options.out, options.data, options.source, options.licence, Progress("reading normals")
+            options.out, options.data, options.source, options.licence, Progress("reading normals"), options.region
         )
         write_ensemble(ensemble, options.out)
     except ScaphoidError as error:

@@ -28,8 +28,10 @@ class TrainingData:
     train, valid, test : tuple of Film
     format : str
         Of the dataset.
-    simulated, with_regions, with_masks : bool
-        Made by `core.phantoms`; the wrist is known on every film; the fracture is known on some.
+    origin : str
+        Where the films come from, as of :func:`core.datasets.find_origin`.
+    with_regions, with_masks : bool
+        The wrist is known on every film; the fracture is known on some.
     list_marking_files : callable
         Returns every file that masks are made from.
     patients_known : bool
@@ -42,12 +44,22 @@ class TrainingData:
     valid: tuple[Film, ...]
     test: tuple[Film, ...]
     format: str
-    simulated: bool
+    origin: str
     with_regions: bool
     with_masks: bool
     list_marking_files: Callable[[], tuple[Path, ...]] = tuple
     patients_known: bool = True
     split: str = ""
+
+    @property
+    def simulated(self) -> bool:
+        """Whether `core.phantoms` drew the films."""
+        return self.origin == "simulated"
+
+    @property
+    def injected(self) -> bool:
+        """Whether breaks were put into films of real wrists (:mod:`core.train.injected`)."""
+        return self.origin == "injected"
 
 
 def collect_films(request: Request) -> TrainingData:
@@ -82,7 +94,7 @@ def collect_films(request: Request) -> TrainingData:
     return TrainingData(
         **films,
         format=index.format,
-        simulated=index.origin == "simulated",
+        origin=index.origin,
         with_regions=all(film.region is not None for film in everything),
         with_masks=index.has_masks,
         list_marking_files=lambda: tuple(index.list_marking_files()),

@@ -15,7 +15,7 @@ import numpy as np
 
 from core.checkpoints import find_checkpoint, read_card
 from core.datasets import REGION_HELP, DatasetIndex, open_dataset
-from core.errors import CheckpointError, ScaphoidError
+from core.errors import CheckpointError, DatasetError, ScaphoidError
 from core.phantoms import write_injected
 from core.quality import assess
 from core.radiographs import read_radiograph
@@ -87,6 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--seed must be 0 or more")
     try:
         index = open_dataset(options.data, region=options.region)
+        if index.origin != "real":
+            raise DatasetError(f"Films of real wrists were expected, but these are {index.origin}.")
         for note in index.notes:
             print(f"note: {note}", file=sys.stderr)
         films = find_normals(index, _open_finder(options.finder), Progress("putting breaks into films"))

@@ -15,7 +15,7 @@ import numpy as np
 from core.backbones import find_backbone, freeze
 from core.checkpoints import CHECKPOINTS, find_checkpoint, publish, read_card, round_to_float16
 from core.classifier import Classifier
-from core.datasets import find_origin, find_table
+from core.datasets import find_table
 from core.datasets.files import SPLITS, class_of
 from core.datasets.splits import number_names
 from core.datasets.tables import LABEL_COLUMNS, find_column, read_columns, read_rows
@@ -93,17 +93,9 @@ def find_region(request: Request, data: TrainingData) -> str | None:
     return request.finder if request.task == "fracture" and data.with_regions else None
 
 
-def find_positive_label(request: Request, data: TrainingData, injected: bool = False) -> str:
-    """Return what the dataset calls positive, ``"fracture"`` or ``"abnormal"``: as asked for, or by its own words.
-
-    Parameters
-    ----------
-    request : Request
-    data : TrainingData
-    injected : bool
-        Breaks were put into the films, so that nothing else is positive.
-    """
-    if request.positive_label or data.simulated or injected:
+def find_positive_label(request: Request, data: TrainingData) -> str:
+    """Return what the dataset calls positive, ``"fracture"`` or ``"abnormal"``: as asked for, or by its own words."""
+    if request.positive_label or data.simulated or data.injected:
         return request.positive_label or "fracture"
     words = {re.sub(r"[^a-z]", "", word.lower()) for word in _positive_words(request, data)}
     abnormal = data.format == "mura" or any(word.startswith("abnormal") for word in words)
@@ -193,7 +185,6 @@ def describe_checkpoint(
     """Return the card: what was trained on what, what it was measured to do, and what it is not for."""
     backbone = find_backbone(request.settings.backbone)
     wrist = request.task == "wrist"
-    injected = _is_injected(request, data)
     sources = _sources(request)
     counts = dict(measured.counts)
     if _learned_here(request, data, sources):
@@ -219,12 +210,12 @@ def describe_checkpoint(
         looks=_looks(request, data),
         region=find_region(request, data),
         location_head=location,
-        positive_label=find_positive_label(request, data, injected),
+        positive_label=find_positive_label(request, data),
         operating_points=measured.points,
         calibration=measured.calibration,
         settings=request.settings,
         data={
-            **_sentences(request, data, counts, injected, sources),
+            **_sentences(request, data, counts, sources),
             "simulated": _all_simulated(request, data, sources),
             "patients_known": data.patients_known,
             "split": data.split,
@@ -293,12 +284,6 @@ def _tell_apart(split: str | None, made: Mapping[str, Any] | None) -> dict[str, 
     return {"split": split, "seed": (made or {}).get("seed"), "version": version if version is None else str(version)}
 
 
-def _is_injected(request: Request, data: TrainingData) -> bool:
-    """Tell whether the breaks were put into films of real wrists (:mod:`core.train.injected`)."""
-    folder = Path(request.data)
-    return not data.simulated and folder.exists() and find_origin(find_table(folder)) == "injected"
-
-
 def _sources(request: Request) -> tuple[Checkpoint, ...]:
     """Return the cards of the checkpoints that the weights came from or were taught by, as far as they are here."""
     names = dict.fromkeys((*([request.start] if request.start else ()), *request.teachers, *request.average_of))
@@ -317,14 +302,12 @@ def _learned_here(request: Request, data: TrainingData, sources: Sequence[Checkp
     return not averaged or any(card.data.get("split") == data.split for card in averaged)
 
 
-def _trained_on(
-    request: Request, data: TrainingData, counts: Mapping[str, int], injected: bool, sources: Sequence[Checkpoint]
-) -> str:
+def _trained_on(request: Request, data: TrainingData, counts: Mapping[str, int], sources: Sequence[Checkpoint]) -> str:
     """Say what the weights learned from; of what is told of those that they came from see :func:`find_origins`."""
     mean = f"its weights are {'the mean of ' * (len(request.average_of) > 1)}those of {', '.join(request.average_of)}"
     if _learned_here(request, data, sources):
         what = f"films of a dataset in the format {data.format}"
-        if data.simulated or injected:
+        if data.simulated or data.injected:
             what = "simulated films" if data.simulated else "real films with simulated breaks and without"
         trained = f"Trained on {counts['train_films']:,} {what}{_of_patients(data, 'train')}"
         if request.task == "wrist":
@@ -345,13 +328,9 @@ def _trained_on(
 
 
 def _sentences(
-    request: Request,
-    data: TrainingData,
-    counts: Mapping[str, int],
-    injected: bool = False,
-    sources: Sequence[Checkpoint] = (),
+    request: Request, data: TrainingData, counts: Mapping[str, int], sources: Sequence[Checkpoint]
 ) -> dict[str, Any]:
-    trained = _trained_on(request, data, counts, injected, sources)
+    trained = _trained_on(request, data, counts, sources)
     chosen = "the confidence was" if request.task == "wrist" else "calibration and operating points were"
     read = {split: _films_read(counts, split, data) for split in ("valid", "test")}
     tested = f"Tested on {read['test']:,} films"
@@ -369,7 +348,7 @@ def _sentences(
     tested += f" {whole_films_line(request, data)}".rstrip()
     if data.simulated:
         tested += " It has not been tested on patients: on real films it will do worse than these figures say."
-    if injected:
+    if data.injected:
         tested += " It has not been tested on real breaks: on those it will do worse than these figures say."
     not_for = (
         "For research and education only: not a medical device, not for diagnosis, and not a reason to do or leave "
@@ -413,7 +392,7 @@ def _licences(request: Request, data: TrainingData) -> list[str]:
         lines.append("The simulated films were made by Scaphoid's own simulator (MIT).")
     else:
         lines.append("The films' own licence applies to what was learned from them.")
-    if _is_injected(request, data):
+    if data.injected:
         lines.append("The breaks in the films were made by Scaphoid's own simulator (MIT).")
     return list(dict.fromkeys(lines))
 

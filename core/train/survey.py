@@ -13,6 +13,7 @@ from core.train.films import open_dataset, parts_of_body
 from core.values import Study
 
 _PARTS = {"train": "for training", "valid": "for validation", "test": "for testing", "all": "all"}
+_KINDS = {"simulated": "simulated films", "injected": "real films with simulated breaks and without"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,14 +67,13 @@ def survey_dataset(folder: Path | str, region: str | None = None) -> DatasetSurv
     index = open_dataset(Path(folder), region=region)
     parts = parts_of_body(index if region == "all" else open_dataset(Path(folder), region="all"))
     films = sum(len(study.paths) for study in index.studies)
-    simulated = index.origin == "simulated"
-    kind = "simulated films" if simulated else "films"
+    kind = _KINDS.get(index.origin, "films")
     return DatasetSurvey(
         sentence=f"{films:,} {kind} of {len(index.studies):,} studies, in {FORMAT_WORDS[index.format]}.",
         rows=tuple(_row(name, studies) for name, studies in index.splits.items()),
         left_out=tuple(f"{n:,} × {reason}" for reason, n in Counter(p.reason for p in index.problems).most_common()),
         notes=tuple(index.notes),
-        simulated=simulated,
+        simulated=index.origin == "simulated",
         with_regions=all(path in index.regions for study in index.studies for path in study.paths),
         patients_known=index.patients_known,
         parts=parts if len(parts) > 1 else (),
