@@ -648,8 +648,8 @@ def test_heat_maps_are_measured_told_and_stored(published, monkeypatch, capsys):
             facts = {"kind": "transverse", "displacement_mm": 0.0, "gap_mm": 2.0 * (number == 0), "spacing_mm": 0.5}
             yield studies.KnownStudy(f"s{number}", 1, (make_film(0.5, 1, blob(0, 0), number, **facts),))
 
-    def measure(films, reader, check_every, is_fit, progress):
-        assert check_every == 5
+    def measure(films, reader, check_every, is_fit, progress, kept):
+        assert (check_every, kept) == (5, None)
         for film in films:
             told = (film.name, film.patient_id, film.origin, reader.classifier.checkpoint.id)
             for method, hit, away in (("layercam", film.thin, 0.0), ("gradcam", False, 7.25)):
@@ -684,7 +684,7 @@ def test_heat_maps_are_measured_told_and_stored(published, monkeypatch, capsys):
     ]
 
 
-def test_films_whose_maps_are_not_measured_are_told(monkeypatch, capsys):
+def test_films_whose_maps_are_not_measured_are_told(monkeypatch, capsys, tmp_path):
     """Of five broken studies one shows no break; of the others the second checkpoint refuses two, and draws one map."""
     brightness = (0.7, 0.4, 0.6, 0.4, 0.65)
     made = [
@@ -716,6 +716,13 @@ def test_films_whose_maps_are_not_measured_are_told(monkeypatch, capsys):
     assert (second["n"], second["distance"]["n"]) == (2, 1)
     (row,) = [line for line in text.split("| `m-2` (n = 2) |")[1].splitlines() if line.startswith("| Grad-CAM")][:1]
     assert row.count(", n = 1 |") == 2, "only one map is shown as evidence, and its distance alone is known"
+
+    keeping = [*asked, "--keep", str(tmp_path / "kept.csv")]
+    for explain in (explained, None):  # the second time nothing is explained
+        monkeypatch.setattr(comparison, "explain", explain)
+        monkeypatch.setattr(command, "make_studies", lambda *_: iter(made))
+        assert command.run(command._parser().parse_args(keeping), lambda name, _: opened[name]) == 0
+        assert capsys.readouterr().out.strip() == text.strip()
 
 
 def _measured_without_checks(measure, *films_and_reader, check_every, **more):

@@ -18,6 +18,7 @@ from core.explain import explain
 from core.explain.comparison import (
     BASELINES,
     BENT_KINDS,
+    KeptRows,
     MapRow,
     OutlinedFilm,
     baseline_map,
@@ -232,14 +233,76 @@ def test_rows_are_written_and_read_again(tmp_path):
     assert len(again[0].overlaps) == len(THRESHOLDS)
 
 
-def test_a_table_from_before_withheld_maps_were_noted_is_read():
-    text = rows_text([replace(made_row("a", "gradcam", 1), shown=1.0)])
-    assert text.splitlines()[0].endswith(",shown")
-    old = "\n".join(line.rpartition(",")[0] for line in text.splitlines())
-    (row,) = parse_rows(old.encode())
-    assert (row.hit, row.film) == (1, "a")
+def test_a_table_from_before_withheld_maps_and_weights_were_noted_is_read():
+    text = rows_text([replace(made_row("a", "gradcam", 1), shown=1.0, weights="f" * 64)])
+    assert text.splitlines()[0].endswith(",shown,weights")
+    without = ["\n".join(line.rsplit(",", n)[0] for line in text.splitlines()) for n in (1, 2)]
+    (newer,), (row,) = (parse_rows(old.encode()) for old in without)
+    assert (newer.shown, newer.weights) == (1, "")
+    assert (row.hit, row.film, row.weights) == (1, "a", "")
     assert math.isnan(row.shown)
     assert summarise([row], resamples=20)[0].hit_shown is None
+
+
+# --- going on with what was kept -------------------------------------------------------------------------------------
+
+
+def weighted_reader(name, weights):
+    """As `reader`, of named weights; it counts the films that it reads."""
+    found = reader()
+    found.classifier.checkpoint = replace(found.classifier.checkpoint, id=name, weights_sha256=weights)
+    predict, found.read = found.classifier.predict, []
+    found.classifier.predict = lambda films, regions: found.read.extend(films) or predict(films, regions)
+    return found
+
+
+def test_what_was_measured_before_it_was_cut_off_is_not_measured_again(tmp_path):
+    films = [bright_film(8, 40, True, "a"), bright_film(28, 28, False, "b"), bright_film(30, 8, None, "c")]
+    whole = measure_maps(films, weighted_reader("m-1", "1" * 64), ["gradcam"], check_every=2)
+    path = tmp_path / "kept.csv"
+
+    def cut_off(done):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_maps(
+            films, weighted_reader("m-1", "1" * 64), ["gradcam"], check_every=2, progress=cut_off, kept=KeptRows(path)
+        )
+    assert [row.film for row in read_rows(path) if row.method == "gradcam"] == ["a", "b"]
+
+    def again(reader, **how):
+        rows = measure_maps(films, reader, ["gradcam"], **{"check_every": 2, **how}, kept=KeptRows(path))
+        return [film.id for film in reader.read], rows
+
+    ids = [film.radiograph.id for film in films]
+    read, rows = again(weighted_reader("m-1", "1" * 64))
+    assert read == ids[2:]
+    assert rows_text(rows) == rows_text(whole), "as if it had never been cut off"
+    read, rows = again(weighted_reader("m-2", "2" * 64))
+    assert read == ids, "another network's"
+    assert {row.checkpoint_id for row in rows} == {"m-2"}
+    assert again(weighted_reader("m-1", "1" * 64))[0] == again(weighted_reader("m-2", "2" * 64))[0] == []
+    read, rows = again(weighted_reader("m-1", "1" * 64), check_every=0)
+    assert read == [ids[0], ids[2]], "films that were checked are not the same as films that were not"
+    assert not any(row.level for row in rows)
+
+
+def test_films_that_lack_a_method_are_measured_again(tmp_path):
+    films, path = [bright_film(8, 40, True, "a")], tmp_path / "kept.csv"
+    measure_maps(films, weighted_reader("m-1", "1" * 64), ["gradcam"], check_every=0, kept=KeptRows(path))
+    more = weighted_reader("m-1", "1" * 64)
+    rows = measure_maps(films, more, ["gradcam", "smoothgrad"], check_every=0, kept=KeptRows(path))
+    assert len(more.read) == 1
+    assert [row.method for row in rows] == ["gradcam", "smoothgrad", *BASELINES]
+    assert len(read_rows(path)) == len(rows), "in place of what was kept of it"
+
+
+def test_another_file_is_not_taken_for_kept_rows(tmp_path):
+    (tmp_path / "kept.csv").write_text("film,hit\na,1\n")
+    with pytest.raises(ExplanationError, match="measured heat maps"):
+        KeptRows(tmp_path / "kept.csv")
+    assert (tmp_path / "kept.csv").read_text() == "film,hit\na,1\n"
 
 
 def test_a_table_without_rows_is_refused():

@@ -31,7 +31,7 @@ from core.datasets import FORMATS, REGION_HELP, open_dataset
 from core.errors import ExplanationError, RadiographError, ScaphoidError
 from core.evaluate import Progress, choose_checkpoints, ensemble_points, read_film
 from core.evaluate.explanations import to_dict
-from core.explain.comparison import MEASURED_NAME, rows_text, summarise
+from core.explain.comparison import MEASURED_NAME, KeptRows, rows_text, summarise
 from core.metrics import ENSEMBLE, compare_scores, interval_dict
 from core.phantoms import VERSION
 from core.values import Radiograph
@@ -245,11 +245,12 @@ def _given_films(
 def _appraise_explanations(
     options: argparse.Namespace, readers: Sequence[Reader], folder: Path
 ) -> tuple[dict[str, Any], str]:
+    kept = KeptRows(options.keep) if options.keep else None
     # Every other study is broken.
     seeds = [each for each in seeds_of(2 * options.films, options.seed) if each[1]]
     films = list(outlined_films(make_studies(seeds, options.size, options.jobs)))
     progress = Progress(len(films) * len(readers), sys.stderr, "films")
-    rows, refused = measure_readers(films, readers, options.check_every, progress)
+    rows, refused = measure_readers(films, readers, options.check_every, progress, kept)
     if not rows:
         raise ExplanationError("A film that is fit to be read was expected, but none of the simulated ones is.")
     every, thin = (summarise(rows, only_thin, options.resamples) for only_thin in (False, True))
@@ -352,6 +353,10 @@ def _parser() -> argparse.ArgumentParser:
     explanations.add_argument(
         "--check-every", metavar="N", type=_whole(1, 10**6), default=5,
         help="how far they can be trusted is measured on every Nth film (default: 5)",
+    )  # fmt: skip
+    explanations.add_argument(
+        "--keep", metavar="FILE", type=Path,
+        help="table in which what is measured is kept film by film; what it already holds is not measured again",
     )  # fmt: skip
     explanations.add_argument(
         "--write", action="store_true", help="store what was measured, and put tables into the documents"

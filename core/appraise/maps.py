@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from core.appraise.studies import KnownStudy
 from core.evaluate import Progress
-from core.explain.comparison import MapRow, OutlinedFilm, count_refused, is_thin, measure_maps
+from core.explain.comparison import KeptRows, MapRow, OutlinedFilm, count_refused, is_thin, measure_maps
 from core.quality import assess
 
 if TYPE_CHECKING:
@@ -29,9 +29,15 @@ def outlined_films(studies: Iterable[KnownStudy]) -> Iterator[OutlinedFilm]:
 
 
 def measure_readers(
-    films: Sequence[OutlinedFilm], readers: Sequence[Reader], check_every: int, progress: Progress
+    films: Sequence[OutlinedFilm],
+    readers: Sequence[Reader],
+    check_every: int,
+    progress: Progress,
+    kept: KeptRows | None = None,
 ) -> tuple[list[MapRow], dict[str, int]]:
     """Measure the maps of every reader on the same films, those that are not fit to be read left out.
+
+    What is kept of before is not measured again, see :class:`core.explain.comparison.KeptRows`.
 
     Returns
     -------
@@ -49,6 +55,7 @@ def measure_readers(
             check_every=check_every,
             is_fit=lambda film, region: assess(film, region).level != "unfit",
             progress=lambda done, before=before: progress(before + done),
+            kept=kept,
         )
         refused[reader.classifier.checkpoint.id] = count_refused(films, found)
         rows += found

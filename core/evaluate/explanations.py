@@ -13,7 +13,7 @@ import numpy as np
 
 from core.checkpoints.files import write_whole
 from core.datasets import DatasetIndex, select_split
-from core.errors import DatasetError, ExplanationError, ScaphoidError
+from core.errors import DatasetError, ScaphoidError
 from core.evaluate.report import Progress, number
 from core.evaluate.scoring import read_film
 from core.explain.comparison import (
@@ -93,10 +93,7 @@ def run_explanations(
     if not rows:
         raise DatasetError("A film that is fit to be read was expected, but none of those with an outline is.")
     if options.out:
-        try:
-            write_whole(options.out, rows_text(rows))
-        except OSError as error:
-            raise ExplanationError("A place where the table can be written was expected, but it cannot be.") from error
+        write_whole(options.out, rows_text(rows))
     drawn = (options.resamples, options.seed)
     every, thin = summarise(rows, False, *drawn), summarise(rows, True, *drawn)
     told = (every, thin, len(films), refused)

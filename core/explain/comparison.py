@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from core.checkpoints.files import write_whole
 from core.errors import ExplanationError
 from core.explain import METHODS, available_methods, explain, lay_on_film
 from core.explain.checks import Checks, check_map
@@ -24,7 +25,7 @@ from core.explain.trust import trust_sentence
 from core.metrics import RESAMPLES
 from core.metrics.resampling import interval_of, mean_of, quantile_of, rate_interval
 from core.radiographs import fit_square
-from core.values import Interval, Radiograph, WristRegion
+from core.values import Checkpoint, Interval, Radiograph, WristRegion
 
 BASELINES = {"centre": "Middle of the square", "edges": "Edges of bones"}
 """Maps of those who do not look for a break: key -> title."""
@@ -113,6 +114,8 @@ class MapRow:
         Of ``core.explain.trust.trust_sentence``; empty where the map was not checked.
     shown : float
         1 where the map is shown as evidence, 0 where it is withheld (``core.explain.peaks.is_evidence``).
+    weights : str
+        SHA-256 of the checkpoint's weights; empty where it is not known.
     """
 
     film: str
@@ -145,6 +148,7 @@ class MapRow:
     bright: float = math.nan
     level: str = ""
     shown: float = math.nan
+    weights: str = ""
 
     @property
     def stability(self) -> float:
@@ -236,6 +240,7 @@ def measure_maps(
     check_every: int = 5,
     is_fit: Callable[[Radiograph, WristRegion | None], bool] = lambda film, region: True,
     progress: Callable[[int], None] = lambda done: None,
+    kept: KeptRows | None = None,
 ) -> list[MapRow]:
     """Measure the maps of one checkpoint.
 
@@ -253,6 +258,8 @@ def measure_maps(
         Whether a film is fit to be read; others are left out, as when films are read in life.
     progress : callable
         Told how many films are done.
+    kept : KeptRows or None
+        Rows of before, whose films are not measured again, and where every new one goes.
 
     Raises
     ------
@@ -260,7 +267,8 @@ def measure_maps(
         The checkpoint does not offer a method.
     """
     classifier = reader.classifier
-    offered = available_methods(classifier.checkpoint)
+    card = classifier.checkpoint
+    offered = available_methods(card)
     chosen = [key for key in USUAL_METHODS if key in offered] if methods is None else list(methods)
     unknown = sorted(set(chosen) - set(offered))
     if unknown:
@@ -268,24 +276,33 @@ def measure_maps(
     scrambled = ScrambledClassifier(classifier) if check_every else None
     rows: list[MapRow] = []
     for number, film in enumerate(films):
+        checked = bool(check_every) and number % check_every == 0
+        before = kept.find(film.name, card, (*chosen, *BASELINES), checked) if kept else []
+        if before:
+            rows += before
+            progress(number + 1)
+            continue
         region = reader.finder.find(film.radiograph) if reader.finder else None
         if not is_fit(film.radiograph, region):
             progress(number + 1)
             continue
         (answer,) = classifier.predict([film.radiograph], [region])
-        checked = bool(check_every) and number % check_every == 0
+        ours = []
         for method in (*chosen, *BASELINES):
             checks, shown = None, math.nan
             if method in BASELINES:
-                heat = baseline_map(method, film.radiograph, classifier.checkpoint.input_size, region)
+                heat = baseline_map(method, film.radiograph, card.input_size, region)
             else:
                 made = explain(classifier, film.radiograph, method=method, region=region)
-                heat, shown = made.heatmap, float(is_evidence(made, classifier.checkpoint))
+                heat, shown = made.heatmap, float(is_evidence(made, card))
                 if checked:
                     checks = check_map(classifier, film.radiograph, method=method, region=region, scrambled=scrambled)
             found = localise(heat, film.outline, film.spacing_mm)
-            row = _row(film, classifier.checkpoint.id, method, answer.probability, found, checks)
-            rows.append(replace(row, shown=shown))
+            row = _row(film, card.id, method, answer.probability, found, checks)
+            ours.append(replace(row, shown=shown, weights=card.weights_sha256))
+        rows += ours
+        if kept:
+            kept.add(ours)
         progress(number + 1)
     return rows
 
@@ -454,8 +471,8 @@ def parse_rows(content: bytes) -> list[MapRow]:
     try:
         table = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
         names = [each.name for each in fields(MapRow)]
-        # Tables from before `shown` was noted are still read.
-        if table.fieldnames not in (names, names[:-1]):
+        # Tables from before `weights`, and before that `shown`, were noted are still read.
+        if table.fieldnames not in (names, names[:-1], names[:-2]):
             raise ValueError
         rows = [_read_row(row) for row in table]
     except (UnicodeError, ValueError, KeyError, TypeError, csv.Error) as error:
@@ -473,6 +490,62 @@ def _read_row(row: Mapping[str, str]) -> MapRow:
     values: dict[str, Any] = {each.name: row.get(each.name, "") for each in fields(MapRow)}
     values |= {name: float(row[name]) if row.get(name) else math.nan for name in _NUMBERS}
     return MapRow(**values | {"overlaps": overlaps, "thin": bool(int(row["thin"])) if row["thin"] else None})
+
+
+class KeptRows:
+    """What a long measurement has found so far, in a table that grows film by film: what ends it costs one film.
+
+    Rows are known by the film's name and the checkpoint's id and weights. What another version of this program measured
+    is not told apart.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Of the table, which need not be there yet.
+
+    Raises
+    ------
+    ExplanationError
+        There is another file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rows: dict[tuple[str, str, str], list[MapRow]] = {}
+        for row in read_rows(path) if path.exists() else ():
+            self._rows.setdefault((row.film, row.checkpoint_id, row.weights), []).append(row)
+
+    def find(self, film: str, card: Checkpoint, methods: Sequence[str], checked: bool) -> list[MapRow]:
+        """Return a film's rows, a row for each method; none where one is missing, or was checked and should not be.
+
+        Parameters
+        ----------
+        film : str
+            Its name, which must be of its content.
+        card : Checkpoint
+        methods : sequence of str
+            Keys of ``core.explain.METHODS`` and of `BASELINES`.
+        checked : bool
+            Whether the maps were to be checked, too.
+        """
+        found = {row.method: row for row in self._rows.get((film, card.id, card.weights_sha256), ())}
+        right = all(key in found and (key in BASELINES or bool(found[key].level) == checked) for key in methods)
+        return [found[key] for key in methods] if right else []
+
+    def add(self, rows: Sequence[MapRow]) -> None:
+        """Keep one film's rows of one checkpoint, in place of what was kept of it.
+
+        Parameters
+        ----------
+        rows : sequence of MapRow
+
+        Raises
+        ------
+        CheckpointError
+            The table cannot be written.
+        """
+        self._rows[rows[0].film, rows[0].checkpoint_id, rows[0].weights] = list(rows)
+        write_whole(self._path, rows_text(row for ours in self._rows.values() for row in ours))
 
 
 def method_title(key: str) -> str:
