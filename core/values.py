@@ -14,6 +14,11 @@ from typing import Any
 
 import numpy as np
 
+SIMULATION_NAME = "simulated.json"
+"""Beside films that ``core.phantoms`` has drawn: what they were made from."""
+UNFINISHED_NAME = ".studies"
+"""In a folder that ``core.phantoms`` is at work in: what is written so far, so that it need not be made again."""
+
 
 def _read_only(array: np.ndarray, dtype: type) -> np.ndarray:
     """Return `array` as a read-only array of `dtype`; the caller's own array stays writable."""

@@ -11,8 +11,7 @@ import numpy as np
 
 from core.datasets.files import is_hidden, list_entries, suffix_of
 from core.errors import DatasetError
-from core.phantoms.dataset import NOTES, SETTINGS
-from core.values import WristRegion
+from core.values import SIMULATION_NAME, UNFINISHED_NAME, WristRegion
 
 PATH_COLUMNS = (
     "path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "image_file", "image_name",
@@ -104,8 +103,8 @@ def refuse_unfinished(folder: Path) -> None:
     DatasetError
         It has not.
     """
-    at_work = os.path.exists(folder / NOTES)
-    if at_work or (os.path.isfile(folder / SETTINGS) and not os.path.isfile(folder / "metadata.csv")):
+    at_work = os.path.exists(folder / UNFINISHED_NAME)
+    if at_work or (os.path.isfile(folder / SIMULATION_NAME) and not os.path.isfile(folder / "metadata.csv")):
         raise DatasetError(
             "A finished set of simulated films was expected, but this one is not finished; "
             "run the same command again to complete it."

@@ -21,6 +21,7 @@ from core.errors import DatasetError
 from core.phantoms.films import VERSION, SimulatedFilm, simulate_study
 from core.phantoms.fractures import KINDS
 from core.phantoms.sheets import draw_sheet
+from core.values import SIMULATION_NAME, UNFINISHED_NAME
 
 COLUMNS = (
     "path", "split", "patient", "study", "label", "view", "laterality", "kind", "framing", "child", "displacement_mm",
@@ -28,10 +29,6 @@ COLUMNS = (
     "bits",
 )  # fmt: skip
 BITS = ("8", "16", "mixed")
-# Beside the films: what they were made from.
-SETTINGS = "simulated.json"
-# While the work lasts: the rows of every study that is written, so that a second start need not make it again.
-NOTES = ".studies"
 
 
 @dataclass(frozen=True)
@@ -135,7 +132,7 @@ def write_dataset(
         if report:
             report(done, len(tasks))
     _write_tables(out, rows)
-    shutil.rmtree(out / NOTES)
+    shutil.rmtree(out / UNFINISHED_NAME)
     return len(rows)
 
 
@@ -143,7 +140,7 @@ def _claim(out: Path, settings: DatasetSettings) -> None:
     """Take a folder for this dataset, or refuse it."""
     if out.exists() and not out.is_dir():
         raise DatasetError("Expected a folder to write to, but there is a file of that name.")
-    note = out / SETTINGS
+    note = out / SIMULATION_NAME
     if note.is_file():
         if read_settings(out) != settings:
             raise DatasetError("Expected an empty folder, but it holds simulated films made with other settings.")
@@ -183,7 +180,7 @@ def _run(tasks: list[_Task], out: Path, settings: DatasetSettings, jobs: int) ->
 
 def _write_study(task: _Task, out: Path, settings: DatasetSettings) -> list[dict]:
     """Write a study's films and masks, unless an earlier run did, and return its rows of the table."""
-    note = out / NOTES / f"{task.number:05d}.json"
+    note = out / UNFINISHED_NAME / f"{task.number:05d}.json"
     if note.is_file():
         return json.loads(note.read_text("utf-8"))
     rows = []
@@ -239,7 +236,7 @@ def film_png(film: SimulatedFilm, bits: str = "8") -> bytes:
 def read_settings(out: Path) -> DatasetSettings | None:
     """Return what a simulated dataset was made from; None where its folder does not tell."""
     try:
-        return DatasetSettings(**json.loads((out / SETTINGS).read_text("utf-8")))
+        return DatasetSettings(**json.loads((out / SIMULATION_NAME).read_text("utf-8")))
     except (OSError, ValueError, TypeError, DatasetError):
         return None
 

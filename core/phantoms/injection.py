@@ -21,8 +21,7 @@ import numpy as np
 
 from core.errors import DatasetError, RadiographError
 from core.phantoms.anatomy import REGION_SIDE_MM
-from core.phantoms.dataset import NOTES
-from core.values import WristRegion
+from core.values import UNFINISHED_NAME, WristRegion
 
 INJECTED = ("hairline", "displaced", "angulated", "impacted", "buckle")
 _WEIGHTS = (0.25, 0.22, 0.23, 0.15, 0.15)
@@ -392,7 +391,7 @@ def write_injected(
         if not rows:
             raise DatasetError("Expected films with a distal radius in their wrist square, but there was none.")
         _write_tables(part, out.name, rows)
-        (part / NOTES).rmdir()
+        (part / UNFINISHED_NAME).rmdir()
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
@@ -403,13 +402,13 @@ def write_injected(
 def _begin(out: Path) -> Path:
     """Return the folder in which a set is written until it is whole, marked so that nobody takes it for real films."""
     part = out.with_name(out.name + ".part")
-    if (part / NOTES).is_dir():  # of a run that was killed
+    if (part / UNFINISHED_NAME).is_dir():  # of a run that was killed
         shutil.rmtree(part)
     elif part.exists():
         raise DatasetError("Expected to make a new folder of that name with .part behind it, but there is one already.")
     if out.exists():
         out.rmdir()  # now: a folder that cannot be replaced is told before the work, not after it
-    (part / NOTES).mkdir(parents=True)
+    (part / UNFINISHED_NAME).mkdir(parents=True)
     return part
 
 
