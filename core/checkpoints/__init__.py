@@ -166,7 +166,7 @@ def publish(
     scores : iterable of Scores or mapping, optional
         Scores of each split, or rows with split, study_id, patient_id, label and probability.
     dtype : type
-        What the weights are stored as: float16, or float32 where nothing may be lost.
+        What the weights are stored as: float16 (but see `weights.round_floats`), or float32 where nothing may be lost.
 
     Returns
     -------
@@ -176,7 +176,7 @@ def publish(
     Raises
     ------
     CheckpointError
-        A checkpoint of this id exists, the card would be refused, a weight does not fit into float16, or the folder
+        A checkpoint of this id exists, the card would be refused, a weight is not finite, or the folder
         cannot be written to or has no space.
     """
     target = check_place(folder, checkpoint.id)
