@@ -16,7 +16,7 @@ from core.phantoms.dataset import DatasetSettings
 from core.phantoms.decoys import simulate_decoy
 from core.train import PRESETS, Report, Request, RunFolder, TrainingData, collect_films, inputs, publish
 from core.train.appraisal import Appraisal
-from core.train.presets import LARGEST_SEED, check_settings
+from core.train.presets import LARGEST_SEED, check_settings, idle_settings
 from core.train.squares import Film
 from core.values import Checkpoint, Scores, WristRegion
 from core.wrist import CLOSER_LOOKS
@@ -150,6 +150,21 @@ def test_what_the_weights_came_from_is_told_with_what_it_had_learned(tmp_path, s
     assert told["came_from"] == [{"id": "first", "trained_on": sentence}]
     assert sentence not in told["trained_on"], "nothing is said twice"
     assert ("no film of a real patient was used" in told["trained_on"]) == told["simulated"] == simulated
+
+
+def test_a_recipe_whose_frozen_layers_were_all_trained_is_told_so(tmp_path):
+    def told(weights):
+        settings = replace(PRESETS["better-mura"], backbone="resnet50", weights=weights)
+        request = make_request(tmp_path, settings=settings)
+        sentence = publish.describe_checkpoint(request, make_data(), measure(), False).data["trained_on"]
+        return idle_settings(settings), "all layers were trained" in sentence
+
+    for nothing_learned in (None, "lite0"):
+        assert told(nothing_learned) == (("trainable_last",), True)
+    assert told("imagenet") == ((), False)
+    assert idle_settings(replace(PRESETS["mura-320"], weights=None)) == (), "it trains them all"
+    epochs = {"head_epochs": 2, "trainable_last": 0}
+    assert idle_settings(replace(PRESETS["mura-320"], weights=None, extra=epochs)) == ("head_epochs", "trainable_last")
 
 
 def test_every_model_that_the_weights_came_from_is_told_once(tmp_path):

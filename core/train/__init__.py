@@ -16,7 +16,7 @@ from core.checkpoints import check_place, find_checkpoint, verify
 from core.errors import CheckpointError, DatasetError, ScaphoidError, TrainingError
 from core.train.films import TrainingData, collect_films
 from core.train.loop import fit
-from core.train.presets import EXTRA, PRESETS, TASKS
+from core.train.presets import EXTRA, PRESETS, TASKS, idle_settings
 from core.train.publish import finish, whole_films_line
 from core.train.runs import (
     PROGRESS_NAME,
@@ -93,6 +93,12 @@ def _train(request: Request, run: RunFolder, report: Report) -> Checkpoint | Non
                 "A wrist finder is trained on films whose table says where the wrist is, but some lack it."
             )
         print(whole_films_line(request, data), end="", file=sys.stderr)
+        if idle := idle_settings(request.settings):
+            print(
+                f"All layers are trained, since the network begins with nothing learned: {', '.join(idle)} "
+                f"{'has' if len(idle) == 1 else 'have'} no effect.",
+                file=sys.stderr,
+            )
         request = _keep_split(request, data, run)
         model, history, unreadable = fit(request, data, run, report)
         if not _leads():

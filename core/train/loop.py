@@ -100,10 +100,10 @@ class Loop:
         state, unjudged = self.run_folder.load_state(), None
         if state:
             self.history, self.best, unjudged = state.history, state.best, state.unjudged
-        if self.team.workers > 1:
-            check_in_step(self.strategy, len(self.history))
         patience = int(option(self.settings, "early_stopping"))
         self.progress, self.first = Progress("training"), len(self.history) + (unjudged is not None)
+        if self.team.workers > 1:
+            check_in_step(self.strategy, self.first)
         self.report(phase="training", message="", total=sum(self.steps), history=self.history)
         for epoch in range(len(self.history), self.settings.epochs):
             if should_stop(label_losses(self.history), patience):

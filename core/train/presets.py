@@ -131,6 +131,15 @@ def starts_trained(settings: TrainingSettings) -> bool:
     return settings.weights not in (None, LITE0_START)
 
 
+def idle_settings(settings: TrainingSettings) -> tuple[str, ...]:
+    """Return the names of the settings that were made, but keep nothing frozen, since nothing was learned before."""
+    if starts_trained(settings):
+        return ()
+    made = {name: option(settings, name) for name in ("frozen", "unfreeze", "head_epochs", "norm_frozen")}
+    last = option(settings, "trainable_last")
+    return (*(name for name, value in made.items() if value), *(("trainable_last",) if last is not None else ()))
+
+
 def frozen_layers(settings: TrainingSettings, names: Sequence[str], epoch: int) -> frozenset[str]:
     """Return which layers of the backbone are not trained in an epoch.
 

@@ -23,7 +23,7 @@ from core.errors import CheckpointError
 from core.starts import START_LICENCES
 from core.train.films import TrainingData
 from core.train.inputs import HELD_OUT_SEED, SEEDS_APART, make_decoys
-from core.train.presets import option
+from core.train.presets import idle_settings, option
 from core.train.runs import Progress, Report, Request
 from core.values import Checkpoint, Scores
 from core.wrist import CLOSER_LOOKS
@@ -321,6 +321,8 @@ def _trained_on(request: Request, data: TrainingData, counts: Mapping[str, int],
         trained += f"; {mean}" * (len(request.average_of) > 1)
     else:
         trained = mean.capitalize()
+    if idle_settings(request.settings) and not request.average_of:
+        trained += "; all layers were trained, since it began with nothing learned"
     trained += "; no film of a real patient was used." if _all_simulated(request, data, sources) else "."
     if request.starts_elsewhere:
         trained += " On what the weights that it started from were trained is not known."
