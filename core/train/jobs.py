@@ -2,7 +2,8 @@
 
 A training is ``python -m core.train`` run beside the dashboard, not inside it: it survives the browser and a restart
 of the dashboard. All that is known of it is read from its folder ``runs/<id>`` and from the system's list of processes,
-so that every session, also one of tomorrow, sees the same. Nothing ever passes through a shell.
+so that every session, also one of tomorrow, sees the same. Nothing ever passes through a shell. All of them share one
+folder of decoded films beside theirs, so that going on does not decode a dataset again.
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ from typing import Any
 from core.checkpoints import CHECKPOINTS
 from core.checkpoints.cards import check_id
 from core.errors import CheckpointError, TrainingError
+from core.starts import look_at_start
 from core.train.processes import Claim, ask_to_stop, is_alive, spawn, ticks_of
-from core.train.runs import PROGRESS_NAME, REQUEST_NAME, RUNS, new_id, write_atomically
+from core.train.runs import PROGRESS_NAME, REQUEST_NAME, RUNS, Request, new_id, write_atomically
 
 PROJECT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "core.train")
 LOG_NAME = "log.txt"
 # Which process was started for a run, and which one was asked to stop.
 JOB_NAME, STOPPING_NAME = "job.json", "stopping"
+# Decoded films of all runs, in the folder of runs; no run can be called so.
+CACHE_NAME, CACHE_GIB = "decoded_films", Request.cache_gib
 
 STARTING, LOST = "starting", "lost"
 FINAL_PHASES = ("published", "stopped", "failed")
@@ -73,6 +77,10 @@ class RunOptions:
         Folder of checkpoints.
     region : str or None
         Part of the body whose films are taken, see :func:`core.train.films.open_dataset`.
+    format : str or None
+        The dataset's layout, one of :data:`core.datasets.FORMATS`; None: told from the folder.
+    positive_label : str or None
+        What the dataset calls positive, ``"fracture"`` or ``"abnormal"``; None: told from its own words.
     """
 
     data: Path
@@ -84,6 +92,8 @@ class RunOptions:
     epochs: int | None = None
     out: Path = CHECKPOINTS
     region: str | None = None
+    format: str | None = None
+    positive_label: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,12 +151,16 @@ def start_run(options: RunOptions, runs: Path = RUNS) -> str:
     CheckpointError
         The id cannot be one.
     TrainingError
-        A run or checkpoint of this id exists, or the folder of runs cannot be written to.
+        A run or checkpoint of this id exists, the folder of runs cannot be written to, or the weights to start from
+        are not to be had.
     """
     run_id = options.id or new_id(options.backbone, options.preset)
     folder = _folder(run_id, runs)
     if (Path(options.out) / run_id).exists():
         raise TrainingError(f"A new training must have a new name, but a model called {run_id} exists.")
+    start = look_at_start(options.backbone, options.weights)
+    if not start.possible:
+        raise TrainingError(start.sentence)
     try:
         Path(runs).mkdir(parents=True, exist_ok=True)
         folder.mkdir()
@@ -161,10 +175,13 @@ def start_run(options: RunOptions, runs: Path = RUNS) -> str:
         f"--weights={options.weights}",
         f"--out={Path(options.out).resolve()}",
         f"--id={run_id}",
+        f"--cache={Path(runs).resolve() / CACHE_NAME}",
     ]
     arguments += [f"--finder={check_id(options.finder)}"] if options.finder else []
     arguments += [f"--epochs={int(options.epochs)}"] if options.epochs else []
     arguments += [f"--region={options.region}"] if options.region else []
+    arguments += [f"--format={options.format}"] if options.format else []
+    arguments += [f"--positive-label={options.positive_label}"] if options.positive_label else []
     _spawn(arguments, folder)
     return run_id
 

@@ -97,23 +97,37 @@ def find_positive_label(request: Request, data: TrainingData) -> str:
     """Return what the dataset calls positive, ``"fracture"`` or ``"abnormal"``: as asked for, or by its own words."""
     if request.positive_label or data.simulated or data.injected:
         return request.positive_label or "fracture"
-    words = {re.sub(r"[^a-z]", "", word.lower()) for word in _positive_words(request, data)}
-    abnormal = data.format == "mura" or any(word.startswith("abnormal") for word in words)
+    positive = (film.path for film in (*data.train, *data.valid, *data.test) if film.label == 1)
+    return label_of_words(data.format, positive_words(Path(request.data), data.format, positive))
+
+
+def label_of_words(layout: str, words: Iterable[str]) -> str:
+    """Return ``"fracture"`` or ``"abnormal"``: what a dataset of a layout that calls positives by these words means."""
+    abnormal = layout == "mura" or any(word.startswith("abnormal") for word in words)
     return "abnormal" if abnormal else "fracture"
 
 
-def _positive_words(request: Request, data: TrainingData) -> set[str]:
-    """Return what class folders, or a table's column and its cells, call positive."""
-    root = Path(request.data)
-    if data.format == "folders":
-        positive = (film.path for film in (*data.train, *data.valid, *data.test) if film.label == 1)
+def positive_words(root: Path, layout: str, positive: Iterable[Path]) -> set[str]:
+    """Return what class folders, or a table's column and its cells, call positive: lower-case letters alone.
+
+    Parameters
+    ----------
+    root : pathlib.Path
+        The dataset's.
+    layout : str
+        One of :data:`core.datasets.FORMATS`.
+    positive : iterable of pathlib.Path
+        Its positive films.
+    """
+    words: set[str] = set()
+    if layout == "folders":
         places = [path.relative_to(root).parts for path in positive]
-        return {parts[1] if parts[0].lower() in SPLITS else parts[0] for parts in places}
-    table = find_table(root) if data.format == "csv" else None
+        words = {parts[1] if parts[0].lower() in SPLITS else parts[0] for parts in places}
+    table = find_table(root) if layout == "csv" else None
     column = find_column(read_columns(table), LABEL_COLUMNS) if table else None
-    if column is None:
-        return set()
-    return {column, *(row[column] for row in read_rows(table, {column}) if class_of(row[column]) == 1)}
+    if column is not None:
+        words = {column, *(row[column] for row in read_rows(table, {column}) if class_of(row[column]) == 1)}
+    return {re.sub(r"[^a-z]", "", word.lower()) for word in words}
 
 
 def whole_films_line(request: Request, data: TrainingData) -> str:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.datasets.composition import FORMAT_WORDS
+from core.datasets import DatasetIndex
+from core.datasets.composition import FORMAT_WORDS, label_words
 from core.train.films import open_dataset, parts_of_body
+from core.train.publish import label_of_words, positive_words
 from core.values import Study
 
 _PARTS = {"train": "for training", "valid": "for validation", "test": "for testing", "all": "all"}
@@ -38,6 +40,10 @@ class DatasetSurvey:
         Whether the dataset says which films are of one patient.
     parts : tuple of str
         The parts of the body in the folder where there are several, whichever were looked at.
+    positive_label : str
+        What a training takes a positive label for unless somebody says otherwise: ``"fracture"`` or ``"abnormal"``.
+    positive_told : bool
+        Whether the dataset's own words say so.
     """
 
     sentence: str
@@ -48,15 +54,21 @@ class DatasetSurvey:
     with_regions: bool
     patients_known: bool = True
     parts: tuple[str, ...] = ()
+    positive_label: str = "fracture"
+    positive_told: bool = True
 
 
-def survey_dataset(folder: Path | str, region: str | None = None) -> DatasetSurvey:
-    """Look through a folder of films, or a table that lists them.
+def survey_dataset(
+    folder: Path | str,
+    region: str | None = None,
+    format: str | None = None,  # noqa: A002
+) -> DatasetSurvey:
+    """Look through a folder of films, or a table that lists them, as a training would.
 
     Parameters
     ----------
     folder : pathlib.Path or str
-    region : str or None
+    region, format : str or None
         As of :func:`core.train.films.open_dataset`.
 
     Raises
@@ -64,20 +76,37 @@ def survey_dataset(folder: Path | str, region: str | None = None) -> DatasetSurv
     DatasetError
         As `core.datasets.index_dataset`.
     """
-    index = open_dataset(Path(folder), region=region)
-    parts = parts_of_body(index if region == "all" else open_dataset(Path(folder), region="all"))
-    films = sum(len(study.paths) for study in index.studies)
+    root = Path(folder)
+    index = open_dataset(root, format, region)
+    whole = index if region == "all" or index.format != "mura" else open_dataset(root, format, "all")
+    parts = parts_of_body(whole)
+    label, told = _find_positive(index, root)
     kind = _KINDS.get(index.origin, "films")
     return DatasetSurvey(
-        sentence=f"{films:,} {kind} of {len(index.studies):,} studies, in {FORMAT_WORDS[index.format]}.",
+        sentence=f"{len(index.paths):,} {kind} of {len(index.studies):,} studies, in {FORMAT_WORDS[index.format]}.",
         rows=tuple(_row(name, studies) for name, studies in index.splits.items()),
         left_out=tuple(f"{n:,} × {reason}" for reason, n in Counter(p.reason for p in index.problems).most_common()),
         notes=tuple(index.notes),
         simulated=index.origin == "simulated",
-        with_regions=all(path in index.regions for study in index.studies for path in study.paths),
+        with_regions=all(path in index.regions for path in index.paths),
         patients_known=index.patients_known,
         parts=parts if len(parts) > 1 else (),
+        positive_label=label,
+        positive_told=told,
     )
+
+
+def _find_positive(index: DatasetIndex, root: Path) -> tuple[str, bool]:
+    """Return what a training takes a dataset's positive label for, and whether the dataset says so itself.
+
+    The layout of MURA alone does not: other films than MURA's come in it, too.
+    """
+    if label_words(index)[1] == "fracture":
+        return "fracture", True
+    positive = (path for path, label in index.film_labels.items() if label == 1)
+    words = positive_words(root, index.format, positive)
+    told = any(word.startswith(("abnormal", "fractur", "broken")) for word in words)
+    return label_of_words(index.format, words), told
 
 
 def _row(name: str, studies: Iterable[Study]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import html
 from collections.abc import Sequence
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from core.datasets import DatasetIndex
 from core.datasets.composition import FORMAT_WORDS, Counts, count_studies, label_words
@@ -29,6 +30,8 @@ from pages.parts.frame import is_private
 from pages.parts.lighttable import Table, first_up, open_table
 from pages.parts.shortcuts import show_shortcuts
 
+_LOOKED_AT = "looked-at"
+"""Where a session keeps which folder was last looked at on another page."""
 _TONES = {"warning": SUSPECTED, "open": UNCERTAIN, "sound": NOT_SEEN}
 
 
@@ -62,13 +65,23 @@ def show() -> None:
         _show_answer(table, index, shortcuts)
 
 
+def choose_layout(place: DeltaGenerator, key: str) -> str:
+    """Let somebody choose a folder's layout; return one of the formats, "" where it is found by looking."""
+    layouts = {"": "Found by looking", **{name: first_up(words) for name, words in FORMAT_WORDS.items()}}
+    return place.selectbox("Layout", list(layouts), format_func=layouts.get, key=key)
+
+
+def note_place(place: str, layout: str, region: str | None) -> None:
+    """Keep for this page which folder somebody looked at on another one, in which layout and part of the body."""
+    st.session_state[_LOOKED_AT] = (place, layout, region)
+
+
 def _choose_place() -> str | None:
     """Show where the dataset is chosen; return the folder as typed once it was looked through."""
     field_place, layout_place, button_place = st.columns([0.6, 0.26, 0.14], vertical_alignment="bottom")
     table = open_table()
     if "dataset-folder" not in st.session_state:  # Nobody was here yet, or somebody comes back from another page.
-        surveyed = st.session_state.get("surveyed", ("",))  # of the page Train
-        place, layout, region = table.place or (surveyed[0], "", None)
+        place, layout, region = table.place or st.session_state.get(_LOOKED_AT, ("", "", None))
         st.session_state["dataset-folder"], st.session_state["dataset-layout"] = place, layout
         st.session_state["dataset-all-parts"] = region == "all"
     place = field_place.text_input(
@@ -76,8 +89,7 @@ def _choose_place() -> str | None:
         key="dataset-folder",
         placeholder="/data/MURA-v1.1",
     ).strip()
-    layouts = {"": "Found by looking", **{name: first_up(words) for name, words in FORMAT_WORDS.items()}}
-    layout = layout_place.selectbox("Layout", list(layouts), format_func=layouts.get, key="dataset-layout")
+    layout = choose_layout(layout_place, "dataset-layout")
     again = button_place.button("Look", key="dataset-look", width="stretch")
     if not place:
         st.caption(

@@ -11,15 +11,18 @@ from streamlit.delta_generator import DeltaGenerator
 
 from core.backbones import BACKBONES
 from core.checkpoints import CHECKPOINTS, default_id, list_checkpoints
+from core.checkpoints.cards import POSITIVE_LABELS
 from core.errors import CheckpointError, DatasetError, ScaphoidError
 from core.figures import LearningCurve
 from core.results import model_names
+from core.starts import IMAGENET_START, NO_START, choose_start, look_at_start
 from core.train import PRESETS, jobs, recipes
 from core.train.films import WRIST
 from core.train.jobs import RunOptions, RunStatus
 from core.train.survey import DatasetSurvey, survey_dataset
 from core.values import Checkpoint
 from pages.parts.curves import colours_of_all, show_curves
+from pages.parts.datasets import choose_layout, note_place
 from pages.parts.folders import folder_at
 from pages.parts.frame import is_private
 
@@ -36,7 +39,8 @@ _PRESET_WORDS = {
         "was assumed and what differs.",
     ),
 }
-_STARTS = {"imagenet": "ImageNet weights", "none": "Random numbers"}
+_STARTS = {IMAGENET_START: "ImageNet weights", NO_START: "Random numbers"}
+_POSITIVES = {"fracture": "A fracture", "abnormal": "Anything abnormal"}
 _COLOURS = {"published": "green", "failed": "red", "stopped": "gray", jobs.LOST: "orange"}
 _LOST = (
     "Its process ended without saying why, as after a power cut or when memory ran out. "
@@ -54,10 +58,14 @@ def show_new_training() -> None:
             "Trainings are started only where this page is served to its own computer alone, but it is open to others."
         )
         return
-    st.caption("It works on the computer that serves this page, and goes on when you close the browser.")
-    field, button = st.columns([0.76, 0.24], vertical_alignment="bottom")
+    st.caption(
+        "It works on the computer that serves this page, and goes on when you close the browser. Decoded films are "
+        f"kept beside the trainings, up to {jobs.CACHE_GIB:.0f} GiB, so that Resume need not decode them again."
+    )
+    field, choice, button = st.columns([0.5, 0.3, 0.2], vertical_alignment="bottom")
     place = field.text_input("Folder of films on this computer", key="folder", placeholder="/data/MURA-v1.1").strip()
-    survey = _surveyed(place, None, button.button("Look", key="look", width="stretch"))
+    layout = choose_layout(choice, "layout")
+    survey = _surveyed(place, layout, None, button.button("Look", key="look", width="stretch"))
     if survey is None:
         return
     presets = [name for name in PRESETS if name in _PRESET_WORDS] + [
@@ -75,13 +83,13 @@ def show_new_training() -> None:
     region = None
     for column in third:
         region = _choose_region(column, preset, survey.parts)
-        survey = _surveyed(place, region)
+        survey = _surveyed(place, layout, region)
         if survey is None:
             return
     _show_survey(survey)
-    options = _more_choices(place, preset, backbone, survey, region)
-    _say_what_happens(options, "patients" if survey.patients_known else "films")
-    if st.button("Start training", type="primary", key="start"):
+    options, start = _more_choices(place, layout, preset, backbone, survey, region)
+    possible = _say_what_happens(options, start, survey)
+    if st.button("Start training", type="primary", key="start", disabled=not possible):
         _start(options)
 
 
@@ -97,7 +105,7 @@ def _choose_region(column: DeltaGenerator, preset: str, parts: Sequence[str]) ->
     )
 
 
-def _surveyed(place: str, region: str | None, again: bool = False) -> DatasetSurvey | None:
+def _surveyed(place: str, layout: str, region: str | None, again: bool = False) -> DatasetSurvey | None:
     """Return what the folder holds, looked through once; else say why there is nothing to train on."""
     if not place:
         st.caption(
@@ -112,19 +120,20 @@ def _surveyed(place: str, region: str | None, again: bool = False) -> DatasetSur
     known = st.session_state.setdefault("surveyed", {})
     if again:
         known.clear()
-    if (place, region) not in known:
+    if (place, layout, region) not in known:
         with st.spinner("Looking through the folder"):
             try:
-                found = survey_dataset(folder, region)
+                found = survey_dataset(folder, region, layout or None)
             except DatasetError as error:
                 found = str(error)
             except OSError:
                 found = "A folder that may be read was expected, but this one may not."
-        known[place, region] = found
-    found = known[place, region]
+        known[place, layout, region] = found
+    found = known[place, layout, region]
     if isinstance(found, str):
         st.error(found)
         return None
+    note_place(place, layout, region)
     return found
 
 
@@ -139,10 +148,14 @@ def _show_survey(survey: DatasetSurvey) -> None:
         st.caption(note)
 
 
-def _more_choices(place: str, preset: str, backbone: str, survey: DatasetSurvey, region: str | None) -> RunOptions:
+def _more_choices(
+    place: str, layout: str, preset: str, backbone: str, survey: DatasetSurvey, region: str | None
+) -> tuple[RunOptions, str]:
+    """Offer what need not be chosen; return all choices, and what the training starts from in words."""
     usable = [entry.checkpoint for entry in list_checkpoints(CHECKPOINTS) if entry.checkpoint]
     alike = [card for card in usable if card.task == "fracture" and card.backbone == backbone]
     starts = _STARTS | {key: f"Weights of {name}" for key, name in model_names(alike).items()}
+    usual, positive = choose_start(backbone, _safe_starts(alike)), None
     with st.expander("More choices"):
         name = st.text_input(
             "Name", key="name", placeholder="made from network, recipe and time", help="Small letters, digits, hyphens."
@@ -150,15 +163,26 @@ def _more_choices(place: str, preset: str, backbone: str, survey: DatasetSurvey,
         weights = st.selectbox(
             "Start from",
             list(starts),
+            list(starts).index(usual),
             format_func=starts.get,
             key=f"weights-{backbone}",
-            help="ImageNet weights are fetched once where they are not on this computer. From random numbers a network "
-            "learns slowly.",
+            help="ImageNet weights come with a package that is installed once (EfficientNet-Lite0) or are fetched from "
+            "the network once (the other networks). Weights of a model go on from what it has learned. From random "
+            "numbers a network learns slowly.",
         )
         epochs = st.number_input(
             "Epochs (rounds through all films)", 1, 500, PRESETS[preset].epochs, key=f"epochs-{preset}"
         )
-    return RunOptions(
+        if not survey.positive_told:
+            positive = st.selectbox(
+                "A positive label means",
+                POSITIVE_LABELS,
+                POSITIVE_LABELS.index(survey.positive_label),
+                format_func=_POSITIVES.get,
+                key=f"positive-{place}-{layout}",
+                help="The dataset itself does not say. In MURA it is anything abnormal, not only fractures.",
+            )
+    options = RunOptions(
         data=folder_at(place),
         backbone=backbone,
         preset=preset,
@@ -169,7 +193,22 @@ def _more_choices(place: str, preset: str, backbone: str, survey: DatasetSurvey,
         epochs=int(epochs),
         out=CHECKPOINTS,
         region=region,
+        format=layout or None,
+        positive_label=positive,
     )
+    return options, starts[weights]
+
+
+def _safe_starts(alike: Sequence[Checkpoint]) -> list[str]:
+    """Return the models to start from where nobody chooses, the one that is offered first at the head.
+
+    One that has seen films of patients may have seen those that the training will be measured on.
+    """
+    try:
+        first = default_id(CHECKPOINTS)
+    except CheckpointError:
+        first = None
+    return sorted((card.id for card in alike if card.data.get("simulated")), key=lambda key: key != first)
 
 
 def _usual_finder(usable: Sequence[Checkpoint]) -> str | None:
@@ -183,19 +222,27 @@ def _usual_finder(usable: Sequence[Checkpoint]) -> str | None:
     return chosen if chosen in finders else finders[-1] if finders else None
 
 
-def _say_what_happens(options: RunOptions, others: str) -> None:
+def _say_what_happens(options: RunOptions, start: str, survey: DatasetSurvey) -> bool:
+    """Say what a training would do, and what stands in its way; return whether it can be started."""
     seconds = jobs.seconds_per_epoch(options, jobs.RUNS)
     pace = (
         f"the last training like this took {jobs.duration_words(seconds)} an epoch"
         if seconds
         else "how long it takes is shown as soon as it is measured"
     )
+    others = "patients" if survey.patients_known else "films"
     st.markdown(
         f"{BACKBONES[options.backbone].title} will be trained for {options.epochs} epochs, measured on {others} it "
-        f"never saw, and offered in the reading room; {pace}."
+        f"never saw, and offered in the reading room; {pace}. It starts from: {start}."
     )
+    if options.positive_label:
+        st.caption(f"A positive label is taken to mean: {_POSITIVES[options.positive_label].lower()}.")
+    outlook = look_at_start(options.backbone, options.weights)
+    if outlook.sentence:
+        (st.warning if outlook.possible else st.error)(outlook.sentence)
     if any(run.running for run in jobs.list_runs(jobs.RUNS)):
         st.warning("A training is running on this computer already. Two at once each take about twice as long.")
+    return outlook.possible
 
 
 def _start(options: RunOptions) -> None:
@@ -217,34 +264,42 @@ def show_trainings() -> None:
         st.caption("None yet.")
     colours = colours_of_all(list_checkpoints(CHECKPOINTS), runs)
     for run in runs[:_SHOWN]:
-        with st.container(border=True, key=f"run-{run.id}"):
-            _show_run(run, colours[run.id])
-    if len(runs) > _SHOWN:
-        st.caption(f"And {len(runs) - _SHOWN} older ones.")
+        _show_run(run, colours[run.id])
+    older = runs[_SHOWN:]
+    if not older:
+        return
+    words = "1 older training" if len(older) == 1 else f"{len(older)} older trainings"
+    # All of this is drawn every two seconds: what nobody opened is left out.
+    place = st.expander(words, key="older-runs", on_change="rerun")
+    if place.open:
+        with place:
+            for run in older:
+                _show_run(run, colours[run.id])
 
 
 def _show_run(run: RunStatus, colour: str) -> None:
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"**{run.id}**", width="content")
-        st.badge(jobs.PHASES[run.phase], color=_COLOURS.get(run.phase, "blue"))
-    title = BACKBONES[run.backbone].title if run.backbone in BACKBONES else run.backbone
-    began = time.strftime("begun %d %b, %H:%M", time.localtime(run.started)) if run.started else ""
-    st.caption(" · ".join(filter(None, (title, _PRESET_WORDS.get(run.preset, (run.preset,))[0], began))))
-    sentence = jobs.progress_sentence(run)
-    if run.running:
-        st.progress(run.share, text=sentence)
-    elif run.phase == "failed":
-        st.error(sentence or "It failed; its last lines say why.")
-    elif run.phase == jobs.LOST:
-        st.warning(_LOST + (f" ({sentence}.)" if sentence else ""))
-    elif run.phase == "published":
-        st.markdown("It is offered in the reading room and stands on the pages Compare and About.")
-    elif sentence:
-        st.markdown(sentence)
-    if is_private():
-        _offer_changes(run)
-    if run.running or st.toggle("Curves and last lines" if is_private() else "Curves", key=f"more-{run.id}"):
-        _show_course(run, colour)
+    with st.container(border=True, key=f"run-{run.id}"):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f"**{run.id}**", width="content")
+            st.badge(jobs.PHASES[run.phase], color=_COLOURS.get(run.phase, "blue"))
+        title = BACKBONES[run.backbone].title if run.backbone in BACKBONES else run.backbone
+        began = time.strftime("begun %d %b, %H:%M", time.localtime(run.started)) if run.started else ""
+        st.caption(" · ".join(filter(None, (title, _PRESET_WORDS.get(run.preset, (run.preset,))[0], began))))
+        sentence = jobs.progress_sentence(run)
+        if run.running:
+            st.progress(run.share, text=sentence)
+        elif run.phase == "failed":
+            st.error(sentence or "It failed; its last lines say why.")
+        elif run.phase == jobs.LOST:
+            st.warning(_LOST + (f" ({sentence}.)" if sentence else ""))
+        elif run.phase == "published":
+            st.markdown("It is offered in the reading room and stands on the pages Compare and About.")
+        elif sentence:
+            st.markdown(sentence)
+        if is_private():
+            _offer_changes(run)
+        if run.running or st.toggle("Curves and last lines" if is_private() else "Curves", key=f"more-{run.id}"):
+            _show_course(run, colour)
 
 
 def _show_course(run: RunStatus, colour: str) -> None:
