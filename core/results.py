@@ -47,7 +47,7 @@ def reading_result(names: Sequence[str], reading: StudyReading) -> dict[str, Any
     row["seconds"] = round(reading.seconds, 4)
     row["weights_sha256"] = card.weights_sha256
     row["wrist_finder"] = card.region
-    row["not_shown_to_see"] = list(unseen_kinds([card, *(member.checkpoint for member in reading.members)]))
+    row["may_miss"] = list(weak_kinds([card, *(member.checkpoint for member in reading.members)]))
     if reading.members:
         row["models"] = member_results(reading)
     return row
@@ -92,6 +92,10 @@ def running_versions() -> dict[str, str]:
     return versions
 
 
+WELL_TOLD = 0.8
+"""Of a kind of fracture whose AUC was not shown to be higher, a model is said to miss it."""
+
+
 def cases_sentence(reading: StudyReading, folder: Path = CHECKPOINTS) -> str:
     """Say in words what a study's probability means: what became of the studies that scored like it."""
     card = reading.checkpoint
@@ -112,7 +116,8 @@ def cases_sentence(reading: StudyReading, folder: Path = CHECKPOINTS) -> str:
     interval = f"95% interval {100 * like.rate.low:.0f} to {100 * like.rate.high:.0f}%"
     return (
         f"Of {like.n} {kind} that scored like this one ({100 * like.low:.0f} to {100 * like.high:.0f}%), "
-        f"{like.positives} had {label} ({100 * like.rate.value:.0f}%, {interval})."
+        f"{like.positives} had {label} ({100 * like.rate.value:.0f}%, {interval}). Of all {scores.labels.size:,} test "
+        f"studies {100 * scores.labels.mean():.0f}% had one: where they are rarer, the same score means less."
     )
 
 
@@ -135,31 +140,38 @@ def map_sentence(card: Checkpoint) -> str:
     return f"The answer is the mean of {card.looks} slightly different looks at the film; a map is of the first."
 
 
-def unseen_kinds(cards: Iterable[Checkpoint]) -> dict[str, Mapping[str, Any]]:
-    """Return the kinds of fracture that some model was not shown to tell from none at all: name -> its AUC.
+def weak_kinds(cards: Iterable[Checkpoint]) -> dict[str, Mapping[str, Any]]:
+    """Return the kinds of fracture that some model was not shown to tell well from none, the worst first.
 
-    That is where the AUC's 95% interval, against studies without a fracture, holds one half or lies below it.
+    That is where the lower limit of the AUC's 95% interval, against studies without a fracture, is below `WELL_TOLD`.
+
+    Returns
+    -------
+    dict
+        Name -> AUC; of several models the lowest.
     """
-    found = {}
+    found: dict[str, Mapping[str, Any]] = {}
     for card in cards:
         for kind, measured in ((card.data.get("results") or {}).get("kinds") or {}).items():
-            auc = measured.get("auc") or {}
-            if auc.get("low") is not None and auc["low"] <= 0.5:
-                found.setdefault(_kind_words(kind), auc)
-    return found
+            auc, name = measured.get("auc") or {}, _kind_words(kind)
+            if auc.get("low") is not None and auc["low"] < min(WELL_TOLD, found.get(name, {"low": 1.0})["low"]):
+                found[name] = auc
+    return dict(sorted(found.items(), key=lambda item: item[1]["value"]))
 
 
-def unseen_sentence(cards: Iterable[Checkpoint], numbers: bool = False) -> str:
-    """Say which kinds of fracture the models were not shown to see; "" where there is none, or none was measured."""
-    unseen = unseen_kinds(cards)
-    if not unseen:
+def weak_sentence(cards: Iterable[Checkpoint], numbers: bool = False) -> str:
+    """Say which kinds of fracture the models may well miss; "" where there is none, or none was measured."""
+    cards = list(cards)
+    weak = weak_kinds(cards)
+    if not weak:
         return ""
     named = [
         f"{kind} ({auc['value']:.2f}, {auc['low']:.2f} to {auc['high']:.2f}, n={auc['n']})" if numbers else kind
-        for kind, auc in unseen.items()
+        for kind, auc in weak.items()
     ]
-    chance = ", that is, no better than by chance (AUC with 95% interval)" if numbers else ""
-    return f"Not shown to see these fractures in the studies it was tested on{chance}: {', '.join(named)}."
+    tests = "tests on simulated studies" if all(card.data.get("simulated") for card in cards) else "tests"
+    what = " (AUC with 95% interval; 0.5 is chance, 1 is all)" if numbers else ""
+    return f"May well miss, by its {tests}{what}: {', '.join(named)}."
 
 
 def kind_rows(card: Checkpoint) -> list[dict[str, str]]:

@@ -7,7 +7,7 @@ from core.checkpoints import CHECKPOINTS, default_id, list_checkpoints
 from core.errors import ScaphoidError
 from core.figures import scores_figure
 from core.measured import estimate_rows
-from core.results import held_out_scores, kind_rows, operating_point_rows, result_rows, unseen_sentence
+from core.results import held_out_scores, kind_rows, operating_point_rows, result_rows, weak_sentence
 from pages.parts.curves import show_figure
 from pages.parts.frame import open_page
 from pages.parts.scored import measure_chosen, splits_of
@@ -41,9 +41,9 @@ with left:
             with st.expander("The models that it came from or was taught by, and what those were trained on"):
                 for origin in card.data["came_from"]:
                     st.markdown(f"**{origin['id']}.** {origin['trained_on']}")
-    unseen = unseen_sentence([card], numbers=True)
-    if unseen:
-        st.warning(unseen)
+    weak = weak_sentence([card], numbers=True)
+    if weak:
+        st.warning(weak)
     rows = operating_point_rows(card)
     if rows:
         st.markdown("#### Where the words come from")
@@ -68,7 +68,8 @@ with right:
             )
     rows = kind_rows(card)
     if rows:
-        with st.expander("AUC by kind of simulated fracture, each against the studies without one"):
+        kind = "simulated fracture" if card.data.get("simulated") else "fracture"
+        with st.expander(f"AUC by kind of {kind}, each against the studies without one"):
             st.dataframe(pd.DataFrame(rows), hide_index=True, height="content")
     try:
         scores = held_out_scores(card)
@@ -76,7 +77,8 @@ with right:
         scores = None
         st.warning(str(error))
     if scores is not None:
-        st.markdown("#### What it said of simulated studies it had never seen")
+        studies = "simulated studies" if card.data.get("simulated") else "studies"
+        st.markdown(f"#### What it said of {studies} it had never seen")
         show_figure(scores_figure(scores, card), "scores")
 
 with st.expander("For those who check: settings, versions, licences, hashes"):

@@ -24,8 +24,8 @@ from core.results import (
     reading_result,
     result_rows,
     study_result,
-    unseen_kinds,
-    unseen_sentence,
+    weak_kinds,
+    weak_sentence,
 )
 from core.values import Checkpoint, Explanation, Interval, OperatingPoint, Prediction, Radiograph, WristRegion
 
@@ -107,7 +107,8 @@ def test_the_sentence_counts_test_studies_only(tmp_path):
     # 15 of 25; Wilson 95%: 0.407 to 0.766, worked by hand.
     assert words == (
         "Of 25 simulated test studies that scored like this one (50 to 50%), 15 had a fracture "
-        "(60%, 95% interval 41 to 77%)."
+        "(60%, 95% interval 41 to 77%). Of all 55 test studies 27% had one: where they are rarer, the same score "
+        "means less."
     )
 
 
@@ -197,24 +198,30 @@ def test_kinds_that_are_told_no_better_than_by_chance_are_named():
     kinds = {
         "colles": auc(0.99, 0.98, 1.0, 100),
         "scaphoid": auc(0.501, 0.402, 0.596),
-        "salter_harris_2": auc(0.7, 0.5, 0.9, 4),  # its interval holds one half: too few to tell
-        "smith": auc(0.52, 0.501, 0.55, 900),
+        "salter_harris_2": auc(0.9, 0.79, 0.99, 4),  # too few to tell
+        "smith": auc(0.82, 0.8, 0.84, 900),
         "ulnar_styloid": auc(0.46, 0.37, 0.49),  # worse than chance is not seeing either
         "buckle": {"auc": {"value": None, "low": None, "high": None, "n": 0}, "peak": None},
     }
     blind = card(data={"results": {"kinds": kinds}, "simulated": True})
-    assert list(unseen_kinds([blind])) == ["scaphoid", "Salter-Harris II", "ulnar styloid"]
-    short = unseen_sentence([blind])
-    assert short.endswith("tested on: scaphoid, Salter-Harris II, ulnar styloid.")
-    assert "scaphoid (0.50, 0.40 to 0.60, n=35)" in unseen_sentence([blind], numbers=True)
-    assert unseen_sentence([card()]) == ""
-    assert list(unseen_kinds([card(), blind])) == list(unseen_kinds([blind])), "a mean sees no more than was shown"
+    assert list(weak_kinds([blind])) == ["ulnar styloid", "scaphoid", "Salter-Harris II"]
+    told = "May well miss, by its tests on simulated studies: ulnar styloid, scaphoid, Salter-Harris II."
+    assert weak_sentence([blind]) == told
+    real = replace(blind, data=blind.data | {"simulated": False})
+    assert weak_sentence([real]).startswith("May well miss, by its tests:")
+    assert "scaphoid (0.50, 0.40 to 0.60, n=35)" in weak_sentence([blind], numbers=True)
+    assert weak_sentence([card()]) == ""
+    assert list(weak_kinds([card(), blind])) == list(weak_kinds([blind])), "a mean sees no more than was shown"
+    better = card(data={"results": {"kinds": {"scaphoid": auc(0.7, 0.6, 0.8), "smith": auc(0.7, 0.6, 0.8)}}})
+    for both in ([blind, better], [better, blind]):
+        assert weak_kinds(both)["scaphoid"]["value"] == 0.501, "the worse of two models"
+        assert weak_kinds(both)["Smith"]["value"] == 0.7
     rows = kind_rows(blind)
     assert [row["fracture"] for row in rows] == [
         "ulnar styloid", "scaphoid", "Smith", "Salter-Harris II", "Colles",
     ]  # fmt: skip
     assert rows[1] == {"fracture": "scaphoid", "value": "0.501", "95% interval": "0.402 to 0.596", "n": "35"}
-    assert reading_result(["a"], reading([0.4], data=blind.data))["not_shown_to_see"] == list(unseen_kinds([blind]))
+    assert reading_result(["a"], reading([0.4], data=blind.data))["may_miss"] == list(weak_kinds([blind]))
 
 
 def test_models_stand_beside_each_other_by_what_was_measured_on_which_films():

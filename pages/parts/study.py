@@ -32,7 +32,7 @@ from core.results import (
     model_names,
     reach_sentence,
     study_result,
-    unseen_sentence,
+    weak_sentence,
 )
 from core.values import Checkpoint, Explanation, Radiograph, WristRegion
 from pages.parts.curves import show_figure
@@ -172,7 +172,7 @@ def _show_answer(desk: Desk, reading: StudyReading) -> None:
     share = percent(reading.probability) + (f" {reading.checkpoint.id}" if reading.members else "")
     small = "".join(
         f'<p class="small">{html.escape(line)}</p>'
-        for line in (_how(desk, reading), reach_sentence(reading), _unseen(reading))
+        for line in (_how(desk, reading), reach_sentence(reading), _may_miss(reading))
         if line
     )
     st.html(
@@ -183,8 +183,8 @@ def _show_answer(desk: Desk, reading: StudyReading) -> None:
     )
 
 
-def _unseen(reading: StudyReading) -> str:
-    return unseen_sentence(part.checkpoint for part in reading.members or (reading,))
+def _may_miss(reading: StudyReading) -> str:
+    return weak_sentence(part.checkpoint for part in reading.members or (reading,))
 
 
 def _how(desk: Desk, reading: StudyReading) -> str:

@@ -64,6 +64,7 @@ from pages.parts.rules import TOO_GOOD, Control, show_controls
 from pages.parts.scored import open_bench
 
 MOST_LISTED = 200
+_REVIEWS = "Studies to review per fracture found"
 
 
 def show(model: MeasuredModel, card: Checkpoint | None, colour: str, valid: Scores | None = None) -> None:
@@ -100,7 +101,7 @@ def show(model: MeasuredModel, card: Checkpoint | None, colour: str, valid: Scor
         if seen.thousand:
             show_figure(thousand_figure(seen.thousand), "thousand")
     with right:
-        st.markdown("#### Is it worth it?")
+        st.markdown("#### Net benefit")
         benefit = _kept(model, "benefit", lambda: net_benefit(model.resamples, prevalence=prevalence), prevalence)
         drawn = Shown(model.name, colour, benefit)
         figure = _kept(model, "benefit figure", lambda: benefit_figure([drawn], threshold), prevalence, colour)
@@ -206,13 +207,13 @@ def _say(seen: AtThreshold, card: Checkpoint | None) -> None:
     cells = {
         "Sensitivity": found.sensitivity,
         "Specificity": found.specificity,
-        "PPV at that share": elsewhere.ppv,
-        "NPV at that share": elsewhere.npv,
-        "Reviews per find": elsewhere.needed_to_review,
-        "Called": elsewhere.called,
+        "PPV at this prevalence": elsewhere.ppv,
+        "NPV at this prevalence": elsewhere.npv,
+        _REVIEWS: elsewhere.needed_to_review,
+        "Called positive at this prevalence": elsewhere.called,
     }
-    for place, (name, interval) in zip(st.columns(len(cells)), cells.items(), strict=True):
-        share = name != "Reviews per find"
+    for place, (name, interval) in zip(st.columns([3, 3, 4, 4, 5, 5]), cells.items(), strict=True):
+        share = name != _REVIEWS
         place.metric(name, _short(interval, share))
         place.caption(f"{_range(interval, share)}, n={interval.n:,}")
     if card and card.data.get("simulated"):

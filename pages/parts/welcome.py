@@ -13,6 +13,7 @@ from core.phantoms import simulate_study
 from core.radiographs import read_radiograph
 from core.values import Radiograph
 from pages.parts.desk import UPLOADED, Desk, forget_uploads, read_files
+from pages.parts.frame import is_private
 
 _EXAMPLE_SIZE = 900
 _THUMBNAIL_SIDE = 300
@@ -51,8 +52,13 @@ def show_welcome(desk: Desk) -> None:
     for problem in desk.problems:
         st.error(problem)
     st.markdown("### A second opinion on a wrist radiograph")
+    where = (
+        "They stay on this computer."
+        if is_private()
+        else "They go to the computer that runs this dashboard and stay in its memory until you close the page."
+    )
     files = st.file_uploader(
-        "Drop the films of one study of one wrist: DICOM, PNG, TIFF or JPEG. They stay on this computer.",
+        f"Drop the films of one study of one wrist: DICOM, PNG, TIFF or JPEG. {where}",
         accept_multiple_files=True,
         key=f"films-{desk.number}",
     )
