@@ -95,16 +95,25 @@ def server():
     assert "Traceback" not in printed
 
 
+@pytest.fixture(scope="module")
+def window(chromium):
+    """One user's browser: what it keeps of the dashboard's own code need not be read again for every test."""
+    context = chromium.new_context(accept_downloads=True)
+    yield context
+    context.close()
+
+
 @pytest.fixture
-def page(chromium):
-    context = chromium.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True)
-    page = context.new_page()
+def page(window):
+    page = window.new_page()
+    page.set_viewport_size({"width": 1440, "height": 900})
     page.set_default_timeout(60_000)
     page.faults = []
     page.on("pageerror", lambda error: page.faults.append(str(error)))
     yield page
+    window.set_offline(False)
+    page.close()
     assert page.faults == []
-    context.close()
 
 
 def film_png(seed, bits, **wishes):
@@ -323,7 +332,6 @@ def test_the_viewer_works_without_the_server(page, server):
     page.keyboard.press("ArrowRight")
     page.wait_for_timeout(200)
     assert viewer(page)["film"] != start["film"]
-    page.context.set_offline(False)
 
 
 def test_the_reader_can_show_where_the_wrist_is(page, server):
