@@ -40,5 +40,5 @@ if desk.films:
         st.error(str(error))
 else:
     sidebyside.offer_examples(desk)
-sidebyside.show_split(model_names(cards.values()))
+sidebyside.show_split(list(cards.values()))
 st.html('<span id="page-ready"></span>')

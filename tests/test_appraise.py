@@ -20,7 +20,7 @@ from core.errors import CheckpointError, ScaphoidError
 from core.explain import comparison
 from core.explain.localisation import THRESHOLDS
 from core.metrics import evaluate_scores, wilson_interval
-from core.phantoms import simulate_study
+from core.phantoms import VERSION, simulate_study
 from core.phantoms.dataset import DatasetSettings, _plan
 from core.radiographs import fit_square, read_radiograph
 from core.train.appraisal import look_at_peak
@@ -630,10 +630,11 @@ def test_one_film_of_each_broken_study_is_outlined():
         studies.KnownStudy("d", 1, (film(6, False),)),
     ]
     found = list(maps.outlined_films(made))
+    # What else than the seed a film hangs on is in its name.
     assert [(each.name, each.patient_id, each.thin) for each in found] == [
-        ("film-0.5-0", "a", True),
-        ("film-0.5-3", "b", False),  # its gap is not below the limit
-        ("film-0.5-5", "c", True),
+        (f"film-0.5-0-v{VERSION}-{SIZE}px", "a", True),
+        (f"film-0.5-3-v{VERSION}-{SIZE}px", "b", False),  # its gap is not below the limit
+        (f"film-0.5-5-v{VERSION}-{SIZE}px", "c", True),
     ]
     assert {(each.spacing_mm, each.origin) for each in found} == {((0.3, 0.3), "simulated")}
     assert all(each.outline.sum() == blob(1, 2).sum() for each in found)
@@ -671,6 +672,7 @@ def test_heat_maps_are_measured_told_and_stored(published, monkeypatch, capsys):
     assert "Of 4 broken studies 4 have a film that shows the break." in out
     assert "refused as unfit to be read, which are in no estimate: `stand-in` 0." in out
     assert "| `stand-in` (n = 4) |" in out
+    assert "explanations --films 4 --seed 0 --resamples 20 --write`" in out, "what was not as usual"
     assert "| `stand-in`, thin breaks (n = 3) |" in out
     rows = [line.split(" | ") for line in pages[1].read_text().splitlines() if line.startswith("| `stand-in`")]
     assert [(row[1], row[2][:5], row[3][:5], row[4][:5], row[5][:5]) for row in rows] == [
@@ -679,8 +681,8 @@ def test_heat_maps_are_measured_told_and_stored(published, monkeypatch, capsys):
     ]
     written = comparison.read_rows(published / comparison.MEASURED_NAME)
     assert [(row.film, row.method, row.thin) for row in written[:2]] == [
-        ("film-0.5-0", "layercam", False),
-        ("film-0.5-0", "gradcam", False),
+        (f"film-0.5-0-v{VERSION}-{SIZE}px", "layercam", False),
+        (f"film-0.5-0-v{VERSION}-{SIZE}px", "gradcam", False),
     ]
 
 

@@ -277,7 +277,7 @@ def test_a_map_that_follows_the_model_is_told_from_one_that_does_not(film):
         assert (found.repeated == 1) is (method != "smoothgrad")
         assert method not in found.others
         assert set(found.moved) == {
-            "turned left", "turned right", "shifted one way", "shifted the other", "exposed less", "exposed more",
+            "turned left", "turned right", "shifted one way", "shifted the other", "made darker", "made brighter",
         }  # fmt: skip
 
 
@@ -382,7 +382,7 @@ SOUND = Checks(
     target="for",
     peak=2.0,
     repeated=1.0,
-    moved={"turned left": 0.9, "turned right": 0.8, "exposed less": 0.7, "exposed more": 0.9},
+    moved={"turned left": 0.9, "turned right": 0.8, "made darker": 0.7, "made brighter": 0.9},
     others={"layercam": 0.6},
     scrambled={"head": 0.6, "deep": 0.3, "all": 0.1},
     removal=Removal(2.0, 1.0, (0.5, 0.2), (0.4, 0.6)),
@@ -402,8 +402,8 @@ SOUND = Checks(
         ({"scrambled": {"head": 0.6, "deep": 0.3, "all": 0.9}}, "bad", "hardly changes when the model is scrambled"),
         ({"scrambled": {"head": 0.6, "deep": 0.99, "all": 0.1}}, "bad", "hardly changes when the model is scrambled"),
         ({"scrambled": {"head": 0.99, "deep": 0.3, "all": 0.1}}, "bad", "layers that give the answer"),
-        ({"moved": {"turned left": 0.6, "turned right": 0.7, "exposed less": 0.9}}, "unsure", "turned by 5 degrees"),
-        ({"moved": {"turned left": 0.9, "turned right": 0.9, "exposed less": 0.1}}, "unsure", "exposed a fifth less"),
+        ({"moved": {"turned left": 0.6, "turned right": 0.7, "made darker": 0.9}}, "unsure", "turned by 5 degrees"),
+        ({"moved": {"turned left": 0.9, "turned right": 0.9, "made darker": 0.1}}, "unsure", "made a fifth darker"),
         ({"scrambled": {"head": math.nan, "deep": math.nan, "all": math.nan}}, "unsure", "cannot be told"),
         ({"scrambled": {"head": 0.5, "deep": 0.2, "all": math.nan}}, "unsure", "cannot be told"),
         ({"scrambled": {"head": 0.5, "deep": math.nan, "all": 0.1}}, "unsure", "cannot be told"),
@@ -446,5 +446,5 @@ def test_the_numbers_behind_the_sentence_are_all_told():
     assert rows["Outside the limb"] == 0.1
     assert SOUND.steadiness("turned") == pytest.approx(0.85)
     assert SOUND.agreement == 0.6
-    assert SOUND.unsteadiest == ("exposed", pytest.approx(0.8))
+    assert SOUND.unsteadiest == ("made", pytest.approx(0.8))
     assert SOUND.stability == pytest.approx(0.8)

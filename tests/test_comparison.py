@@ -27,6 +27,8 @@ from core.explain.comparison import (
     measure_maps,
     parse_rows,
     read_rows,
+    record_sentence,
+    rows_of,
     rows_text,
     summarise,
 )
@@ -288,6 +290,37 @@ def test_what_was_measured_before_it_was_cut_off_is_not_measured_again(tmp_path)
     assert not any(row.level for row in rows)
 
 
+def test_rows_of_other_models_and_of_other_weights_are_told_apart():
+    rows = [
+        replace(made_row(film, "gradcam", 1), checkpoint_id=name, weights=weights)
+        for name, weights in (("m-1", "1" * 64), ("m-1", "0" * 64), ("m-2", ""), ("gone", ""))
+        for film in "ab"
+    ]
+    card = weighted_reader("m-1", "1" * 64).classifier.checkpoint
+    kept, left_out = rows_of(rows, [card, replace(card, id="m-2", weights_sha256="2" * 64)])
+    assert [(row.checkpoint_id, row.film) for row in kept] == [("m-1", "a"), ("m-1", "b"), ("m-2", "a"), ("m-2", "b")]
+    assert {row.weights for row in kept} == {"1" * 64, ""}
+    assert left_out == ["m-1", "gone"]
+
+
+def test_a_record_counts_the_checked_maps_of_the_very_weights_that_passed():
+    card = weighted_reader("m-1", "1" * 64).classifier.checkpoint
+    levels = ["good"] * 2 + ["unsure", "bad", "none"] + [""] * 3
+    rows = [
+        replace(made_row(str(number), method, 1, level=level), checkpoint_id="m-1", weights="1" * 64)
+        for number, level in enumerate(levels)
+        for method in ("gradcam", "quickscorecam")
+    ]
+    rows += [replace(row, weights="2" * 64, level="good") for row in rows]
+    words = record_sentence(rows, card, "gradcam")
+    head = (
+        "Of 5 Grad-CAM maps that were checked, of simulated films with a break, 2 passed as stable and following the "
+    )
+    assert words.startswith(head + "model (40%, 95% interval ")
+    assert record_sentence(rows, card, "layercam") == ""
+    assert record_sentence(rows, card, "scorecam") == record_sentence(rows, card, "quickscorecam")
+
+
 def test_films_that_lack_a_method_are_measured_again(tmp_path):
     films, path = [bright_film(8, 40, True, "a")], tmp_path / "kept.csv"
     measure_maps(films, weighted_reader("m-1", "1" * 64), ["gradcam"], check_every=0, kept=KeptRows(path))
@@ -349,7 +382,18 @@ def dataset(tmp_path):
 
 
 def evaluate(*arguments):
-    return run(make_parser().parse_args([*arguments, "--resamples", "50"]), lambda *_: reader())
+    more = ["--checkpoint", "stand-in", "--resamples", "50"]
+    return run(make_parser().parse_args([*arguments, *more]), lambda *_: reader())
+
+
+def test_every_checkpoint_is_measured_unless_some_are_named(dataset, monkeypatch, capsys):
+    opened, models = [], (("m-1", "fracture"), ("finder", "wrist"), ("m-2", "fracture"))
+    entries = [SimpleNamespace(id=name, checkpoint=SimpleNamespace(task=task)) for name, task in models]
+    monkeypatch.setattr("core.checkpoints.list_checkpoints", lambda folder: entries)
+    asked = ["--data", str(dataset), "--explanations", "--methods", "gradcam", "--resamples", "20"]
+    assert run(make_parser().parse_args(asked), lambda name, *_: opened.append(name) or named_reader(name)) == 0
+    assert opened == ["m-1", "m-2"]
+    assert capsys.readouterr().out.count("films with an outlined fracture") == 2
 
 
 def test_the_command_measures_outlined_films_and_writes_a_row_for_each_map(dataset, tmp_path, capsys):

@@ -31,8 +31,8 @@ from core.datasets import FORMATS, REGION_HELP, open_dataset
 from core.errors import ExplanationError, RadiographError, ScaphoidError
 from core.evaluate import Progress, choose_checkpoints, ensemble_points, read_film
 from core.evaluate.explanations import to_dict
-from core.explain.comparison import MEASURED_NAME, KeptRows, rows_text, summarise
-from core.metrics import ENSEMBLE, compare_scores, interval_dict
+from core.explain.comparison import CHECK_EVERY, MEASURED_NAME, KeptRows, rows_text, summarise
+from core.metrics import ENSEMBLE, RESAMPLES, compare_scores, interval_dict
 from core.phantoms import VERSION
 from core.values import Radiograph
 
@@ -255,7 +255,11 @@ def _appraise_explanations(
         raise ExplanationError("A film that is fit to be read was expected, but none of the simulated ones is.")
     every, thin = (summarise(rows, only_thin, options.resamples) for only_thin in (False, True))
     how = {"asked_films": options.films, "size": options.size, "seed": options.seed, "version": str(VERSION)}
-    report = how | {"resamples": options.resamples} | to_dict(every, thin, len(films), refused)
+    report = (
+        how
+        | {"resamples": options.resamples, "check_every": options.check_every}
+        | to_dict(every, thin, len(films), refused)
+    )
     tables = explanations_tables(report)
     if options.write and _update_documents(folder, readers, "explanations", tables, short_explanations_table(report)):
         write_whole(folder / MEASURED_NAME, rows_text(rows))
@@ -307,7 +311,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     common.add_argument("--jobs", type=_whole(0, 256), help="processes that make films (default: one a core)")
     common.add_argument(
-        "--resamples", metavar="N", type=_whole(1, 10**6), default=2000, help="bootstrap resamples (default: 2000)"
+        "--resamples",
+        metavar="N",
+        type=_whole(1, 10**6),
+        default=RESAMPLES,
+        help=f"bootstrap resamples (default: {RESAMPLES})",
     )
     common.add_argument("--json", action="store_true", help="one JSON object instead of tables")
     kinds = parser.add_subparsers(dest="what", required=True, metavar=" | ".join(_ACTS))
@@ -351,8 +359,8 @@ def _parser() -> argparse.ArgumentParser:
         help=f"films with a fracture, each of another study (default: {DEFAULT_FILMS})",
     )  # fmt: skip
     explanations.add_argument(
-        "--check-every", metavar="N", type=_whole(1, 10**6), default=5,
-        help="how far they can be trusted is measured on every Nth film (default: 5)",
+        "--check-every", metavar="N", type=_whole(1, 10**6), default=CHECK_EVERY,
+        help=f"how far they can be trusted is measured on every Nth film (default: {CHECK_EVERY})",
     )  # fmt: skip
     explanations.add_argument(
         "--keep", metavar="FILE", type=Path,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from core.appraise.studies import KnownStudy
 from core.evaluate import Progress
 from core.explain.comparison import KeptRows, MapRow, OutlinedFilm, count_refused, is_thin, measure_maps
+from core.phantoms import VERSION
 from core.quality import assess
 
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ def outlined_films(studies: Iterable[KnownStudy]) -> Iterator[OutlinedFilm]:
         film = showing[number % len(showing)]
         spacing = film.facts["spacing_mm"]
         thin = is_thin(film.facts["kind"], film.facts["displacement_mm"], film.facts["gap_mm"])
-        yield OutlinedFilm(
-            film.radiograph.id, study.id, film.radiograph, film.mask, (spacing, spacing), thin, "simulated"
-        )
+        # What else a film of the same seed hangs on is in its name: kept rows of another film are not taken for its.
+        name = f"{film.radiograph.id}-v{VERSION}-{max(film.mask.shape)}px"
+        yield OutlinedFilm(name, study.id, film.radiograph, film.mask, (spacing, spacing), thin, "simulated")
 
 
 def measure_readers(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from core.explain.comparison import BASELINES, CHECK_NAMES, THIN_MM, method_title
-from core.metrics import ENSEMBLE
+from core.appraise.studies import FILM_SIZE
+from core.explain.comparison import BASELINES, CHECK_EVERY, CHECK_NAMES, THIN_MM, method_title
+from core.metrics import ENSEMBLE, RESAMPLES
 from core.results import RESULT_NAMES
 
 _SHORT = ("auc", "ece", "sensitivity_at_high_specificity", "specificity_at_high_specificity", "location_peak_in_mask")
@@ -94,7 +95,7 @@ _MAP_HEADS = {
     "hit": "highest point in the break",
     "hit_shown": "the same of maps shown as evidence",
     "energy": "share of heat in it",
-    "overlap": "overlap at the best threshold",
+    "overlap": "overlap at the threshold that is best on these films",
     "distance": "distance, mm",
     "ahead_of_gradcam_by": "hits beyond Grad-CAM's",
 }
@@ -103,7 +104,7 @@ _CHECKS_LEGEND = (
     "again and when the wrist is moved, and to other methods' maps, where high is good; likeness to the map of a "
     "network whose head, deeper half or all is scrambled, where low is good; what taking away the hottest places costs "
     "the answer, and giving back only them brings, in logits, more than random places or edges of bones do; share of "
-    "the heat outside the limb or on what is burnt white; share of the maps that pass, and of these how many have "
+    "the heat outside the limb or on what is saturated white; share of the maps that pass, and of these how many have "
     "their highest point in the break."
 )
 _SHORT_METHODS = ("layercam", "gradcam", *BASELINES)
@@ -151,6 +152,14 @@ def short_explanations_table(report: Mapping[str, Any]) -> str:
     return _explanations_foreword(report) + "\n\n" + _table(heads, rows)
 
 
+def _unusual(report: Mapping[str, Any]) -> str:
+    """Return the options that were not the usual ones, as they are typed."""
+    usual = {"size": FILM_SIZE, "check_every": CHECK_EVERY, "resamples": RESAMPLES}
+    return "".join(
+        f" --{name.replace('_', '-')} {report[name]}" for name, value in usual.items() if report[name] != value
+    )
+
+
 def _show_of(interval: Mapping[str, Any] | None, films: int) -> str:
     """Return an estimate, and of how many films it is where these are not all."""
     some = interval and interval["value"] is not None and interval["n"] != films
@@ -165,7 +174,8 @@ def _explanations_foreword(report: Mapping[str, Any]) -> str:
         f"simulator version {report['version']}, films of {report['size']} pixels that no training draws. A hit: the "
         "map's highest point lies in the break's mask; distance: from there to the mask, median. 95% intervals by a "
         "bootstrap over patients. Made by "
-        f"`python -m core.appraise explanations --films {report['asked_films']} --seed {report['seed']} --write`. "
+        f"`python -m core.appraise explanations --films {report['asked_films']} --seed {report['seed']}"
+        f"{_unusual(report)} --write`. "
         f"Of {report['asked_films']:,} broken studies {report['films']:,} have a film that shows the break. "
         + _refused(report["refused"])
     )

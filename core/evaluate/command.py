@@ -142,7 +142,7 @@ def _measure_explanations(options: argparse.Namespace, open_reader: Callable[...
     if options.methods:
         options.methods = list(dict.fromkeys(map(canonical_method, options.methods)))
     index = open_dataset(options.data, options.format, options.region)
-    ids = choose_checkpoints(options.checkpoint, options.checkpoints)
+    ids = choose_checkpoints(options.checkpoint or [ENSEMBLE], options.checkpoints)
     _tell_about(index, index.marking_problems)
     if open_reader is None:
         from core.reading import import_tensorflow_quietly, open_reader

@@ -241,7 +241,7 @@ def to_text(
                 f"checked on {count} films: likeness to the map when made again, with the wrist moved, to other "
                 "methods' maps, with the head, the deep half or all of the network scrambled; logits more than random "
                 "places or edges of bones when the hottest are taken away, or given back; share of heat outside the "
-                "limb or on what is burnt white; share of maps that pass, and how many of those hit",
+                "limb or on what is saturated white; share of maps that pass, and how many of those hit",
             ]
             lines.append(_line("", (method_title(each.method) for each in checked), 31))
             for name in (*CHECKED, "good", "hit"):

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from core.datasets import FORMATS, REGION_HELP
+from core.explain.comparison import CHECK_EVERY
 
 DEFAULT_THRESHOLD = 0.5
 MOST_FILMS = 100
@@ -85,19 +86,23 @@ def make_parser() -> argparse.ArgumentParser:
         type=_count,
         nargs="?",
         const=MOST_FILMS,
-        help="instead measure the heat maps of N films drawn at random on which the dataset outlines a fracture "
+        help="instead measure the heat maps, by every checkpoint unless --checkpoint names some, of N films drawn at "
+        "random on which the dataset outlines a fracture "
         f"(default: {MOST_FILMS}): how they lie to it, beside maps of the middle and of edges, and how far they can be "
         "trusted; --out writes a row for each map",
     )
     parser.add_argument(
-        "--methods", metavar="NAME", nargs="+", help="heat maps to measure (default: all but the full Score-CAM)"
+        "--methods",
+        metavar="NAME",
+        nargs="+",
+        help="heat maps to measure (default: all but scorecam, Score-CAM over all channels: a minute a film)",
     )
     parser.add_argument(
         "--check-every",
         metavar="N",
         type=_count,
-        default=5,
-        help="how far heat maps can be trusted is measured on every Nth film (default: 5)",
+        default=CHECK_EVERY,
+        help=f"how far heat maps can be trusted is measured on every Nth film (default: {CHECK_EVERY})",
     )
     parser.add_argument(
         "--apart",

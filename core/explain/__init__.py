@@ -25,6 +25,7 @@ from core.explain.heatmaps import (
     grad_cam,
     grad_cam_plus_plus,
     group_channels,
+    grow_location,
     layer_cam,
     scaled,
     score_cam,
@@ -148,7 +149,7 @@ def _ask_grad_cam_plus_plus(question: Question) -> np.ndarray:
 
 def _ask_location(question: Question) -> np.ndarray:
     logits = question.run(question.square[None, ..., None])["location"][0, ..., 0]
-    return 1 / (1 + np.exp(-logits.astype(np.float64)))
+    return 1 / (1 + np.exp(-grow_location(logits, question.square.shape[0]).astype(np.float64)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -49,7 +49,7 @@ class Checks:
         Likeness to the map of another seed: SmoothGrad's noise, Quick Score-CAM's groups; 1 for methods without
         chance.
     moved : Mapping of str to float
-        Likeness to the map of the same wrist a little turned, shifted or exposed differently, laid back on it. The
+        Likeness to the map of the same wrist a little turned, shifted or made darker or brighter, laid back on it. The
         first word tells the kind.
     others : Mapping of str to float
         Likeness to the maps of other methods.
@@ -60,7 +60,7 @@ class Checks:
     outside : float
         Share of the heat that lies outside the limb or off the film.
     bright : float
-        Share of the heat on what is burnt white: markers, metal, overexposed bone.
+        Share of the heat on what is saturated white: markers, metal and bone that the film shows as full white.
     flat : bool
         Whether the map is the same everywhere, so that it marks no place.
     """
@@ -85,7 +85,7 @@ class Checks:
         return worst, means[worst]
 
     def steadiness(self, kind: str) -> float:
-        """Return the mean likeness over the two directions of a kind of change: turned, shifted or exposed."""
+        """Return the mean likeness over the two directions of a kind of change, the first word of `moved`."""
         return float(np.mean([value for name, value in self.moved.items() if name.partition(" ")[0] == kind]))
 
     @property
@@ -256,7 +256,7 @@ def _moved(
         other, _, _ = explain_square(classifier, classifier.square(radiograph, place), **asked)
         back, covered = lay_back(other, fit_square(height, width, size, place), here)
         found[name] = likeness(heat, back, covered)
-    for name, factor in zip(("exposed less", "exposed more"), EXPOSURES, strict=True):
+    for name, factor in zip(("made darker", "made brighter"), EXPOSURES, strict=True):
         film = replace(radiograph, pixels=np.clip(radiograph.pixels * np.float32(factor), 0, 1))
         found[name] = likeness(heat, explain_square(classifier, classifier.square(film, region), **asked)[0])
     return found

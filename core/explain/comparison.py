@@ -37,6 +37,8 @@ THIN_MM = 1.0
 """A break that is displaced, and gapes, by less is called thin (see `is_thin`)."""
 BENT_KINDS = ("buckle", "greenstick")
 """Kinds of fracture that bend or bulge a bone: they are displaced little, but no thin line is what shows them."""
+CHECK_EVERY = 5
+"""Every so many films the maps are also checked, unless it is said otherwise: a check takes dozens of maps."""
 MEASURED_NAME = "explanations.csv"
 """What was measured of the published checkpoints' maps, beside them."""
 
@@ -109,7 +111,7 @@ class MapRow:
     deletion, deletion_random, deletion_edges, insertion, insertion_random, insertion_edges : float
         In logits, see ``core.explain.removal.Removal``.
     outside, bright : float
-        Shares of the heat outside the limb, and on what is burnt white.
+        Shares of the heat outside the limb, and on what is saturated white.
     level : str
         Of ``core.explain.trust.trust_sentence``; empty where the map was not checked.
     shown : float
@@ -157,7 +159,7 @@ class MapRow:
 
     @property
     def stray(self) -> float:
-        """Share of the heat outside the limb, or on what is burnt white."""
+        """Share of the heat outside the limb, or on what is saturated white."""
         return self.outside + self.bright
 
     @property
@@ -237,7 +239,7 @@ def measure_maps(
     reader: Any,
     methods: Sequence[str] | None = None,
     *,
-    check_every: int = 5,
+    check_every: int = CHECK_EVERY,
     is_fit: Callable[[Radiograph, WristRegion | None], bool] = lambda film, region: True,
     progress: Callable[[int], None] = lambda done: None,
     kept: KeptRows | None = None,
@@ -329,7 +331,7 @@ def _row(
     removal = checks.removal
     return MapRow(
         *row,
-        *(checks.repeated, *(checks.steadiness(kind) for kind in ("turned", "shifted", "exposed")), checks.agreement),
+        *(checks.repeated, *(checks.steadiness(kind) for kind in ("turned", "shifted", "made")), checks.agreement),
         *(checks.scrambled[depth] for depth in ("head", "deep", "all")),
         *(removal.deletion, removal.random[0], removal.edges[0]),
         *(removal.insertion, removal.random[1], removal.edges[1]),
@@ -546,6 +548,51 @@ class KeptRows:
         """
         self._rows[rows[0].film, rows[0].checkpoint_id, rows[0].weights] = list(rows)
         write_whole(self._path, rows_text(row for ours in self._rows.values() for row in ours))
+
+
+def rows_of(rows: Iterable[MapRow], cards: Iterable[Checkpoint]) -> tuple[list[MapRow], list[str]]:
+    """Part the rows of these checkpoints from those of others.
+
+    Returns
+    -------
+    rows : list of MapRow
+        Of a checkpoint of this id with the very weights that are measured, where the row tells which.
+    left_out : list of str
+        Ids of the other rows' checkpoints, each once.
+    """
+    weights = {card.id: card.weights_sha256 for card in cards}
+    ours, others = [], {}
+    for row in rows:
+        if row.checkpoint_id in weights and row.weights in ("", weights[row.checkpoint_id]):
+            ours.append(row)
+        else:
+            others[row.checkpoint_id] = None
+    return ours, list(others)
+
+
+def record_sentence(rows: Iterable[MapRow], card: Checkpoint, method: str) -> str:
+    """Say how many of a method's maps by a checkpoint passed when they were checked; "" where none was.
+
+    Parameters
+    ----------
+    rows : iterable of MapRow
+    card : Checkpoint
+    method : str
+        A key of ``core.explain.METHODS``; of Score-CAM over all channels the quick form's record is told.
+    """
+    asked = "quickscorecam" if method == "scorecam" else method
+    ours, _ = rows_of(rows, [card])
+    checked = [row for row in ours if row.method == asked and row.level]
+    if not checked:
+        return ""
+    passed = sum(row.level == "good" for row in checked)
+    share = rate_interval([row.level == "good" for row in checked], [row.patient_id for row in checked])
+    films = " and ".join(sorted({row.origin for row in checked}))
+    return (
+        f"Of {len(checked)} {method_title(asked)} maps that were checked, of {films} films with a break, {passed} "
+        f"passed as stable and following the model ({100 * share.value:.0f}%, 95% interval {100 * share.low:.0f} to "
+        f"{100 * share.high:.0f}%)."
+    )
 
 
 def method_title(key: str) -> str:

@@ -245,6 +245,31 @@ def _interpolation(count: int, size: int) -> np.ndarray:
     return np.maximum(1 - np.abs(position[:, None] - np.arange(count)), 0).astype(np.float32)
 
 
+def grow_location(logits: np.ndarray, size: int) -> np.ndarray:
+    """Interpolate a location head's answer between its cells, cubically and in logits.
+
+    A break that lies between two cells raises both: in logits the curve through them is highest where it lies, while
+    no linear curve, and hardly one through probabilities near 1, is ever highest anywhere but in the middle of a cell.
+
+    Parameters
+    ----------
+    logits : numpy.ndarray
+        Shape (cells, cells), of cells that are equally large; the last ones may reach over the square's border.
+    size : int
+        Pixels a side of the square.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, shape (size, size), in logits.
+    """
+    import cv2
+
+    cells = logits.shape[0]
+    grown = cv2.resize(logits.astype(np.float32), (cells * -(-size // cells),) * 2, interpolation=cv2.INTER_CUBIC)
+    return grown[:size, :size]
+
+
 def scaled(square_map: np.ndarray) -> tuple[np.ndarray, float]:
     """Scale a map that is nowhere negative by its own maximum; return it, range [0, 1], and that maximum, the peak.
 

@@ -13,7 +13,7 @@ EDGE_MARGIN = 4 / 224
 
 
 def stray_heat(heat: np.ndarray, square: np.ndarray, fit: SquareFit) -> tuple[float, float]:
-    """Return the shares of a map's heat that lie outside the limb, and on what is burnt white; NaN without any heat."""
+    """Return the shares of a map's heat outside the limb, and on what is saturated white; NaN without any heat."""
     size = square.shape[0]
     full = np.maximum(cv2.resize(np.ascontiguousarray(heat, np.float32), (size, size)), 0)
     total = float(full.sum())
@@ -41,7 +41,10 @@ def find_limb(square: np.ndarray, on_film: np.ndarray) -> np.ndarray:
 
 
 def find_bright(square: np.ndarray) -> np.ndarray:
-    """Return what is burnt white, at least a few pixels large: markers, metal, and overexposed bone beside them."""
+    """Return what is saturated white, at least a few pixels large: markers, metal, and bone shown as full white.
+
+    Not every film shows metal so: where its processing ends below full white, metal is not told from bone.
+    """
     white = (square >= 0.97).astype(np.uint8)
     count, labels, about, _ = cv2.connectedComponentsWithStats(white, connectivity=8)
     smallest = 2e-4 * white.size

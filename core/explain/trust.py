@@ -33,7 +33,7 @@ _HALF_WORDS = {
 _CHANGES = {
     "turned": "when the wrist is turned by 5 degrees",
     "shifted": "when the wrist is shifted by a twenty-fifth of the square",
-    "exposed": "when the film is exposed a fifth less or a quarter more",
+    "made": "when the film is made a fifth darker or a quarter brighter",
 }
 
 
@@ -74,7 +74,7 @@ def trust_sentence(checks: Checks) -> tuple[str, str]:
         share = f"{100 * (checks.outside + checks.bright):.0f}%"
         return (
             "unsure",
-            f"Rely on this map with care: {share} of its heat lies outside the limb, or on what is burnt white.",
+            f"Rely on this map with care: {share} of its heat lies outside the limb, or on what is saturated white.",
         )
     taken, given = _answer_hangs_on(checks.removal)
     if not (taken and given):
@@ -114,7 +114,7 @@ def check_rows(checks: Checks) -> list[tuple[str, float, str]]:
         ("Random places alone", removal.random[1], "rise of the score over a blurred film, in logits"),
         ("Edges alone", removal.edges[1], "rise of the score over a blurred film, in logits"),
         ("Outside the limb", checks.outside, "share of the heat"),
-        ("On what is burnt white", checks.bright, "share of the heat"),
+        ("On what is saturated white", checks.bright, "share of the heat"),
     ]
     return rows
 

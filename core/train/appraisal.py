@@ -17,6 +17,7 @@ import numpy as np
 
 from core.classifier import Classifier
 from core.errors import DatasetError, TrainingError
+from core.explain.heatmaps import grow_location
 from core.metrics import (
     auc_of,
     calibrate,
@@ -30,7 +31,6 @@ from core.metrics import (
 )
 from core.quality import assess
 from core.radiographs import SquareFit, fit_square
-from core.train.changes import LOCATION_STRIDE
 from core.train.squares import Film, list_unreadable, read_film, read_mask
 from core.values import OperatingPoint, Radiograph, Scores, WristRegion
 from core.wrist import WITHIN, WristFinder, confidence_of
@@ -184,9 +184,8 @@ def look_at_peak(mask: np.ndarray, square: SquareFit, location: np.ndarray) -> d
 
 def peak_of(location: np.ndarray, input_size: int) -> tuple[int, int]:
     """Return (row, column) of a location map's highest point in the square of `input_size` pixels."""
-    cells = location.shape[0]
-    grown = cv2.resize(location.astype(np.float32), (cells * LOCATION_STRIDE,) * 2, interpolation=cv2.INTER_CUBIC)
-    row, column = np.unravel_index(int(np.argmax(grown[:input_size, :input_size])), (input_size, input_size))
+    grown = grow_location(location, input_size)
+    row, column = np.unravel_index(int(np.argmax(grown)), grown.shape)
     return int(row), int(column)
 
 

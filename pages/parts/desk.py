@@ -28,6 +28,9 @@ SWEEPS_S = 5 * (4.0,) + 8 * (20.0,)
 """Pauses between the sweeps after a session has ended: a download takes two of them to go, and a heat map that was
 under way when the browser went may end, and hand out its downloads, a minute or two later."""
 
+MOST_BYTES = 500_000_000
+"""Heat maps that a session holds at once: of a film of five megapixels each takes 20 MB."""
+
 UPLOADED = "Uploaded study"
 """Title of a study that a reader brought."""
 
@@ -104,7 +107,17 @@ class Desk:
             self.explanations[key] = explain(
                 reader.classifier, film, method=method, target=target, region=region, progress=progress
             )
+            self._forget_oldest()
+        self.explanations[key] = self.explanations.pop(key)  # shown last
         return self.explanations[key]
+
+    def _forget_oldest(self) -> None:
+        """Let go of the maps that were not shown for longest, if all together are too large; they can be made again."""
+        held = sum(made.heatmap.nbytes for made in self.explanations.values())
+        for key in list(self.explanations)[:-1]:
+            if held <= MOST_BYTES:
+                break
+            held -= self.explanations.pop(key).heatmap.nbytes
 
     def has_explanation(self, reader: Reader, film: Radiograph, method: str, target: str) -> bool:
         """Whether a heat map was made already."""

@@ -25,6 +25,7 @@ from pages.parts.desk import open_desk
 from pages.parts.folders import open_folder
 from pages.parts.frame import is_private
 from pages.parts.readers import reader_of
+from pages.parts.trusting import tell_record
 
 READING_ROOM = "streamlit_app.py"
 MOST_OPEN = 4
@@ -226,6 +227,7 @@ def _show_study(model: MeasuredModel, card: Checkpoint | None, study: CalledStud
             st.image(picture, width=width, output_format="PNG", caption=_caption(opened, number, film, heated))
     if heated and card and opened.maps:
         st.caption(f"{METHODS[_method(card)].title}, only where it is evidence for: {card.positive_label}.")
+        tell_record(card, _method(card))
 
 
 def _open(model: MeasuredModel, card: Checkpoint | None, study: CalledStudy, key: str) -> Opened | None:

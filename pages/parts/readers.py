@@ -23,7 +23,7 @@ FEWEST = {"samples": 2}
 
 
 @st.cache_resource(max_entries=10, show_spinner=False)
-def _reader(checkpoint_id: str, weights_sha256: str) -> Reader:
+def _reader(checkpoint_id: str, card_sha256: str) -> Reader:
     _share_keras()
     reader = open_reader(checkpoint_id, CHECKPOINTS, _finder_of)
     if _warms.is_set():
@@ -32,7 +32,7 @@ def _reader(checkpoint_id: str, weights_sha256: str) -> Reader:
 
 
 @st.cache_resource(max_entries=3, show_spinner=False)
-def _finder(finder_id: str, weights_sha256: str) -> WristFinder:
+def _finder(finder_id: str, card_sha256: str) -> WristFinder:
     _share_keras()
     return load_finder(finder_id, CHECKPOINTS)
 
@@ -53,12 +53,13 @@ def _finder_of(finder_id: str) -> WristFinder:
 
 
 def _sha_of(checkpoint_id: str) -> str:
+    """Return the SHA-256 of a checkpoint's card, which tells its weights', too: what is measured anew is in it."""
     entry = next((entry for entry in list_checkpoints(CHECKPOINTS) if entry.id == checkpoint_id), None)
-    return entry.checkpoint.weights_sha256 if entry and entry.checkpoint else ""
+    return entry.checkpoint.card_sha256 if entry and entry.checkpoint else ""
 
 
 def reader_of(checkpoint_id: str) -> Reader | EnsembleReader:
-    """Return a checkpoint, or the mean of all, ready to read; loaded anew only if its weights have changed.
+    """Return a checkpoint, or the mean of all, ready to read; loaded anew only if its weights or its card have changed.
 
     The models of a mean are those that are kept for reading alone: nothing is loaded twice.
 
@@ -72,14 +73,14 @@ def reader_of(checkpoint_id: str) -> Reader | EnsembleReader:
     return _reader(checkpoint_id, _sha_of(checkpoint_id))
 
 
-@st.cache_resource(max_entries=2, show_spinner=False)
-def _scrambled(checkpoint_id: str, weights_sha256: str) -> ScrambledClassifier:
-    return ScrambledClassifier(_reader(checkpoint_id, weights_sha256).classifier)
+@st.cache_resource(max_entries=10, show_spinner=False)
+def _scrambled(checkpoint_id: str, card_sha256: str) -> ScrambledClassifier:
+    return ScrambledClassifier(_reader(checkpoint_id, card_sha256).classifier)
 
 
 def scrambled_of(reader: Reader) -> ScrambledClassifier:
     """Return the copy of a checkpoint whose weights are shuffled to check its heat maps; made once, in seconds."""
-    return _scrambled(reader.checkpoint.id, reader.checkpoint.weights_sha256)
+    return _scrambled(reader.checkpoint.id, reader.checkpoint.card_sha256)
 
 
 @st.cache_resource(show_spinner=False)

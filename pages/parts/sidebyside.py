@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 import streamlit as st
@@ -19,19 +18,19 @@ from core.explain.comparison import (
     MethodSummary,
     method_title,
     parse_rows,
-    read_rows,
+    rows_of,
     summarise,
 )
 from core.explain.trust import trust_sentence
 from core.figures import around_region, film_image, hits_figure
 from core.reading import Reader
-from core.results import evidence_sentence, map_sentence
+from core.results import evidence_sentence, map_sentence, model_names
 from core.values import Checkpoint, Explanation, Interval, Radiograph
 from pages.parts.curves import show_figure
 from pages.parts.desk import Desk
 from pages.parts.outlining import offer_outline
 from pages.parts.study import film_label
-from pages.parts.trusting import can_be_checked, check, show_rows, tell
+from pages.parts.trusting import can_be_checked, check, measured_rows, show_rows, tell, tell_record
 from pages.parts.welcome import EXAMPLES, open_example
 
 COLUMNS = 5
@@ -137,6 +136,8 @@ def _show_tile(desk: Desk, reader: Reader, film: Radiograph, made: Explanation |
         return
     st.caption(f"{METHODS[made.method].description} {sentence}")
     checks = desk.checks.get(desk.explanation_key(reader.checkpoint, made))
+    if positive:
+        tell_record(reader.checkpoint, made.method)
     if checks and positive:
         tell(checks)
 
@@ -157,13 +158,17 @@ def _show_numbers(desk: Desk, reader: Reader, maps: Sequence[Explanation]) -> No
 
 
 @st.cache_data(show_spinner="Measuring", max_entries=4)
-def _summaries(place: str, changed: int) -> tuple[list[MethodSummary], list[MethodSummary]]:
-    rows = read_rows(Path(place))
-    return summarise(rows), summarise(rows, thin=True)
+def _summaries(
+    place: str, changed: int, weights: tuple[tuple[str, str], ...], _cards: Collection[Checkpoint]
+) -> tuple[list[MethodSummary], list[MethodSummary], list[str]]:
+    """Summarise the rows of these models; `changed` and `weights` tell when that must be done anew."""
+    rows, left_out = rows_of(measured_rows(place, changed), _cards)
+    return summarise(rows), summarise(rows, thin=True), left_out
 
 
-def show_split(names: Mapping[str, str]) -> None:
+def show_split(cards: Collection[Checkpoint]) -> None:
     """Show what was measured of the published models' maps over many films, with intervals."""
+    names = model_names(cards)
     st.markdown("### Over many films with a known fracture")
     given = st.file_uploader(
         "Measured on films of yours",
@@ -183,12 +188,16 @@ def show_split(names: Mapping[str, str]) -> None:
             "that outlines its fractures."
         )
         return
+    weights = tuple((card.id, card.weights_sha256) for card in cards)
     try:
-        every, thin = _summaries(str(place), place.stat().st_mtime_ns)
+        every, thin, left_out = _summaries(str(place), place.stat().st_mtime_ns, weights, cards)
     except ScaphoidError as error:
         st.error(str(error))
         return
-    _show_summaries(every, thin, names)
+    if left_out:
+        st.caption(f"Measured of models that are not here, or not as they were, and left out: {', '.join(left_out)}.")
+    if every:
+        _show_summaries(every, thin, names)
 
 
 def _show_given(content: bytes, names: Mapping[str, str]) -> None:
@@ -225,7 +234,7 @@ def _show_summaries(every: Sequence[MethodSummary], thin: Sequence[MethodSummary
                 "map itself when it is made again and when the wrist is moved, to other methods' maps, and to the "
                 "map of a scrambled network, where low is good; what taking away the hottest places costs the score, "
                 "and giving back only them brings, in logits, more than random places or edges of bones do; share of "
-                "the heat outside the limb or on what is burnt white; share of the maps that pass, and how many of "
+                "the heat outside the limb or on what is saturated white; share of the maps that pass, and how many of "
                 "those have their highest point in the outline."
             )
             st.dataframe(pd.DataFrame(checked), hide_index=True, height="content")
@@ -236,7 +245,7 @@ def _row(each: MethodSummary) -> dict[str, str]:
         "highest point in the outline": each.hit,
         "the same of maps shown": each.hit_shown,
         "share of heat in it": each.energy,
-        "overlap at its best threshold": each.overlap,
+        "overlap at its best threshold here": each.overlap,
         f"distance ({each.unit})": each.distance,
         "better than Grad-CAM by": each.gain,
     }

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
+
 import pandas as pd
 import streamlit as st
 
+from core.checkpoints import CHECKPOINTS
+from core.errors import ScaphoidError
 from core.explain import METHODS
 from core.explain.checks import Checks
+from core.explain.comparison import MEASURED_NAME, MapRow, read_rows, record_sentence
 from core.explain.trust import check_rows, trust_sentence
 from core.reading import Reader
 from core.results import evidence_sentence
-from core.values import Explanation
+from core.values import Checkpoint, Explanation
 from pages.parts.desk import Desk
 from pages.parts.readers import scrambled_of
 
@@ -23,8 +29,25 @@ def can_be_checked(reader: Reader, explanation: Explanation) -> bool:
     return METHODS[explanation.method].prompt and evidence_sentence(explanation, reader.checkpoint)[1]
 
 
+@st.cache_data(show_spinner=False, max_entries=2)
+def measured_rows(place: str, changed: int) -> list[MapRow]:
+    """Return what was measured of the published models' maps; `changed`, its time, tells when to read it anew."""
+    return read_rows(Path(place))
+
+
+def tell_record(card: Checkpoint, method: str) -> None:
+    """Say, beside any map, how many maps of its kind passed when they were checked."""
+    place = CHECKPOINTS / MEASURED_NAME
+    with suppress(ScaphoidError, OSError):  # the page Explanations says what is wrong with the table
+        record = record_sentence(measured_rows(str(place), place.stat().st_mtime_ns), card, method)
+        if record:
+            st.caption(record)
+
+
 def offer_check(desk: Desk, reader: Reader, explanation: Explanation) -> None:
-    """Offer to check a map, and show what came of it."""
+    """Tell how maps of its kind fared, offer to check this one, and show what came of it."""
+    if evidence_sentence(explanation, reader.checkpoint)[1]:
+        tell_record(reader.checkpoint, explanation.method)
     if not can_be_checked(reader, explanation):
         return
     if desk.explanation_key(reader.checkpoint, explanation) not in desk.checks:
