@@ -36,7 +36,7 @@ SMOOTHGRAD_SAMPLES = 20
 RANDOM_BACKBONE = "efficientnetlite0"
 METRICS_STUDIES, MANY_STUDIES = 10_000, 200_000
 FLOOR_METHODS = ("gradcam", "layercam", "smoothgrad", "scorecam")
-MEMORY_METHODS = ("layercam", "gradcam", "gradcampp", "smoothgrad", "quickscorecam", "scorecam")
+MEMORY_METHODS = ("layercam", "gradcam", "gradcampp", "smoothgrad", "quickscorecam", "scorecam", "check")
 # Windows does not tell a process the most it has held.
 MEMORY_SIZES = () if sys.platform == "win32" else (224, 320)
 MEMORY_STUDIES = () if sys.platform == "win32" else (50_000, MANY_STUDIES)
@@ -298,7 +298,7 @@ def _batches(square: np.ndarray, number: int, most: int) -> list[np.ndarray]:
 
 
 def measure_memory(subject: Subject, repeat: int, size: int) -> Row:
-    """Measure the most memory that a process of its own takes to make a map, by the method that takes most.
+    """Measure the most memory that a process of its own takes to make a map, or to check one, by what takes most.
 
     The network has random weights at the size, on the checkpoint's backbone; the rival only reads the film with it.
     """
@@ -323,14 +323,19 @@ def _alone(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _peak_memory(backbone: str, size: int, methods: Sequence[str]) -> float:
-    """Read a film and explain it by each method; return the most memory that this process has held, in GB."""
+    """Read a film and explain it by each method, or check a Grad-CAM; return the most this process has held, in GB."""
     from core.explain import explain
+    from core.explain.checks import check_map
+    from core.explain.scrambled import ScrambledClassifier
     from core.radiographs import read_radiograph
 
     classifier, radiograph = random_classifier(size, backbone), read_radiograph(simulate_png(FILM_SIZE))
     classifier.predict([radiograph])
     for method in methods:
-        explain(classifier, radiograph, method=method)
+        if method == "check":
+            check_map(classifier, radiograph, method="gradcam", scrambled=ScrambledClassifier(classifier))
+        else:
+            explain(classifier, radiograph, method=method)
     return most_held()
 
 

@@ -308,6 +308,17 @@ def test_without_a_checkpoint_random_weights_are_timed_and_said_to_be(monkeypatc
     np.testing.assert_array_equal(loaded.radiograph.pixels, read_radiograph(loaded.film).pixels)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not benchmark.MEMORY_SIZES, reason="Windows does not tell the most that a process has held.")
+@pytest.mark.parametrize("size", [224, 320])
+@pytest.mark.parametrize("backbone", ["efficientnetlite0", "efficientnetb0", "resnet50", "densenet169"])
+def test_no_map_and_no_check_takes_more_than_its_memory(backbone, size):
+    for method in benchmark.MEMORY_METHODS:
+        held = benchmark._alone(benchmark._peak_memory, backbone, size, (method,))
+        print(f"{backbone}, {size} px, {method}: {held:.2f} GB")
+        assert held < 1.5, method
+
+
 def test_an_unknown_checkpoint_is_one_line_and_status_1(capsys):
     assert main(["--checkpoint", "no-such-checkpoint"]) == 1
     output = capsys.readouterr()

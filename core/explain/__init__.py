@@ -209,7 +209,8 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         ),
         "scorecam": Method(
             "Score-CAM",
-            "Regions that give the strongest answer when the network sees little else of the film.",
+            "Where features are active, those first that alone give the strongest answer. They count nearly alike, so "
+            "that the map follows the answer little.",
             "Wang et al., CVPRW 2020, arXiv:1910.01279",
             _ask_score_cam,
             {"layer": None},

@@ -132,6 +132,11 @@ def score_cam(features: np.ndarray, scores: np.ndarray) -> np.ndarray:
     is negative, the map is hardly ever empty: its peak tells how active the chosen channels are, not whether anything
     speaks for the target.
 
+    Seen through a mask a film gives scores a logit or two apart, between which a softmax over hundreds of channels
+    decides little: the map stays the same (likeness 0.99, two networks) when the head that makes the scores is
+    scrambled. Weights by the score's rise above that of a black film, nothing below it, follow the head more (0.70, one
+    network) and hit no less (16 of 36 films, against 15 with the softmax), but they are not the published method.
+
     Parameters
     ----------
     features : numpy.ndarray
@@ -234,6 +239,11 @@ def upsample(maps: np.ndarray, size: int) -> np.ndarray:
     highest points then lay 8 to 12 pixels of 224 further out than the breaks they belong to, where here they lie 2 to 5
     (97 simulated films, two networks; their distance to the break was twice as large, median 1.9 mm and 3.7 mm against
     1.0 mm and 1.8 mm).
+
+    The padding of strided convolutions alone would have a cell of the deepest maps look 15 pixels down and to the right
+    of its middle in EfficientNets, and up and to the left in ResNet50. Trained networks make up for it: of the maps of
+    three of them the highest places lay, at the median of some 50 breaks, within 5 pixels up or down and within 9 to a
+    side, in ResNet50 no otherwise than in EfficientNets. So nothing is shifted here.
     """
     rows, columns = (_interpolation(count, size) for count in maps.shape[-2:])
     return (rows @ maps @ columns.T).astype(np.float32)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from core.explain import FORWARD_BATCH
+
 REMOVED = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
 """Shares of the square that are taken away, or given back, hottest first. A break covers a few in a hundred."""
 REMOVED_BLUR = 0.06
@@ -89,5 +91,6 @@ def _remove(
     ranks = np.argsort(np.argsort(-flat)).reshape(order.shape)
     hot = [(ranks < share * ranks.size) for share in REMOVED]
     squares = [np.where(each, blurred, square) for each in hot] + [np.where(each, square, blurred) for each in hot]
-    scores = sign * run(np.stack(squares).astype(np.float32)[..., None])["logit"].ravel()
+    batches = (np.stack(squares[start : start + FORWARD_BATCH]) for start in range(0, len(squares), FORWARD_BATCH))
+    scores = sign * np.concatenate([run(each.astype(np.float32)[..., None])["logit"].ravel() for each in batches])
     return float(scores[: len(hot)].mean()), float(scores[len(hot) :].mean())

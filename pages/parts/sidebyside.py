@@ -101,9 +101,7 @@ def show_maps(desk: Desk, reader: Reader, film: Radiograph, methods: Sequence[st
     bar.empty()
     checkable = [key for key in methods if can_be_checked(reader, maps[key])]
     unchecked = [key for key in checkable if desk.explanation_key(reader.checkpoint, maps[key]) not in desk.checks]
-    if unchecked and st.button(
-        f"Check how far these maps can be trusted ({_seconds(len(unchecked))})", key="check-all"
-    ):
+    if unchecked and st.button(f"Check how far these maps can be trusted ({_seconds(unchecked)})", key="check-all"):
         for key in unchecked:
             check(desk, reader, maps[key])
         st.rerun()
@@ -121,8 +119,10 @@ def show_maps(desk: Desk, reader: Reader, film: Radiograph, methods: Sequence[st
         offer_outline(film, read.region, shown)
 
 
-def _seconds(maps: int) -> str:
-    return "some seconds" if maps == 1 else f"some seconds for each of {maps}"
+def _seconds(methods: Sequence[str]) -> str:
+    words = "some seconds" if len(methods) == 1 else f"some seconds for each of {len(methods)}"
+    slow = [METHODS[key].title for key in methods if not METHODS[key].quick]
+    return f"{words}, up to a minute for {' and '.join(slow)}" if slow else words
 
 
 def _show_tile(desk: Desk, reader: Reader, film: Radiograph, made: Explanation | None, region: object) -> None:
