@@ -357,6 +357,47 @@ def test_where_the_system_names_no_processes_a_silent_one_is_taken_for_dead(runs
     assert {run.id: run.running for run in jobs.list_runs(runs)} == {"talks": True, "silent": False, "gone": False}
 
 
+class Windows:
+    """As kernel32 answers of one process that lives, one that ended, and one that may not be asked about."""
+
+    living, ended, began = 1200, 1300, 134_000_000_000_000_000
+
+    def __init__(self):
+        self.open = []
+        self.OpenProcess = lambda rights, inherit, pid: self.open.append(pid) or 2**40 + pid if pid != 1400 else None
+
+    def _pid(self, handle):
+        return handle.value - 2**40
+
+    def GetExitCodeProcess(self, handle, code):  # noqa: N802
+        code._obj.value = 259 if self._pid(handle) == self.living else 1
+        return 1
+
+    def GetProcessTimes(self, handle, begun, *others):  # noqa: N802
+        begun._obj.value = self.began
+        return 1
+
+    def CloseHandle(self, handle):  # noqa: N802
+        self.open.remove(self._pid(handle))
+
+
+def test_on_windows_a_process_is_known_by_when_it_began(monkeypatch):
+    system = Windows()
+    told = {pid: processes._ticks_on_windows(pid, system) for pid in (system.living, system.ended, 1400)}
+    assert told == {system.living: system.began, system.ended: None, 1400: None}
+    assert system.open == [], "a handle that is not closed is a leak"
+    monkeypatch.setattr(processes, "_PROCESSES", Path("/nowhere"))
+    monkeypatch.setattr(processes.os, "name", "nt")
+    monkeypatch.setattr(processes, "ticks_of", told.get)
+    long_ago = time.time() - 2 * processes.SILENCE_S
+    alive = {
+        (pid, ticks): processes.is_alive(processes.Claim(pid, long_ago, ticks), "run")
+        for pid in (system.living, system.ended)
+        for ticks in (system.began, system.began - 1, None)
+    }
+    assert alive == {key: key == (system.living, system.began) for key in alive}
+
+
 def test_final_words_stand_even_while_the_process_still_tidies_up(runs, process_of):
     pid = process_of("core.train").pid
     for said in jobs.FINAL_PHASES:

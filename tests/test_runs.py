@@ -334,7 +334,7 @@ def test_an_epoch_that_was_trained_is_judged_first_when_the_run_goes_on(tmp_path
 # --- before any work --------------------------------------------------------------------------------------------------
 
 
-def test_that_whole_films_are_read_is_said_before_training_begins(tmp_path, monkeypatch, capsys):
+def test_what_is_not_done_as_asked_is_said_before_training_begins(tmp_path, monkeypatch, capsys):
     said = []
 
     def fit(request, *_):
@@ -347,7 +347,8 @@ def test_that_whole_films_are_read_is_said_before_training_begins(tmp_path, monk
         monkeypatch.setattr(train, "collect_films", lambda _, data=data: data)
         with pytest.raises(train.Stopped):
             train.train(begin(tmp_path, name).load_request(), tmp_path)
-    assert said == ["Whole films are read: of 1 of 8 films it is not known where the wrist is.\n", ""]
+    frozen = "All layers are trained, since the network begins with nothing learned: frozen has no effect.\n"
+    assert said == [f"Whole films are read: of 1 of 8 films it is not known where the wrist is.\n{frozen}", frozen]
 
 
 def test_where_nothing_can_be_published_nothing_is_trained(tmp_path, monkeypatch):

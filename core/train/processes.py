@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # Where the system does not say which process is which, one that wrote nothing for so long is taken for dead.
 SILENCE_S = 300.0
@@ -50,7 +50,7 @@ def ask_to_stop(claim: Claim, run_id: str, patience_s: float) -> None:
     """Ask a process to stop, and kill it if it is still the same one after `patience_s` seconds; returns at once."""
     try:
         os.kill(claim.pid, signal.SIGTERM)
-    except ProcessLookupError:
+    except OSError:  # of whatever kind: Windows calls a process that is no more a wrong parameter
         return  # It ended in between, which is what was asked for.
     threading.Thread(target=_end, args=(claim, run_id, patience_s), daemon=True, name=f"end-{run_id}").start()
 
@@ -72,16 +72,18 @@ def _kill(pid: int) -> None:
             os.killpg(pid, signal.SIGKILL)  # its worker processes with it
         else:
             os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
+    except OSError:
         return
 
 
 def is_alive(claim: Claim, run_id: str) -> bool:
     """Tell whether the process of a claim lives and is that run's, and not another one that was given its number."""
-    if (_PROCESSES / "self/stat").exists():
+    named = (_PROCESSES / "self/stat").exists()
+    if named or os.name == "nt":
         ticks = ticks_of(claim.pid)
         if ticks is None or claim.ticks is not None:
             return ticks is not None and ticks == claim.ticks
+    if named:
         return _trains(claim.pid, run_id)
     silent = time.time() - claim.seen > SILENCE_S
     if os.name == "nt":  # Here os.kill would end the process that it is asked about.
@@ -97,12 +99,36 @@ def is_alive(claim: Claim, run_id: str) -> bool:
 
 def ticks_of(pid: int) -> int | None:
     """Return when a living process began, in the system's ticks; None where there is none or the system is silent."""
+    if os.name == "nt":
+        import ctypes
+
+        return _ticks_on_windows(pid, ctypes.windll.kernel32)
     try:
         text = (_PROCESSES / f"{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     fields = text[text.rindex(")") + 2 :].split()
     return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _ticks_on_windows(pid: int, kernel: Any) -> int | None:
+    """Do as `ticks_of` by Windows' kernel32; its ticks are tenths of a microsecond since 1601."""
+    import ctypes
+
+    may_ask, still_active = 0x1000, 259
+    # A handle is a pointer: returned as the number that ctypes takes it for, it would be cut off.
+    kernel.OpenProcess.restype = ctypes.c_void_p
+    handle = kernel.OpenProcess(may_ask, False, pid)
+    if not handle:
+        return None
+    handle = ctypes.c_void_p(handle)
+    try:
+        code, times = ctypes.c_uint32(), [ctypes.c_uint64() for _ in range(4)]  # begun, ended, in the kernel, outside
+        asked = kernel.GetExitCodeProcess(handle, ctypes.byref(code))
+        asked = asked and kernel.GetProcessTimes(handle, *map(ctypes.byref, times))
+        return times[0].value if asked and code.value == still_active else None
+    finally:
+        kernel.CloseHandle(handle)
 
 
 def _trains(pid: int, run_id: str) -> bool:
