@@ -193,6 +193,19 @@ def test_a_check_stands_beside_as_many_maps_as_it_makes(subject, monkeypatch):
     assert "check" in benchmark.SLOW_ROWS
 
 
+def test_a_whole_folder_is_indexed_and_every_film_of_it_opened(subject, monkeypatch):
+    import core.datasets
+
+    monkeypatch.setattr(benchmark, "INDEXED_FILMS", 20)
+    index_dataset, found = core.datasets.index_dataset, []
+    monkeypatch.setattr("core.datasets.index_dataset", lambda folder: found.append(index_dataset(folder)))
+    row = ROWS["index"](subject, 1)
+    assert (row.name, row.rival_name, row.n) == ("20 films indexed", "Pillow opening each", 1)
+    assert row.ours > 0
+    assert [(len(index.paths), len(index.studies), index.problems) for index in found] == [(20, 7, ())] * 2
+    assert {study.label for study in found[0].studies} == {0, 1}
+
+
 def test_a_simulated_film_takes_the_mean_time_of_its_studies(subject, monkeypatch):
     monkeypatch.setattr(benchmark, "_alone", lambda function, *arguments: function(*arguments))
     monkeypatch.setattr(benchmark, "PHANTOM_STUDIES", 3)
