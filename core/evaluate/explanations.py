@@ -17,6 +17,7 @@ from core.errors import DatasetError, ScaphoidError
 from core.evaluate.report import Progress, number
 from core.evaluate.scoring import read_film
 from core.explain.comparison import (
+    CHECK_EVERY,
     CHECKED,
     MapRow,
     MethodSummary,
@@ -84,7 +85,7 @@ def run_explanations(
             load_films(index, films),
             reader,
             options.methods,
-            check_every=options.check_every,
+            check_every=options.check_every or CHECK_EVERY,
             is_fit=lambda film, region: options.read_unfit or assess(film, region).level != "unfit",
             progress=progress,
         )
