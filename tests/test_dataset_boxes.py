@@ -1,6 +1,8 @@
 """core.datasets: where fractures are marked, against boxes worked out by hand and OpenCV."""
 
+import io
 import json
+import os
 
 import cv2
 import numpy as np
@@ -62,7 +64,9 @@ def test_yolo_by_hand(tmp_path):
     assert read_yolo(write(tmp_path / "none.txt", "\n"), WIDTH, HEIGHT) == ()
 
 
-@pytest.mark.parametrize("line", ["fracture 1 1 1 1", "0 0.5 0.5 0.1", "0 0.5 0.5 0.1 x", "0 20 5 10 2", "-1 0 0 0 0"])
+@pytest.mark.parametrize(
+    "line", ["fracture 1 1 1 1", "0 0.5 0.5 0.1", "0 0.5 0.5 0.1 x", "0 20 5 10 2", "-1 0 0 0 0", "inf 0 0 0 0"]
+)
 def test_what_is_no_yolo_line(tmp_path, line):
     with pytest.raises(DatasetError, match="YOLO"):
         read_yolo(write(tmp_path / "a.txt", line), WIDTH, HEIGHT)
@@ -309,6 +313,214 @@ def test_a_foreign_file_is_told_once_and_the_others_are_read(tmp_path, text):
     index = index_dataset(tmp_path)
     assert not index.has_masks
     assert len(index.marking_problems) == 2
+
+
+REPORT = "Radius distal: dislozierte Fraktur, 3 mm.\n\nNo other break.\n"
+
+
+@pytest.fixture
+def reports(tmp_path):
+    """Return a folder of four films, the first three with a radiologist's report beside them."""
+    for name in ("Fracture/a", "Fracture/b", "Normal/c", "Normal/d"):
+        film(tmp_path / f"{name}.png")
+    write(tmp_path / "Fracture/a.txt", REPORT)
+    (tmp_path / "Fracture/b.txt").write_bytes("Brüche: inf\n".encode("latin-1"))
+    write(tmp_path / "Normal/c.txt", "inf 1 2 3 4\nno break")
+    return tmp_path
+
+
+def test_reports_beside_films_mark_nothing_and_lose_no_film(reports):
+    index = index_dataset(reports)
+    assert len(index.paths) == 4
+    assert not index.has_masks
+    a, b, c, d = index.paths
+    for path in (a, b):
+        assert index.read_mask(path, HEIGHT, WIDTH) is None  # broken, but it is not known where
+    for path in (c, d):
+        mask = index.read_mask(path, HEIGHT, WIDTH)
+        assert mask.shape == (HEIGHT, WIDTH)
+        assert not mask.any()
+    assert [index.boxes(path) for path in index.paths] == [None] * 4
+
+
+def test_reports_are_told_once_and_each_to_whom_asks(reports):
+    index = index_dataset(reports)
+    folded, other = index.marking_problems  # asked first, as the command that trains does
+    assert (folded.path, other.path) == (reports / "Fracture/a.txt", reports / "Fracture/b.txt")
+    assert folded.reason.endswith("but one has something else (and so in 1 more files).")
+    assert other.reason == "A file of boxes cannot be read as UTF-8 text."
+    assert [problem.path.name for problem in index.list_marking_problems()] == ["a.txt", "b.txt", "c.txt"]
+    for path in index.paths:
+        index.read_mask(path, HEIGHT, WIDTH)
+    assert index.marking_problems == (folded, other)
+
+
+def test_boxes_count_where_reports_lie_beside_the_films_as_well(reports):
+    # Names of classes that cannot be read are no reason to lose films either.
+    (reports / "classes.txt").write_bytes(b"\xff\xfe")
+    write(reports / "labels/obj.names", "fracture")
+    write(reports / "labels/boxes of films/a.txt", "0 0.5 0.25 0.25 0.1\n")
+    write(reports / "labels/boxes of films/b.txt", "")
+    index = index_dataset(reports)
+    assert index.has_masks
+    a, b, c, _ = index.paths
+    assert values(index.boxes(a)) == [(15, 4, 10, 2, "fracture")]
+    expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+    expected[4:6, 15:25] = 255
+    assert np.array_equal(index.read_mask(a, HEIGHT, WIDTH), expected)
+    assert (index.boxes(b), index.read_mask(b, HEIGHT, WIDTH)) == ((), None)
+    assert not index.read_mask(c, HEIGHT, WIDTH).any()
+    assert {problem.path.name for problem in index.list_marking_problems()} == {
+        "a.txt",
+        "b.txt",
+        "c.txt",
+        "classes.txt",
+    }
+
+
+def test_empty_files_alone_mark_nothing(tmp_path):
+    for name in ("Fracture/a", "Normal/b"):
+        film(tmp_path / f"{name}.png")
+        write(tmp_path / f"{name}.txt", "")
+    index = index_dataset(tmp_path)
+    assert not index.has_masks
+    write(tmp_path / "Fracture/a.xml", "<report><text>a break</text></report>")
+    assert not index_dataset(tmp_path).has_masks
+    write(tmp_path / "Fracture/a.xml", voc(("fracture", 1, 2, 3, 4)))
+    assert index_dataset(tmp_path).has_masks
+
+
+def test_a_box_off_its_film_leaves_the_film(graz):
+    labels = graz / "folder_structure/yolov5/labels"
+    stems = sorted(path.stem for path in (graz / "images_part1").iterdir())
+    for stem in (stems[0], stems[2], stems[3]):
+        write(labels / f"{stem}.txt", "3 0.5 0.25 0.25 0.1\n3 0.99 0.5 0.2 0.1\n")
+    (graz / f"folder_structure/pascalvoc/{stems[0]}.xml").unlink()
+    index = index_dataset(graz)
+    assert index.has_masks
+    masks = [index.read_mask(path, HEIGHT, WIDTH) for path in index.paths]
+    assert masks[0] is None
+    assert masks[1][4:6, 15:25].all(), "what is marked on other films counts"
+    assert [mask.any() for mask in masks[2:4]] == [False, False], "no break is visible on them"
+    (problem,) = index.marking_problems
+    assert problem.path == labels / f"{stems[0]}.txt"
+    assert problem.reason.startswith("A YOLO box lies within its film")
+    assert problem.reason.endswith("(and so in 2 more files).")
+
+
+def test_of_a_file_that_cannot_be_read_and_one_that_can_the_second_counts(graz):
+    stem = min(path.stem for path in (graz / "images_part1").iterdir())
+    write(graz / f"folder_structure/yolov5/labels/{stem}.txt", "3 2 2 2 2")
+    assert values(index_dataset(graz).boxes(graz / f"images_part1/{stem}.png")) == [(15, 4, 10, 2, "fracture")]
+
+
+def test_of_many_files_beside_films_few_are_opened(tmp_path, monkeypatch):
+    for number in range(60):
+        write(tmp_path / f"{'Fracture' if number % 2 else 'Normal'}/{number}.png", "film")
+        write(tmp_path / f"{'Fracture' if number % 2 else 'Normal'}/{number}.txt", REPORT)
+    opened = []
+    really_open = io.open
+
+    def spy(file, *arguments, **named):
+        opened.append(file)
+        return really_open(file, *arguments, **named)
+
+    monkeypatch.setattr("core.datasets.annotations._LOOKED_AT", 10)
+    monkeypatch.setattr(io, "open", spy)
+    index = index_dataset(tmp_path)
+    assert not opened
+    assert not index.has_masks
+    assert (len(index.marking_problems), len(index.list_marking_problems()), len(opened)) == (1, 10, 10)
+    write(tmp_path / "labels/7.txt", "0 0.5 0.5 0.5 0.5")
+    assert index_dataset(tmp_path).has_masks, "a folder of boxes is looked into first"
+
+
+# --- where a table lists the films -----------------------------------------------------------------------------------
+
+
+def test_a_table_of_films_elsewhere_brings_nothing_that_lies_beside_it(tmp_path):
+    home, data = tmp_path / "home", tmp_path / "data"
+    one = "0 0.5 0.25 0.25 0.1"
+    for name in ("1", "2", "3", "4"):
+        film(data / f"x/{name}.png")
+    write(home / "films.csv", "file,label\n" + "".join(f"{data}/x/{name}.png,1\n" for name in "1234"))
+    write(home / "letters/1.txt", one)
+    write(home / "labels/1.txt", one)
+    write(home / "labels/about.json", '{"images": 1}')
+    write(home / "about.json", '{"images": 1}')
+    write(data / "about.json", '{"images": 1}')
+    write(data / "stuff/2.txt", one)
+    write(data / "x/drawn/by me/3.txt", one)
+    write(data / "Labels/a/4.txt", one)
+    write(data / "Labels/classes.txt", "fracture")
+    index = index_dataset(home / "films.csv")
+    assert index.has_masks
+    assert [path.name for path in index.paths if index.boxes(path)] == ["3.png", "4.png"]
+    assert np.count_nonzero(index.read_mask(data / "x/4.png", HEIGHT, WIDTH)) == 20
+    assert index.marking_problems == ()
+    assert [str(file.relative_to(data)) for file in index.list_marking_files()] == [
+        os.path.join("Labels", "a", "4.txt"),
+        os.path.join("Labels", "classes.txt"),
+        os.path.join("x", "drawn", "by me", "3.txt"),
+    ]
+
+
+def test_no_folder_beside_a_table_is_walked(tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    film(home / "films/a/1.png")
+    write(home / "films.csv", "file,label\nfilms/a/1.png,1\n")
+    for place in ("mail/2020", "films/b", "films/a/drawn", "annotations/new", "films/masks"):
+        (home / place).mkdir(parents=True)
+    walked = []
+    really_scan = os.scandir
+
+    def spy(folder):
+        walked.append(os.path.relpath(folder, home))
+        return really_scan(folder)
+
+    index = index_dataset(home)
+    monkeypatch.setattr(os, "scandir", spy)
+    assert not index.has_masks
+    places = {"films/a", "films/a/drawn", "films", "films/masks", ".", "annotations", "annotations/new"}
+    assert set(walked) == {place.replace("/", os.sep) for place in places}
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_table_above_its_films_brings_what_lies_between(tmp_path, monkeypatch, relative):
+    for name in ("set/images/a/1.png", "set/images/b/1.png", "set/images/a/2.png"):
+        film(tmp_path / name)
+    rows = "".join(f"set/images/{name}.png,1\n" for name in ("a/1", "b/1", "a/2"))
+    write(tmp_path / "films.csv", f"file,label\n{rows}")
+    write(tmp_path / "data.yaml", "names: [fracture]")
+    write(tmp_path / "set/labels/a/1.txt", "0 0.5 0.25 0.25 0.1")
+    write(tmp_path / "set/marks.json", coco({"bbox": [2, 3, 4, 5]}, size=(HEIGHT, WIDTH), name="2.png"))
+    monkeypatch.chdir(tmp_path / "set")
+    index = index_dataset("../films.csv" if relative else tmp_path / "films.csv")
+    first, second, other = (
+        index.paths[index.paths.index(index.root / f"set/images/{n}.png")] for n in ("a/1", "a/2", "b/1")
+    )
+    assert values(index.boxes(first)) == [(15, 4, 10, 2, "fracture")]
+    assert values(index.boxes(second)) == [(2, 3, 4, 5, "fractured")]
+    assert index.boxes(other) is None
+
+
+def test_films_of_one_name_outside_the_tables_folder_have_no_boxes(tmp_path):
+    home, data = tmp_path / "home", tmp_path / "data/images"
+    for split in ("train", "valid"):
+        film(data / split / "1.png")
+    film(data / "train/2.png")
+    rows = [f"{data}/train/1.png,1", f"{data}/valid/1.png,0", f"{data}/train/2.png,1"]
+    write(home / "films.csv", "\n".join(["file,label", *rows]))
+    for name in ("train/1", "valid/1", "train/2"):
+        write(tmp_path / f"data/labels/{name}.txt", "0 0.5 0.5 0.5 0.5")
+    write(tmp_path / "data/data.yaml", "names: [fracture]")
+    index = index_dataset(home)
+    first, second, third = (data / f"{name}.png" for name in ("train/1", "train/2", "valid/1"))
+    assert (index.boxes(first), index.boxes(third)) == (None, None)
+    assert index.read_mask(first, HEIGHT, WIDTH) is None
+    assert not index.read_mask(third, HEIGHT, WIDTH).any()
+    assert values(index.boxes(second)) == [(10, 5, 20, 10, "fracture")]
+    assert index.has_masks
 
 
 def test_same_names_in_other_folders_are_told_apart(tmp_path):

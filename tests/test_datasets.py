@@ -601,6 +601,67 @@ def test_a_table_of_wrists_marked_by_hand(tmp_path):
     assert [index.details()[path]["obvious"] for path in index.paths] == ["1", "0", "0", "0", "0"]
 
 
+@pytest.mark.parametrize("mark", [";", "\t", ","])
+def test_columns_are_parted_as_spreadsheets_of_many_countries_do(tmp_path, mark):
+    rows = ["path,label,patient_id", "films/a.png,1,p1", "films/b.png,normal,p2", "films/c.png,0,p2"]
+    text = [row.replace(",", mark) for row in rows]
+    table(
+        tmp_path / "films.csv",
+        text[0],
+        f'"films/a.png"{mark}1{mark}"Doe{mark} J, 1"',
+        *text[2:],
+        mark * 2,
+        start="\ufeff",
+    )
+    touch(tmp_path, *(f"films/{name}.png" for name in "abc"))
+    for source in (tmp_path, tmp_path / "films.csv"):
+        index = index_dataset(source)
+        assert (index.format, index.problems) == ("csv", ())
+        assert [(study.patient_id, study.label) for study in index.studies] == [
+            (f"Doe{mark} J, 1", 1),
+            ("p2", 0),
+            ("p2", 0),
+        ]
+        assert index.details()[tmp_path / "films/b.png"]["label"] == "normal"
+
+
+def test_datasets_of_known_layouts_whose_table_was_saved_anew(tmp_path):
+    table(tmp_path / "graz/dataset.csv", "filestem;patient_id;study_number;fracture_visible", "a;1;1;1", "b;2;1;")
+    table(tmp_path / "atlas/dataset.csv", "image_id\thand\tfractured", "a.png\t1\t1", "b.png\t1\t0")
+    touch(tmp_path, *(f"{place}/{name}.png" for place in ("graz", "atlas") for name in "ab"))
+    for place, known in (("graz", "graz"), ("atlas", "fracatlas")):
+        index = index_dataset(tmp_path / place)
+        assert (index.format, [study.label for study in index.studies]) == (known, [1, 0])
+
+
+@pytest.mark.parametrize(
+    ("mark", "x", "expected"),
+    [(";", "1010,5", 1010.5), (";", "1010.5", 1010.5), ("\t", "1010,5", 1010.5), (",", "1010.5", 1010.5)],
+)
+def test_numbers_may_have_decimal_commas_where_commas_part_no_columns(tmp_path, mark, x, expected):
+    cells = ["a.png", "1,0" if mark != "," else "1.0", x, "20", x, x]
+    table(tmp_path / "films.csv", mark.join(["file", "label", "x", "y", "side", "angle"]), mark.join(cells))
+    touch(tmp_path, "a.png")
+    index = index_dataset(tmp_path)
+    ((path, wrist),) = index.regions.items()
+    assert index.film_labels == {path: 1}
+    assert (wrist.x, wrist.y, wrist.side, wrist.angle) == (expected, 20, expected, expected)
+
+
+@pytest.mark.parametrize(("mark", "x"), [(",", '"1,010"'), (";", "1.010,5")])
+def test_a_number_with_its_thousands_parted_places_no_wrist(tmp_path, mark, x):
+    cells = ["a.png", "1", x, "20", "30", "0"]
+    table(tmp_path / "films.csv", mark.join(["file", "label", "x", "y", "side", "angle"]), mark.join(cells))
+    touch(tmp_path, "a.png")
+    assert index_dataset(tmp_path).regions == {}
+
+
+def test_a_table_that_lacks_a_column_says_which_however_it_is_parted(tmp_path):
+    table(tmp_path / "films.csv", "path;patient_id", "a.png;1")
+    with pytest.raises(DatasetError, match="it has no label"):
+        index_dataset(tmp_path / "films.csv")
+
+
 def test_a_table_without_patients_says_so(tmp_path):
     table(tmp_path / "list.csv", "file,label", "a.png,1", "b.png,0")
     touch(tmp_path, "a.png", "b.png")

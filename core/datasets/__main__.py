@@ -127,7 +127,7 @@ def _print_duplicates(index, parts) -> None:
 
 
 def _print_problems(index) -> None:
-    problems = (*index.marking_problems, *index.problems)
+    problems = (*index.list_marking_problems(), *index.problems)
     if problems:
         print(f"\nfiles that cannot be used: {len(problems)}")
     for problem in problems[:PROBLEMS_NAMED]:

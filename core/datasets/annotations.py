@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import random
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -20,14 +21,18 @@ from core.datasets.boxes import (
     read_yolo,
     read_yolo_names,
 )
-from core.datasets.files import DEPTH, Problem, is_hidden, suffix_of
+from core.datasets.files import DEPTH, SPLITS, Problem, is_hidden, suffix_of
 from core.errors import DatasetError, ScaphoidError
 
 _NAMES_FILES = ("meta.yaml", "data.yaml", "dataset.yaml", "classes.txt", "obj.names")
-_KINDS = frozenset(
-    {"images", "image", "img", "films", "labels", "label", "annotations", "annotation", "boxes", "bboxes", "yolo"}
-    | {"yolov5", "yolov8", "voc", "pascalvoc", "pascal voc", "xml", "txt"}
+_LABELS = frozenset(
+    {"labels", "label", "annotations", "annotation", "boxes", "bboxes", "yolo", "yolov5", "yolov8", "voc", "pascalvoc"}
+    | {"pascal voc", "xml", "txt"}
 )
+_KINDS = _LABELS | {"images", "image", "img", "films"}
+_BESIDE = _LABELS | {"masks", "mask", "coco"}
+_LOOKED_AT = 500  # files opened to tell whether any holds boxes: there may be one for each of 40,000 films
+_ANY_SIZE = 10**6  # of a film, where boxes are read only to see that there are some
 # Names of Pillow's for what a PNG may say its orientation in.
 _SAYS_ORIENTATION = frozenset({"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"})
 # The folders in which a COCO file places a film, the film's size, and what is marked on it.
@@ -40,7 +45,12 @@ class Annotations:
 
     A film's file of boxes has its name with another suffix and lies below the dataset's folder: anywhere, where that
     name is the only one of its kind, else at the same place below another folder (``images/a/1.png``,
-    ``labels/a/1.txt``). COCO files name their films themselves.
+    ``labels/a/1.txt``). COCO files name their films themselves. A table may lie in a folder that holds all sorts of
+    other things and list films elsewhere: then only what lies with the films, or beside their folders under a name
+    such as ``labels``, counts.
+
+    A file with a film's name that cannot be read as boxes, such as a report, says nothing of the film: it is among the
+    `problems`, and the film counts as one without a file.
 
     Parameters
     ----------
@@ -54,13 +64,15 @@ class Annotations:
     def __init__(self, root: Path, format: str, paths: Iterable[Path]) -> None:  # noqa: A002
         self.root, self.format = root, format
         self._paths = tuple(paths)
+        self._unreadable: dict[Path, str] = {}
 
     @cached_property
     def _files(self) -> tuple[dict[str, list[Path]], list[Path], list[Path]]:
         """Return the files that may hold boxes by their stem, the JSON files, and those with class names."""
         by_stem: dict[str, list[Path]] = {}
         tables, names = [], []
-        waiting = [] if self.format == "mura" else [(str(self.root), 0)]
+        starts = self._find_starts()
+        waiting = [(folder, 0 if deep else DEPTH) for folder, deep in starts.values()]
         while waiting:
             folder, depth = waiting.pop()
             try:
@@ -78,9 +90,30 @@ class Annotations:
                     by_stem.setdefault(os.path.splitext(entry.name)[0], []).append(Path(entry.path))
                 elif ending == ".json":
                     tables.append(Path(entry.path))
-                elif depth < DEPTH and ending not in (".png", ".jpg", ".jpeg") and entry.is_dir():
+                elif (
+                    depth < DEPTH
+                    and ending not in (".png", ".jpg", ".jpeg")
+                    and entry.is_dir()
+                    and os.path.realpath(entry.path) not in starts
+                ):
                     waiting.append((entry.path, depth + 1))
         return by_stem, tables, names
+
+    def _find_starts(self) -> dict[str, tuple[str, bool]]:
+        """Return where files are looked for: the folder's real path -> the folder, and whether also in those below."""
+        if self.format == "mura":
+            return {}
+        if self.format != "csv":
+            return {os.path.realpath(self.root): (str(self.root), True)}
+        base = os.path.abspath(self.root)
+        flat, deep = _places_of_films({os.path.abspath(path.parent) for path in self._paths}, base)
+        starts = {}
+        for place in (*sorted(flat), *sorted(deep)):
+            # Named from the table's folder as the films are, however that was given.
+            inside = place == base or _is_below(place, base)
+            name = str(self.root / os.path.relpath(place, base)) if inside else place
+            starts[os.path.realpath(place)] = (name, place in deep)
+        return starts
 
     @cached_property
     def _stems(self) -> dict[str, int]:
@@ -93,8 +126,15 @@ class Annotations:
     @cached_property
     def _class_names(self) -> tuple[str, ...]:
         files = sorted(self._files[2], key=lambda path: (_NAMES_FILES.index(path.name.lower()), len(path.parts)))
-        found = (read_yolo_names(path) for path in files)
-        return next((names for names in found if names), _CLASSES.get(self.format, ()))
+        for file in files:
+            try:
+                names = read_yolo_names(file)
+            except DatasetError as error:
+                self._unreadable[file] = str(error)
+                continue
+            if names:
+                return names
+        return _CLASSES.get(self.format, ())
 
     @cached_property
     def _tables(self) -> tuple[dict[str, list[_Marked]], tuple[Problem, ...]]:
@@ -118,15 +158,42 @@ class Annotations:
     def _outlines(self) -> dict[str, list[_Marked]]:
         return self._tables[0]
 
+    @cached_property
+    def _looked_at(self) -> tuple[bool, dict[Path, str]]:
+        """Tell whether films' text and XML files hold boxes, from a part of them, and which of these cannot be read."""
+        by_stem = self._files[0]
+        files = sorted(file for stem in self._stems for file in by_stem.get(stem, ()))
+        # Drawn at random, since those of one origin lie side by side; from folders of boxes before others.
+        random.Random(0).shuffle(files)
+        files.sort(key=lambda file: _LABELS.isdisjoint(part.lower() for part in file.parent.parts))
+        found, opened, unreadable = False, 0, {}
+        for file in files:
+            if opened == _LOOKED_AT:
+                break
+            try:
+                if os.path.getsize(file) == 0:
+                    continue  # nothing is marked: many films of a set may be so, and it shows nothing of the others
+                opened += 1
+                found = bool(_read_boxes(file, _ANY_SIZE, _ANY_SIZE, ())) or found
+            except OSError:
+                continue
+            except DatasetError as error:
+                unreadable[file] = str(error)
+        return found, unreadable
+
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """JSON files that look as if they said what is marked on films, and cannot be read as COCO files."""
-        return self._tables[1]
+        """Files that may say what is marked on films and cannot be read so, of those that were opened until now.
+
+        JSON files that look like COCO files are all opened for it, and a part of the films' own text and XML files:
+        enough to tell whether there are boxes at all. Further ones are there once their films were asked for.
+        """
+        unreadable = {**self._looked_at[1], **self._unreadable}
+        return (*self._tables[1], *(Problem(file, unreadable[file]) for file in sorted(unreadable)))
 
     def __bool__(self) -> bool:
-        """Whether there is a file of boxes for any film."""
-        by_stem = self._files[0]
-        return any(stem in by_stem for stem in self._stems) or any(stem in self._outlines for stem in self._stems)
+        """Whether there are boxes or outlines for any film."""
+        return self._looked_at[0] or any(stem in self._outlines for stem in self._stems)
 
     def list_files(self) -> list[Path]:
         """Return every file that says what is marked on a film, or how kinds of marks are called."""
@@ -142,7 +209,7 @@ class Annotations:
         return candidates[0][1:] if candidates else None
 
     def find_boxes(self, path: Path, shape: tuple[int, int] | None = None) -> tuple[Box, ...] | None:
-        """Return the boxes on a film from its own file, else from a COCO file; None where there is neither.
+        """Return the boxes on a film from its own file, else from a COCO file; None where neither can be read.
 
         Parameters
         ----------
@@ -153,29 +220,78 @@ class Annotations:
         Raises
         ------
         DatasetError
-            A file that cannot be read, or a film whose size is needed and cannot be.
+            A film whose size is needed and cannot be read.
         """
-        file = self._find_file(path)
-        if file is None:
-            marked = self.find_outlines(path)
-            return None if marked is None else tuple(outline.box for outline in marked[1])
-        height, width = shape or read_film_size(path)
-        if file.suffix.lower() == ".xml":
-            return read_voc(file, width, height)
-        return read_yolo(file, width, height, self._class_names)
+        for file in self._find_files(path):
+            height, width = shape = shape or read_film_size(path)
+            try:
+                return _read_boxes(file, width, height, self._class_names)
+            except DatasetError as error:  # a report, say: the film is good without it
+                self._unreadable[file] = str(error)
+        marked = self.find_outlines(path)
+        return None if marked is None else tuple(outline.box for outline in marked[1])
 
-    def _find_file(self, path: Path) -> Path | None:
+    def _find_files(self, path: Path) -> list[Path]:
+        """Return the files that may hold a film's boxes, the likeliest first."""
         files = self._files[0].get(path.stem, ())
         if self._stems.get(path.stem, 0) > 1:
-            place = _plain_place(path.relative_to(self.root).parts[:-1])
-            files = [file for file in files if _plain_place(file.relative_to(self.root).parts[:-1]) == place]
+            place = self._plain_place(path)
+            files = [file for file in files if place is not None and self._plain_place(file) == place]
         # Text before XML: its class numbers are the dataset's own.
-        return min(files, key=lambda file: (suffix_of(file.name) != ".txt", len(file.parts)), default=None)
+        return sorted(files, key=lambda file: (suffix_of(file.name) != ".txt", len(file.parts)))
+
+    def _plain_place(self, path: Path) -> tuple[str, ...] | None:
+        """Return where a file lies, without the folders that part films from their boxes; None: not below the root."""
+        base, folder = os.path.abspath(self.root), os.path.abspath(path.parent)
+        if folder != base and not _is_below(folder, base):
+            return None
+        return tuple(part.lower() for part in Path(folder).relative_to(base).parts if part.lower() not in _KINDS)
 
 
-def _plain_place(place: tuple[str, ...]) -> tuple[str, ...]:
-    """Return a place without the folders that part films from their boxes."""
-    return tuple(part.lower() for part in place if part.lower() not in _KINDS)
+def _is_below(path: str, folder: str) -> bool:
+    """Tell whether an absolute path lies below a folder."""
+    return path != folder and path.startswith(os.path.join(folder, ""))
+
+
+def _places_of_films(folders: Collection[str], base: str) -> tuple[set[str], set[str]]:
+    """Return where to look for the marks of films that a table lists.
+
+    Parameters
+    ----------
+    folders : collection of str
+        That hold the films, absolute.
+    base : str
+        The table's.
+
+    Returns
+    -------
+    flat, deep : set of str
+        Folders to look into, and those of which all below them is looked at, too.
+    """
+    flat, deep, around = set(), {*folders, *_folders_in(base, {"masks"})}, set()
+    for place in folders:
+        around.add(os.path.dirname(place))
+        # Up to the table; elsewhere to where a dataset's parts lie side by side: images/train and labels/train.
+        while _is_below(place, base) or os.path.basename(place).lower() in _KINDS | SPLITS.keys():
+            place = os.path.dirname(place)
+            around.add(place)
+            flat.add(place)
+    deep.update(path for place in around for path in _folders_in(place, _BESIDE))
+    return flat, deep
+
+
+def _folders_in(folder: str, names: Collection[str]) -> list[str]:
+    """Return the folders in a folder that have one of these names, in lower case."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.path for entry in entries if entry.name.lower() in names and entry.is_dir()]
+    except OSError:
+        return []
+
+
+def _read_boxes(file: Path, width: int, height: int, names: Sequence[str]) -> tuple[Box, ...]:
+    """Return the boxes of a film's own file; raise DatasetError where it cannot be read as one."""
+    return read_voc(file, width, height) if suffix_of(file.name) == ".xml" else read_yolo(file, width, height, names)
 
 
 def _looks_like_coco(table: Path) -> bool:

@@ -155,7 +155,7 @@ def read_yolo(path: Path, width: int, height: int, names: Sequence[str] = ()) ->
             continue
         try:
             number, values = int(float(cells[0])), [float(cell) for cell in cells[1:]]
-        except ValueError:
+        except (ValueError, OverflowError):  # a word, or "inf", which is a number to Python
             values, number = [], -1
         if number < 0 or not (len(values) in (4, 5) or (len(values) >= 6 and len(values) % 2 == 0)):
             raise DatasetError("A YOLO line needs a class number and four numbers, but one has something else.")

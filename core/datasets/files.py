@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -151,6 +151,19 @@ def files_by_stem(root: Path, problems: list[Problem]) -> dict[str, Path]:
     return files
 
 
+def fold_problems(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Return the first problem of each reason, which then says how many more files have it."""
+    by_reason: dict[str, list[Path]] = {}
+    for problem in problems:
+        by_reason.setdefault(problem.reason, []).append(problem.path)
+    return tuple(
+        Problem(
+            paths[0], f"{reason.removesuffix('.')} (and so in {len(paths) - 1} more files)." if paths[1:] else reason
+        )
+        for reason, paths in by_reason.items()
+    )
+
+
 def list_entries(folder: str) -> list[os.DirEntry]:
     """Return what lies in a folder; raise DatasetError where it may not be opened."""
     try:
@@ -194,7 +207,7 @@ def natural_order(text: str) -> list[tuple[int, int, str]]:
 def class_of(name: str) -> int | None:
     """Return the label that a class name or a cell stands for, or None."""
     text = name.strip().lower()
-    if text in ("1.0", "0.0"):
+    if text in ("1.0", "0.0", "1,0", "0,0"):
         return int(text[0])
     return _CLASSES.get(re.sub(r"[^a-z0-9]", "", text))
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from core.datasets.annotations import Annotations, read_mask
 from core.datasets.boxes import Box
-from core.datasets.files import ListedFilm, Listing, Problem, body_part_of, natural_order
+from core.datasets.files import ListedFilm, Listing, Problem, body_part_of, fold_problems, natural_order
 from core.datasets.layouts import FORMATS, READERS, detect_format
 from core.datasets.mura import find_mura_home
 from core.datasets.tables import (
@@ -104,10 +104,19 @@ class DatasetIndex:
         """Whether the dataset says of any film where its fracture is: by masks, outlines or boxes."""
         return (self.root / "masks").is_dir() or bool(self._annotations)
 
-    @cached_property
+    @property
     def marking_problems(self) -> tuple[Problem, ...]:
-        """Files that may say of many films what is marked on them, and that cannot be read; looks for them."""
-        return self._annotations.problems
+        """Files that may say what is marked on films and cannot be read so; of those that fail alike, the first.
+
+        Their films are not left out: where their fracture is, is not known. Looks for such files where that was not
+        done before, but of those that say it of one film only opens a part; all are among them once every film was
+        asked for.
+        """
+        return fold_problems(self.list_marking_problems())
+
+    def list_marking_problems(self) -> list[Problem]:
+        """Return each of the files that `marking_problems` sums up."""
+        return list(self._annotations.problems)
 
     def boxes(self, path: Path) -> tuple[Box, ...] | None:
         """Return what is marked on a film, in its pixels; ``()``: known to be nothing; None: not known.
@@ -115,7 +124,7 @@ class DatasetIndex:
         Raises
         ------
         DatasetError
-            The film's file of boxes, or the film whose size it needs, cannot be read.
+            The film whose size is needed cannot be read.
         """
         found = self._annotations.find_boxes(path)
         if found is None and self.format == "fracatlas" and self.film_labels.get(path) == 0 and self._annotations:
@@ -148,7 +157,7 @@ class DatasetIndex:
         Raises
         ------
         DatasetError
-            What marks the fracture cannot be read, or is of another size than the film.
+            A mask cannot be read, or it or an outline is of another size than the film.
         """
         label = self.film_labels.get(path)
         return read_mask(self._annotations, path, (height, width), self.mask_path(path), label)

@@ -5,7 +5,7 @@
 - ``graz``: GRAZPEDWRI-DX (Nagy et al., Sci Data 9:222, 2022), ``dataset.csv`` and its images;
 - ``fracatlas``: FracAtlas (Abedeen et al., Sci Data 10:521, 2023), ``dataset.csv`` and its images;
 - ``csv``: any table that names films and their labels, and patients, studies and splits where it has them
-  (``core.datasets.tables`` says under which headings).
+  (``core.datasets.tables`` says under which headings), parted by commas, semicolons or tabs.
 
 A reader fills the problems (files that cannot be used) and the notes (what the layout does not tell) of a `Listing`.
 No film is opened here.

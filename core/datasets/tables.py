@@ -6,11 +6,13 @@ import csv
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from typing import TextIO
 
 import numpy as np
 
 from core.datasets.files import is_hidden, list_entries, suffix_of
 from core.errors import DatasetError
+from core.metrics.tables import delimiter_of
 from core.values import SIMULATION_NAME, UNFINISHED_NAME, WristRegion
 
 PATH_COLUMNS = (
@@ -33,6 +35,8 @@ NOT_GROUPS = frozenset(
 """Columns that name a film, a study or a patient, or say where the wrist is: they divide nothing into groups."""
 # Headings of the table that only a set of this origin has, as ``core.phantoms`` writes it.
 _ORIGINS = {"simulated": {"kind", "seed", "framing"}, "injected": {"kind", "source", "seed"}}
+_KNOWN = NOT_GROUPS.union(BODY_PART_COLUMNS, *_ORIGINS.values())
+_NO_TABLE = "The dataset's table cannot be read as comma-separated UTF-8 text (semicolons and tabs do as well)."
 _TABLES = ("dataset.csv", "metadata.csv", "labels.csv")
 _DEGREES = {"up": 0.0, "right": 90.0, "down": 180.0, "left": -90.0}
 
@@ -114,8 +118,8 @@ def refuse_unfinished(folder: Path) -> None:
 def read_columns(table: Path) -> set[str]:
     """Return the names of a table's columns, in lower case; none where it is no table."""
     try:
-        with open(table, encoding="utf-8-sig", newline="") as file:
-            return {name.strip().lower() for name in next(csv.reader(file), [])}
+        with _open_text(table) as file:
+            return {name.strip().lower() for name in next(_rows_of(file), [])}
     except (OSError, UnicodeDecodeError, csv.Error):
         return set()
 
@@ -123,22 +127,24 @@ def read_columns(table: Path) -> set[str]:
 def read_rows(table: Path, needed: set[str]) -> list[dict[str, str]]:
     """Return a table's rows: column (lower case) -> text; of two columns of one name, the first counts.
 
+    Columns are parted by commas, semicolons or tabs.
+
     Raises
     ------
     DatasetError
-        No table of comma-separated UTF-8 text, or one without a column that is needed.
+        No table of UTF-8 text, or one without a column that is needed.
     """
     columns = read_columns(table)
     if table.is_file() and not columns:
-        raise DatasetError("The dataset's table cannot be read as comma-separated UTF-8 text.")
+        raise DatasetError(_NO_TABLE)
     missing = sorted(needed - columns)
     if missing:
         raise DatasetError(
             f"The dataset's table needs the columns {', '.join(sorted(needed))}; it has no {missing[0]}."
         )
     try:
-        with open(table, encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file)
+        with _open_text(table) as file:
+            rows = _rows_of(file)
             names = [name.strip().lower() for name in next(rows)][::-1]
             found = []
             for row in rows:
@@ -147,13 +153,28 @@ def read_rows(table: Path, needed: set[str]) -> list[dict[str, str]]:
                     found.append(dict(zip(names, reversed(cells), strict=True)))
             return found
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError("The dataset's table cannot be read as comma-separated UTF-8 text.") from error
+        raise DatasetError(_NO_TABLE) from error
+
+
+def _open_text(table: Path) -> TextIO:
+    return open(table, encoding="utf-8-sig", newline="")
+
+
+def _rows_of(file: TextIO) -> Iterator[list[str]]:
+    """Return a reader of a table's rows, its header being the first."""
+    return csv.reader(file, delimiter=_delimiter_in(file))
+
+
+def _delimiter_in(file: TextIO) -> str:
+    header = file.readline()
+    file.seek(0)
+    return delimiter_of(header, _KNOWN)
 
 
 def read_list(table: Path) -> list[list[str]]:
     """Return the rows of a table without a heading; none where there is no such table."""
     try:
-        with open(table, encoding="utf-8-sig", newline="") as file:
+        with _open_text(table) as file:
             return [row for row in csv.reader(file) if any(row)]
     except FileNotFoundError:
         return []
@@ -201,15 +222,18 @@ def read_regions(table: Path, root: Path | None = None) -> Iterator[tuple[Path, 
     """Yield (path of the film, its wrist) for the rows of a table with the columns x, y, side, and angle or fingers.
 
     `angle` is in degrees clockwise from the top of the film, `fingers` one of up, right, down and left; `root` as of
-    `read_details`.
+    `read_details`. Where commas do not part the columns, they may be the decimal mark.
     """
     columns = read_columns(table)
     if not {"x", "y", "side"} <= columns or not columns & {"angle", "fingers"}:
         return
+    with _open_text(table) as file:
+        # In a table parted by commas, one inside a number may as well part its thousands.
+        mark = "." if _delimiter_in(file) == "," else ","
     for path, row in read_details(table, root=root).items():
         try:
-            x, y, side = (float(row[name]) for name in ("x", "y", "side"))
-            angle = float(row["angle"]) if "angle" in columns else _DEGREES[row["fingers"].lower()]
+            x, y, side = (float(row[name].replace(mark, ".")) for name in ("x", "y", "side"))
+            angle = float(row["angle"].replace(mark, ".")) if "angle" in columns else _DEGREES[row["fingers"].lower()]
         except (ValueError, KeyError):
             continue  # the wrist of this film is not known
         if np.isfinite((x, y, side, angle)).all() and side > 0:

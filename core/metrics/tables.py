@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, TextIO
@@ -214,7 +214,7 @@ def _read_rows(path: Path | str | BinaryIO) -> tuple[list[str], list[list[str]]]
         with _open_text(path) as file:
             header = file.readline()
             file.seek(0)
-            table = csv.reader(file, delimiter=_delimiter_of(header))
+            table = csv.reader(file, delimiter=delimiter_of(header, SCORES_COLUMNS, len(SCORES_COLUMNS)))
             columns = [name.strip() for name in next(table, ())]
             missing = [name for name in SCORES_COLUMNS if name not in columns]
             if missing:
@@ -233,12 +233,30 @@ def _read_rows(path: Path | str | BinaryIO) -> tuple[list[str], list[list[str]]]
     return columns, rows
 
 
-def _delimiter_of(header: str) -> str:
-    """Return what parts the columns: spreadsheets write semicolons where the comma is the decimal mark."""
-    for delimiter in ",;\t":
-        if {name.strip(' "\r\n') for name in header.split(delimiter)} >= set(SCORES_COLUMNS):
-            return delimiter
-    return ","
+def delimiter_of(header: str, known: Collection[str], least: int = 1) -> str:
+    """Return what parts a table's columns: spreadsheets write semicolons where the comma is the decimal mark.
+
+    Parameters
+    ----------
+    header : str
+        The table's first line.
+    known : collection of str
+        Names of columns, in lower case, that such a table may have.
+    least : int
+        How many of them it has at least.
+
+    Returns
+    -------
+    str
+        Comma, semicolon or tab: the one by which most of the columns have a name that is known; the comma where fewer
+        than `least` have.
+    """
+    counts = {
+        delimiter: len({name.strip(' "\r\n').lower() for name in header.split(delimiter)} & set(known))
+        for delimiter in ",;\t"
+    }
+    best = max(counts, key=counts.__getitem__)
+    return best if counts[best] >= least else ","
 
 
 def _open_text(path: Path | str | BinaryIO) -> TextIO:
