@@ -62,7 +62,7 @@ def show_new_training() -> None:
         "It works on the computer that serves this page, and goes on when you close the browser. Decoded films are "
         f"kept beside the trainings, up to {jobs.CACHE_GIB:.0f} GiB, so that Resume need not decode them again."
     )
-    field, choice, button = st.columns([0.5, 0.3, 0.2], vertical_alignment="bottom")
+    field, choice, button = st.columns([0.46, 0.36, 0.18], vertical_alignment="bottom")
     place = field.text_input("Folder of films on this computer", key="folder", placeholder="/data/MURA-v1.1").strip()
     layout = choose_layout(choice, "layout")
     survey = _surveyed(place, layout, None, button.button("Look", key="look", width="stretch"))
