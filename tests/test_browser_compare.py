@@ -10,7 +10,7 @@ from PIL import Image, ImageColor
 
 from core.checkpoints import CHECKPOINTS, default_id, read_card
 from core.figures import PANEL
-from tests.test_browser import chromium, page, ready, server, settled  # noqa: F401
+from tests.test_browser import chromium, page, ready, server, settled, window  # noqa: F401
 
 pytestmark = pytest.mark.browser
 
