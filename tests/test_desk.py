@@ -126,3 +126,26 @@ def test_no_map_and_no_check_of_a_checkpoint_that_was_replaced_is_shown(monkeypa
     assert asked == [old.checkpoint, new.checkpoint]
     for reader, made in ((old, first), (new, second)):
         assert table.explanations[table.explanation_key(reader.checkpoint, made)] is made
+
+
+def test_maps_are_let_go_of_when_all_together_are_too_large_those_shown_last_stay(monkeypatch):
+    made = []
+
+    def explain(classifier, film, *, method, target, region, progress):
+        made.append(method)
+        return Explanation(film.id, classifier.checkpoint.id, method, target, np.zeros((10, 10)), 1.0)
+
+    monkeypatch.setattr(desk, "explain", explain)
+    monkeypatch.setattr(desk, "MOST_BYTES", 2 * 400)  # two maps of 100 numbers in single precision
+    reader = StandInReader(Checkpoint("c", "C", "fracture", "efficientnetlite0", "top_activation", 64))
+    film = Radiograph("f" * 64, np.zeros((10, 10)), "PNG, 8 bit")
+    own = desk.Desk("session")
+    own.lay([film], "Study")
+    shown = [own.explanation(reader, film, method, "for").method for method in ("a", "b", "a", "c")]
+    assert shown == ["a", "b", "a", "c"]
+    assert [own.has_explanation(reader, film, method, "for") for method in "abc"] == [True, False, True]
+    assert own.explanation(reader, film, "b", "for").method == "b"
+    assert made == ["a", "b", "c", "b"], "made once while it is kept, and again when it is asked for again"
+    monkeypatch.setattr(desk, "MOST_BYTES", 1)
+    assert own.explanation(reader, film, "d", "for").method == "d", "the one that is shown always stays"
+    assert own.has_explanation(reader, film, "d", "for")

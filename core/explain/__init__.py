@@ -209,8 +209,8 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         ),
         "scorecam": Method(
             "Score-CAM",
-            "Where features are active, those first that alone give the strongest answer. They count nearly alike, so "
-            "that the map follows the answer little.",
+            "Where features are active, those first that alone give the strongest answer. In the networks that were "
+            "measured they count nearly alike, so that the map follows the answer little.",
             "Wang et al., CVPRW 2020, arXiv:1910.01279",
             _ask_score_cam,
             {"layer": None},
