@@ -14,11 +14,13 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
+from core.checkpoints import CHECKPOINTS, default_id, read_card
 from core.datasets import index_dataset
-from core.figures import png_bytes
+from core.figures import PANEL, png_bytes
 from core.phantoms import simulate_film
 from core.phantoms.dataset import DatasetSettings, write_dataset
 
@@ -97,23 +99,24 @@ def server():
 
 @pytest.fixture(scope="module")
 def window(chromium):
-    """One user's browser: what it keeps of the dashboard's own code need not be read again for every test."""
-    context = chromium.new_context(accept_downloads=True)
-    yield context
+    """One user's window: what it keeps of the dashboard's own code need not be compiled again for every test."""
+    context = chromium.new_context(accept_downloads=True, reduced_motion="reduce")
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    page.faults = []
+    page.on("pageerror", lambda error: page.faults.append(str(error)))
+    yield page
     context.close()
 
 
 @pytest.fixture
 def page(window):
-    page = window.new_page()
-    page.set_viewport_size({"width": 1440, "height": 900})
-    page.set_default_timeout(60_000)
-    page.faults = []
-    page.on("pageerror", lambda error: page.faults.append(str(error)))
-    yield page
-    window.set_offline(False)
-    page.close()
-    assert page.faults == []
+    window.set_viewport_size({"width": 1440, "height": 900})
+    window.faults.clear()
+    yield window
+    window.context.set_offline(False)
+    window.goto("about:blank")  # whoever looks away has left
+    assert window.faults == []
 
 
 def film_png(seed, bits, **wishes):
@@ -564,6 +567,42 @@ def test_every_view_of_the_comparison_fits(page, server):
     for place, view in enumerate(VIEWS):
         page.get_by_role("radio", name=view, exact=True).click()
         assert fits(page, sizes[place % 2]), view
+
+
+def test_a_figure_is_saved_as_points_as_lines_and_as_numbers(page, server):
+    page.goto(f"{server.url}/about")
+    ready(page)
+    settled(page)
+    figure = page.locator("[class*='st-key-saved-scores']")
+    figure.locator(".barlayer .point path").first.wait_for(state="attached")
+    saved = {}
+    for name in ("PNG", "SVG", "CSV"):
+        with page.expect_download() as download:
+            figure.get_by_role("button", name=name, exact=True).click()
+        assert download.value.suggested_filename == f"scaphoid-scores.{name.lower()}"
+        saved[name] = Path(download.value.path()).read_bytes()
+    picture = Image.open(io.BytesIO(saved["PNG"])).convert("RGBA")
+    box = figure.locator(".js-plotly-plot").bounding_box()
+    assert picture.width == pytest.approx(2 * box["width"], abs=4)
+    assert picture.getpixel((2, 2)) == (*ImageColor.getrgb(PANEL), 255), "pale lines would vanish on white paper"
+    drawing = saved["SVG"].decode()
+    assert drawing.startswith("<svg")
+    assert "rgb(11, 13, 16)" in drawing or PANEL in drawing
+    page.goto(f"{server.url}/threshold")
+    ready(page)
+    settled(page)
+    figure = page.locator("[class*='st-key-saved-roc']")
+    figure.locator(".scatterlayer .js-line").first.wait_for(state="attached")
+    assert not figure.locator(".legendtext").count(), "the page itself says whose curve it is"
+    with page.expect_download() as download:
+        figure.get_by_role("button", name="SVG", exact=True).click()
+    legend = re.findall('class="legendtext"[^>]*>([^<]*)<', Path(download.value.path()).read_text())
+    assert legend == [read_card(CHECKPOINTS / default_id()).title], "on paper nothing else does"
+    assert not figure.locator(".legendtext").count()
+    bars = pd.read_csv(io.BytesIO(saved["CSV"]))
+    assert len(bars) == 40
+    assert bars["y"].sum() > 100
+    assert pd.api.types.is_numeric_dtype(bars["x"])
 
 
 def test_two_sessions_see_their_own_films_and_leave_nothing_behind(chromium, server):

@@ -78,8 +78,9 @@ def collect_films(request: Request) -> TrainingData:
     print(describe(parts, index.problems), file=sys.stderr)
     for note in index.notes:
         print(f"note: {note}", file=sys.stderr)
+    # No name of a file: what is printed is kept beside the training, and page Train shows it.
     for problem in index.marking_problems:
-        print(f"note: {index.name_of(problem.path)}: {problem.reason}", file=sys.stderr)
+        print(f"note: {problem.reason} (`python -m core.datasets` names the file)", file=sys.stderr)
     details = index.details()
     films = {name: _films(part, index, details) for name, part in parts.items()}
     if request.task == "fracture" and not request.finder:

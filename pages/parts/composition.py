@@ -121,7 +121,7 @@ def _read_sizes(table: Table, index: DatasetIndex, most: int, place: Any) -> Non
     studies = draw_sample(index.studies, most)
     paths = [path for study in studies for path in study.paths]
     tell = show_progress(place, len(paths), "Reading the sizes of films")
-    table.made["sizes"] = (studies, read_sizes(paths, tell))
+    table.keep("sizes", lambda: (studies, read_sizes(paths, tell)))
 
 
 def _sizes_sentence(sizes: FilmSizes, total: int, distinct: int) -> str:
@@ -205,7 +205,7 @@ def _show_copies(table: Table, index: DatasetIndex) -> None:
         if asked and not st.button("Look for identical files", key="find-copies"):
             return
         tell = show_progress(place, len(candidates), "Comparing files")
-        table.made["copies"] = find_copies(index, candidates, tell)
+        table.keep("copies", lambda: find_copies(index, candidates, tell))
         place.empty()
     show_copies(table, index, "copies")
 
@@ -251,7 +251,7 @@ def show_thumbnails(table: Table, index: DatasetIndex, words: tuple[str, str]) -
         if table.made.get(key, (None,))[0] != seed:
             with st.spinner("Reading films"):
                 drawn = draw_films(index, label, THUMBNAILS, seed)
-                table.made[key] = (seed, [_thumbnail(index, *each) for each in drawn])
+                table.keep(key, lambda drawn=drawn: (seed, [_thumbnail(index, *each) for each in drawn]))
         tiles = table.made[key][1]
         st.markdown(f"**{first_up(words[label])}** ({kind}{len(tiles)} of {films[label]:,} films, drawn at random)")
         st.html(f'<div style="display:flex;flex-wrap:wrap;align-items:flex-end;gap:.6rem">{"".join(tiles)}</div>')

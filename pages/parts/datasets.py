@@ -102,11 +102,13 @@ def _choose_place() -> str | None:
     if again or table.place != (place, layout, region):
         with st.spinner("Looking through the folder"):
             table.clear()
+            turn = table.turn
             try:
-                table.found = open_folder(place, layout or None, region)
+                found = open_folder(place, layout or None, region)
             except DatasetError as error:
-                table.found = str(error)
-            table.place = (place, layout, region)
+                found = str(error)
+            table.stop_if_changed(turn)
+            table.found, table.place = found, (place, layout, region)
     return place
 
 

@@ -1,19 +1,16 @@
 """The desk of one browser session: its films and all that was made of them, and nothing of anybody else's.
 
-Everything about a patient lies here and only here. The desk belongs to the session's own cache, which Streamlit drops
-as soon as the browser goes; dropping it also forgets the uploaded files and the downloads made from them.
+Everything about a patient lies here and only here, and is forgotten as soon as the browser goes.
 """
 
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import streamlit as st
-from streamlit import runtime
-from streamlit.runtime.scriptrunner import get_script_run_ctx
+from streamlit.runtime.scriptrunner import StopException
 
 from core.errors import RadiographError
 from core.explain import explain
@@ -22,11 +19,8 @@ from core.explain.scrambled import ScrambledClassifier
 from core.radiographs import read_radiograph
 from core.reading import EnsembleReader, Reader, StudyReading, judge
 from core.values import Checkpoint, Explanation, Radiograph, WristRegion
+from pages.parts.sessions import Belongings, session_id
 from pages.parts.viewer import film_bytes
-
-SWEEPS_S = 5 * (4.0,) + 8 * (20.0,)
-"""Pauses between the sweeps after a session has ended: a download takes two of them to go, and a heat map that was
-under way when the browser went may end, and hand out its downloads, a minute or two later."""
 
 MOST_BYTES = 500_000_000
 """Heat maps that a session holds at once: of a film of five megapixels each takes 20 MB."""
@@ -38,10 +32,9 @@ _STUDY_NUMBERS = itertools.count(1)
 
 
 @dataclass(eq=False)
-class Desk:
+class Desk(Belongings):
     """One session's study. It changes as the reader works; all it holds are values that do not."""
 
-    session: str
     number: int = 0
     title: str = ""
     films: tuple[Radiograph, ...] = ()
@@ -65,6 +58,7 @@ class Desk:
 
     def clear(self) -> None:
         """Forget the study."""
+        super().clear()
         self.number = next(_STUDY_NUMBERS)
         self.title, self.films, self.problems = "", (), ()
         for made in (self.regions, self.readings, self.explanations, self.checks, self.packed):
@@ -79,20 +73,23 @@ class Desk:
 
     def mark(self, film_id: str, region: WristRegion) -> None:
         """Take the reader's own square for a film and forget what was read without it."""
+        self.turn += 1
         self.regions[film_id] = region
         for made in (self.readings, self.explanations, self.checks):
             made.clear()
 
     def reading(self, reader: Reader | EnsembleReader, card: Checkpoint | None = None) -> StudyReading:
         """Return what `reader` says of the study; read once. `card`: its own with other limits, where they are."""
-        key = self.reading_key(reader.checkpoint)
-        if key not in self.readings:
+        turn = self.turn
+        reading = self.readings.get(self.reading_key(reader.checkpoint))
+        if reading is None:
             reading = reader.read(self.films, self.regions)
+            self.stop_if_changed(turn)
             for each in (reading, *reading.members):
                 self.readings[self.reading_key(each.checkpoint)] = each
         if card is None or card.card_sha256 == reader.checkpoint.card_sha256:
-            return self.readings[key]
-        return self.readings.setdefault(self.reading_key(card), judge(self.readings[key], card))
+            return reading
+        return self.readings.setdefault(self.reading_key(card), judge(reading, card))
 
     @staticmethod
     def reading_key(checkpoint: Checkpoint) -> tuple:
@@ -101,15 +98,16 @@ class Desk:
 
     def explanation(self, reader: Reader, film: Radiograph, method: str, target: str, progress=None) -> Explanation:
         """Return a heat map of a film; made once."""
+        turn = self.turn
         key = self._explanation_key(reader.checkpoint, film.id, method, target)
-        if key not in self.explanations:
-            region = next(read.region for read in self.reading(reader).films if read.radiograph.id == film.id)
-            self.explanations[key] = explain(
-                reader.classifier, film, method=method, target=target, region=region, progress=progress
-            )
-            self._forget_oldest()
-        self.explanations[key] = self.explanations.pop(key)  # shown last
-        return self.explanations[key]
+        made = self.explanations.pop(key, None)
+        if made is None:
+            region = self._region_read(reader, film.id)
+            made = explain(reader.classifier, film, method=method, target=target, region=region, progress=progress)
+        self.stop_if_changed(turn)
+        self.explanations[key] = made  # last, as that which was shown last
+        self._forget_oldest()
+        return made
 
     def _forget_oldest(self) -> None:
         """Let go of the maps that were not shown for longest, if all together are too large; they can be made again."""
@@ -127,20 +125,34 @@ class Desk:
         self, reader: Reader, scrambled: ScrambledClassifier, explanation: Explanation, progress=None
     ) -> Checks:
         """Return how far a heat map of a film on the desk can be trusted; measured once."""
+        turn = self.turn
         key = self.explanation_key(reader.checkpoint, explanation)
-        if key not in self.checks:
-            film = next(film for film in self.films if film.id == explanation.radiograph_id)
-            region = next(read.region for read in self.reading(reader).films if read.radiograph.id == film.id)
-            self.checks[key] = check_map(
+        made = self.checks.get(key)
+        if made is None:
+            made = check_map(
                 reader.classifier,
-                film,
+                self.film(explanation.radiograph_id),
                 method=explanation.method,
                 target=explanation.target,
-                region=region,
+                region=self._region_read(reader, explanation.radiograph_id),
                 scrambled=scrambled,
                 progress=progress or (lambda done, total: None),
             )
-        return self.checks[key]
+            self.stop_if_changed(turn)
+            self.checks[key] = made
+        return made
+
+    def film(self, film_id: str) -> Radiograph:
+        """Return a film of the study; stop the page if it is there no more: the page is of another study."""
+        for film in self.films:
+            if film.id == film_id:
+                return film
+        raise StopException
+
+    def _region_read(self, reader: Reader, film_id: str) -> WristRegion | None:
+        """Return the square that `reader` reads of a film."""
+        self.film(film_id)
+        return next(read.region for read in self.reading(reader).films if read.radiograph.id == film_id)
 
     def explanation_key(self, checkpoint: Checkpoint, explanation: Explanation) -> tuple:
         """Return the key under which a heat map by `checkpoint` lies in `explanations`, and its checks in `checks`."""
@@ -169,50 +181,7 @@ def read_files(files: Mapping[int, bytes] | Iterable[bytes]) -> tuple[list[Radio
     return films, problems
 
 
-def session_id() -> str:
-    """Return the id of the browser session that this script runs for; "" outside of any."""
-    context = get_script_run_ctx()
-    return context.session_id if context else ""
-
-
-def forget_uploads(session: str) -> None:
-    """Drop a session's uploaded files from the server's memory, and mark its downloads for the next sweep."""
-    if runtime.exists():
-        runtime.get_instance().uploaded_file_mgr.remove_session_files(session)
-        _sweep_downloads(session)
-
-
-def forget_session(session: str) -> None:
-    """Drop what the server holds of a session that has ended: its uploaded files, and in time its downloads.
-
-    Not at once: another session's download may just be on its way, and this one's last may still be in the making.
-    """
-    forget_uploads(session)
-    _sweep_later(session, SWEEPS_S)
-
-
-def _sweep_downloads(session: str, pauses: tuple[float, ...] = ()) -> None:
-    """Remove the downloads that were marked before, and mark the session's; again after each of `pauses` seconds."""
-    if runtime.exists():
-        media = runtime.get_instance().media_file_mgr
-        media.clear_session_refs(session)
-        media.remove_orphaned_files()
-        _sweep_later(session, pauses)
-
-
-def _sweep_later(session: str, pauses: tuple[float, ...]) -> None:
-    if pauses:
-        timer = threading.Timer(pauses[0], _sweep_downloads, (session, pauses[1:]))
-        timer.daemon = True
-        timer.start()
-
-
-def _release(desk: Desk) -> None:
-    desk.clear()
-    forget_session(desk.session)
-
-
-@st.cache_resource(scope="session", on_release=_release, show_spinner=False)
+@st.cache_resource(scope="session", on_release=Belongings.end, show_spinner=False)
 def open_desk() -> Desk:
     """Return this session's desk."""
     return Desk(session_id(), next(_STUDY_NUMBERS))

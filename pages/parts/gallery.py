@@ -25,6 +25,7 @@ from pages.parts.desk import open_desk
 from pages.parts.folders import open_folder
 from pages.parts.frame import is_private
 from pages.parts.readers import reader_of
+from pages.parts.sessions import Belongings, session_id
 from pages.parts.trusting import tell_record
 
 READING_ROOM = "streamlit_app.py"
@@ -46,7 +47,7 @@ class Opened:
 
 
 @dataclass(eq=False)
-class Shelf:
+class Shelf(Belongings):
     """What one session has opened, and nobody else sees.
 
     Attributes
@@ -65,13 +66,14 @@ class Shelf:
 
     def clear(self) -> None:
         """Forget everything."""
+        super().clear()
         for kept in (self.studies, self.folders, self.small):
             kept.clear()
 
 
-@st.cache_resource(scope="session", on_release=Shelf.clear, show_spinner=False)
+@st.cache_resource(scope="session", on_release=Belongings.end, show_spinner=False)
 def _open_shelf() -> Shelf:
-    return Shelf()
+    return Shelf(session_id())
 
 
 def show_studies(

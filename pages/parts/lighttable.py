@@ -9,12 +9,13 @@ from typing import Any
 import streamlit as st
 
 from core.datasets import DatasetIndex
+from pages.parts.sessions import Belongings, session_id
 
 MOST_LISTED = 500
 
 
 @dataclass(eq=False)
-class Table:
+class Table(Belongings):
     """One session's light table: the dataset that is looked at, and what was made of it.
 
     Attributes
@@ -33,20 +34,27 @@ class Table:
 
     def clear(self) -> None:
         """Forget the dataset."""
+        super().clear()
         self.place, self.found = (), None
         self.made.clear()
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
         """Return what `make` made the first time."""
-        if key not in self.made:
-            self.made[key] = make()
-        return self.made[key]
+        return self.made[key] if key in self.made else self.keep(key, make)
+
+    def keep(self, key: Any, make: Callable[[], Any]) -> Any:
+        """Return what `make` makes, and keep it, unless another dataset is looked at meanwhile."""
+        turn = self.turn
+        made = make()
+        self.stop_if_changed(turn)
+        self.made[key] = made
+        return made
 
 
-@st.cache_resource(scope="session", on_release=Table.clear, show_spinner=False)
+@st.cache_resource(scope="session", on_release=Belongings.end, show_spinner=False)
 def open_table() -> Table:
     """Return this session's light table."""
-    return Table()
+    return Table(session_id())
 
 
 def show_progress(place: Any, total: int, words: str) -> Callable[[int], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 
 import streamlit as st
@@ -84,16 +85,16 @@ def _show_rules(model: MeasuredModel, valid: Scores | None, simulated: bool) -> 
     if valid:
         places = {"valid": valid, "shown": model.scores}
         words = {"valid": "the {}", "shown": "these {}"}
-        on = st.radio(
-            "Choose on", list(places), key="rule-on",
-            format_func=lambda place: words[place].format(studies_words(places[place], simulated)),
-        )  # fmt: skip
+        words = {place: words[place].format(studies_words(scores, simulated)) for place, scores in places.items()}
+        on = st.radio("Choose on", list(places), key="rule-on", format_func=words.get)
         source = places[on]
     elif model.scores.split != "valid":
         st.caption("There are no scores of validation studies to choose on.")
     if source is model.scores:
         st.caption(TOO_GOOD)
-    st.button("Choose", on_click=_choose, args=(source, source is not model.scores, rule, value), key="apply-rule")
+    # What a widget is given outlives the session's bench, and scores name patients.
+    given = weakref.ref(source), source is not model.scores, rule, value
+    st.button("Choose", on_click=_choose, args=given, key="apply-rule")
 
 
 def _tell(model: MeasuredModel, valid: Scores | None, simulated: bool) -> tuple[str, Scores]:
@@ -121,8 +122,10 @@ def _copy(source: str, target: str) -> None:
     st.session_state.pop("threshold-rule", None)
 
 
-def _choose(scores: Scores, elsewhere: bool, rule: str, value: float) -> None:
-    state = st.session_state
+def _choose(source: weakref.ref[Scores], elsewhere: bool, rule: str, value: float) -> None:
+    state, scores = st.session_state, source()
+    if scores is None:
+        return
     try:
         found = suggest_threshold(scores, rule, value, state["prevalence"] / 100)
     except ScoresError as error:

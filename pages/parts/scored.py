@@ -18,7 +18,7 @@ from core.errors import ScaphoidError
 from core.measured import UNIT_WORDS, MeasuredModel, measure_model
 from core.metrics import read_every_split
 from core.values import Checkpoint, Scores
-from pages.parts.desk import forget_session, session_id
+from pages.parts.sessions import Belongings, session_id
 
 SPLIT_NAMES = {
     "test": "test (held out)",
@@ -30,12 +30,11 @@ _LEFT_OUT = "\0"  # no table can name a split so
 
 
 @dataclass(eq=False)
-class Bench:
+class Bench(Belongings):
     """One session's tables of scores, read once each, and what was measured of them.
 
     Attributes
     ----------
-    session : str
     read : dict
         What a table was read from -> split -> scores; ``""`` is the split of a table without any. Its films by
         themselves, where it has several of a study, stand beside it.
@@ -45,7 +44,6 @@ class Bench:
         Scores and card -> the model measured; model -> what does not move with a threshold.
     """
 
-    session: str
     read: dict[Any, dict[str, Scores]] = field(default_factory=dict)
     uploads: dict[str, str] = field(default_factory=dict)
     measured: dict[tuple, MeasuredModel] = field(default_factory=dict)
@@ -53,6 +51,7 @@ class Bench:
 
     def clear(self) -> None:
         """Forget everything."""
+        super().clear()
         for kept in (self.read, self.uploads, self.measured, self.made):
             kept.clear()
 
@@ -71,15 +70,15 @@ class Bench:
         return self.measured[place]
 
 
-def _release(bench: Bench) -> None:
-    bench.clear()
-    forget_session(bench.session)
-
-
-@st.cache_resource(scope="session", on_release=_release, show_spinner=False)
+@st.cache_resource(scope="session", on_release=Belongings.end, show_spinner=False)
 def open_bench() -> Bench:
     """Return this session's bench."""
     return Bench(session_id())
+
+
+def split_title(name: str) -> str:
+    """Return how the screen names a split; "" is that of a table without any."""
+    return SPLIT_NAMES.get(name, name or "all")
 
 
 def take_uploads() -> tuple[str, ...]:

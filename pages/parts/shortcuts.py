@@ -102,7 +102,7 @@ def _measure_pixels(table: Table, index: DatasetIndex) -> tuple[Shortcut, ...]:
         pressed = st.button("Measure brightness and thumbnail", type="primary", key="measure-pixels")
     place = st.empty()
     if pressed:
-        table.made["pixels"] = _read_and_measure(table, index, most, place)
+        table.keep("pixels", lambda: _read_and_measure(table, index, most, place))
         place.empty()
     slow, read, unread = table.made.get("pixels", ((), 0, 0))
     if slow:
@@ -133,7 +133,8 @@ def _read_and_measure(table: Table, index: DatasetIndex, most: int, place: Any) 
         tell(done)
     place.progress(1.0, text="Measuring")
     found = measure_from_pixels(studies, looks)
-    table.made["alike"] = find_alike(index, {path: looks[path].sketch for path in paths if looks[path] is not None})
+    sketches = {path: looks[path].sketch for path in paths if looks[path] is not None}
+    table.keep("alike", lambda: find_alike(index, sketches))
     return found, len(paths), sum(looks[path] is None for path in paths)
 
 

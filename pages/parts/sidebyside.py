@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -60,9 +61,9 @@ def choose_film(desk: Desk) -> Radiograph:
     films = {film.id: film for film in desk.films}
     if st.session_state.get("explained-film") not in films:
         st.session_state.pop("explained-film", None)
-    chosen = st.selectbox(
-        "Film", list(films), format_func=lambda key: film_label(desk, films[key]), key="explained-film", width=200
-    )
+    # Names alone: what a widget is given outlives the desk.
+    names = {film.id: film_label(desk, film) for film in desk.films}
+    chosen = st.selectbox("Film", list(names), format_func=names.get, key="explained-film", width=200)
     return films[chosen]
 
 
@@ -202,15 +203,15 @@ def show_split(cards: Collection[Checkpoint]) -> None:
 
 def _show_given(content: bytes, names: Mapping[str, str]) -> None:
     """Show a table that somebody brings; nothing of it is kept where another session could see it."""
-    known = st.session_state.get("given-maps")
-    if known is None or known[0] != content:
+    known, digest = st.session_state.get("given-maps"), hashlib.sha256(content).digest()
+    if known is None or known[0] != digest:
         try:
             rows = parse_rows(content)
         except ScaphoidError as error:
             st.error(str(error))
             return
         with st.spinner("Measuring"):
-            known = st.session_state["given-maps"] = (content, summarise(rows), summarise(rows, thin=True))
+            known = st.session_state["given-maps"] = (digest, summarise(rows), summarise(rows, thin=True))
     _show_summaries(*known[1:], names)
 
 

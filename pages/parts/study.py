@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import streamlit as st
 
 from core.checkpoints import CHECKPOINTS, default_id, list_checkpoints
 from core.checkpoints.ensembles import find_ensemble
 from core.checkpoints.profiles import PUBLISHED, apply_profile, profiles_of
-from core.errors import ScaphoidError
+from core.errors import RadiographError, ScaphoidError
 from core.explain import METHODS, available_methods
 from core.figures import (
     NOT_SEEN,
@@ -93,7 +95,7 @@ def _offer_closing(desk: Desk) -> None:
 
 def film_label(desk: Desk, film: Radiograph) -> str:
     """Name a film by its place and view; never by its file."""
-    number = 1 + next(index for index, other in enumerate(desk.films) if other.id == film.id)
+    number = 1 + desk.films.index(desk.film(film.id))
     return f"Film {number}" + (f" · {_VIEW_WORDS.get(film.view, film.view)}" if film.view else "")
 
 
@@ -367,10 +369,18 @@ def _offer_downloads(desk: Desk, reading: StudyReading, card: Checkpoint, explan
 
 def _result_json(desk: Desk, key: tuple) -> str:
     labels = [film_label(desk, film) for film in desk.films]
-    return json.dumps(study_result(labels, [desk.readings[key]]), indent=2, allow_nan=False)
+    return json.dumps(study_result(labels, [_kept(desk.readings, key)]), indent=2, allow_nan=False)
 
 
 def _overlay_png(desk: Desk, key: tuple) -> bytes:
-    explanation = desk.explanations[key]
-    film = next(film for film in desk.films if film.id == explanation.radiograph_id)
+    explanation = _kept(desk.explanations, key)
+    film = desk.film(explanation.radiograph_id)
     return png_bytes(overlay_image(film.pixels, explanation.heatmap))
+
+
+def _kept(made: Mapping[tuple, Any], key: tuple) -> Any:
+    """Return what was made, without a word of the key where it is there no more: it names a film, and may be logged."""
+    found = made.get(key)
+    if found is None:
+        raise RadiographError("A study on the desk was expected, but it was closed or changed meanwhile.")
+    return found

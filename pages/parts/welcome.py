@@ -12,8 +12,9 @@ from core.originals import SIMULATED
 from core.phantoms import simulate_study
 from core.radiographs import read_radiograph
 from core.values import Radiograph
-from pages.parts.desk import UPLOADED, Desk, forget_uploads, read_files
+from pages.parts.desk import UPLOADED, Desk, read_files
 from pages.parts.frame import is_private
+from pages.parts.sessions import forget_uploads
 
 _EXAMPLE_SIZE = 900
 _THUMBNAIL_SIDE = 300
