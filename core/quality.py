@@ -9,8 +9,8 @@ import numpy as np
 from core.values import Radiograph, WristRegion
 
 # Confidence is calibrated on simulated films, and on real films that show no wrist the finder is too sure of itself. So
-# the levels stand high: all of 78 real wrist films had more than 0.9; of 27 real films of legs, elbows and hips 20 had
-# less than 0.8, and most of the others were ankles from the front.
+# the levels stand high: real wrist films have more than 0.9, most real films of legs, elbows and hips less than 0.8
+# (figures in checkpoints/README.md).
 REFUSED_BELOW = 0.8
 UNSURE_BELOW = 0.95
 # Training blurs the wrist's square down to some 60 pixels across, not further.

@@ -16,6 +16,7 @@ from core.errors import CheckpointError
 from core.explain import METHODS
 from core.explain.peaks import is_evidence
 from core.metrics import METRIC_NAMES, RATES, WITHOUT_THRESHOLD, Resamples, cases_like, evaluate, interval_dict
+from core.quality import REFUSED_BELOW
 from core.reading import FilmReading, StudyReading, mean_probability
 from core.values import Checkpoint, Explanation, Interval, Scores
 
@@ -301,6 +302,8 @@ RESULT_NAMES: Mapping[str, str] = MappingProxyType(
         "centre_within_15_percent": "Centre within 15% of the square's side",
         "side_within_a_quarter": "Side within a quarter",
         "direction_within_15_degrees": "Direction within 15 degrees",
+        "wrists_confident_enough_to_be_read": f"Wrists with a confidence of {REFUSED_BELOW} or more, below which no "
+        "film is read",
         "wrists_with_confidence_of_half": "Wrists with a confidence of 0.5 or more",
         "films_without_wrist_with_confidence_of_half": "Films without a wrist with 0.5 or more",
         "centre_error_median": "Centre's error in sides of the square, median",

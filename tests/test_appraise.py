@@ -323,7 +323,7 @@ def test_checkpoint_is_measured_against_all_negatives():
     area = roc_auc_score([film.facts["label"] for film in own], [film.probability for film in own])
     assert (lateral["auc"]["value"], lateral["auc"]["n"], lateral["counted"]) == (pytest.approx(area), 60, "films")
     plate = np.arange(60) % 5 == 0
-    hardware = found["subgroups"]["hardware"]["plate, wires or both"]["auc"]
+    hardware = found["subgroups"]["hardware"]["plate, wires or screw"]["auc"]
     assert (hardware["value"], hardware["n"]) == (pytest.approx(roc_auc_score(labels[plate], means[plate])), 12)
     json.dumps(found, allow_nan=False)
 
@@ -345,6 +345,7 @@ def test_finder_is_measured():
     assert found["side_within_a_quarter"]["value"] == 1
     assert found["direction_within_15_degrees"]["value"] == 0.8
     assert found["wrists_with_confidence_of_half"]["value"] == 0.6
+    assert found["wrists_confident_enough_to_be_read"]["value"] == 0.2
     assert (found["centre_error_median"]["value"], found["centre_error_median"]["n"]) == (0.15, 5)
     assert found["centre_error_90th_percentile"]["value"] == 0.5
 
@@ -506,13 +507,13 @@ def published(tmp_path):
 def test_results_go_into_card_and_scores_and_the_rest_stays(published):
     before = read_card(published / "stand-in")
     scores = Scores("stand-in", "test", ("a", "b"), ("a", "b"), np.array([1, 0]), np.array([0.1 + 0.2, 0.25]))
-    counts = {"test_films": 3628, "test_patients": 1500, "test_films_refused": 28}
+    counts = {"test_films": 3628, "test_patients": 1501, "test_films_refused": 28, "test_patients_left_out": 1}
     for _ in range(2):  # the second time changes nothing
         documents.store_results(published / "stand-in", {"auc": {"value": 0.97}}, counts, scores)
     card = verify(published / "stand-in")
     assert card.data["results"] == {"auc": {"value": 0.97}, "real_normals": {"value": 1}}
     assert card.data["counts"] == {"train_films": 5, **counts}
-    # Of 3,628 films 28 were refused, and are in no estimate.
+    # Of 3,628 films 28 were refused, among them all of one patient: they are in no estimate.
     assert card.data["tested_on"] == "Tested on 3,600 films of 1,500 other simulated patients; and so on."
     assert card.operating_points[0].threshold == before.operating_points[0].threshold
     assert card.weights_sha256 == before.weights_sha256
@@ -543,11 +544,14 @@ def test_ensembles_file_gets_results_of_exactly_its_members(tmp_path):
     listed = [{"id": name, "weights_sha256": digest} for name, digest in members.items()]
     path = tmp_path / "ensemble.json"
     assert not documents.store_ensemble_results(tmp_path, members, {"auc": 1})
-    path.write_text(json.dumps({"members": listed, "operating_points": [point], "data": {"results": {"x": 1}}}))
+    told = {"results": {"x": 1}, "tested_on": "Tested on 824 films of 360 other simulated patients; and so on."}
+    path.write_text(json.dumps({"members": listed, "operating_points": [point], "data": told}))
     assert not documents.store_ensemble_results(tmp_path, {"a-1": "0" * 64}, {"auc": 1})
-    assert documents.store_ensemble_results(tmp_path, members, {"auc": 1})
+    counts = {"test_films": 3484, "test_patients": 1500, "test_films_refused": 28, "test_patients_left_out": 1}
+    assert documents.store_ensemble_results(tmp_path, members, {"auc": 1}, counts)
     content = json.loads(path.read_text())
     assert content["data"]["results"] == {"x": 1, "auc": 1}
+    assert content["data"]["tested_on"] == "Tested on 3,456 films of 1,499 other simulated patients; and so on."
     assert (content["members"], content["operating_points"]) == (listed, [point])
 
 

@@ -1,5 +1,6 @@
 """Thresholds set on films without a fracture, against hand-worked numbers and a stand-in for the reader."""
 
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -39,8 +40,37 @@ def test_out_of_fold_judges_a_patient_by_the_others():
     values = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
     found = specificity_out_of_fold([f"p{i}" for i in range(10)], values)
     assert (found.value, found.n) == (0.9, 10)
+    # One film a patient: Wilson's plain interval for 9 of 10.
+    assert (found.low, found.high) == pytest.approx((0.5958, 0.9821), abs=1e-4)
     # What a threshold may not fall below is what the published one may not, either: 0.9 is not called at 0.95.
     assert specificity_out_of_fold([f"p{i}" for i in range(10)], values, 0.95).value == 1.0
+
+
+def test_many_films_of_few_patients_do_not_make_a_narrow_interval():
+    """Five patients with eight films each, of whom one is called with all: worth no more than five films."""
+    patients = [f"p{i // 8}" for i in range(40)]
+    values = np.where(np.arange(40) // 8 == 4, 0.9, np.arange(40) / 100)
+    found = specificity_out_of_fold(patients, values)
+    assert (found.value, found.n) == (0.8, 40)
+    wilson = [(0.8 + z * z / 10 + sign * z * math.sqrt(0.8 * 0.2 / 5 + z * z / 100)) / (1 + z * z / 5)
+              for z in (1.959964,) for sign in (-1, 1)]  # fmt: skip
+    assert (found.low, found.high) == pytest.approx(wilson, abs=1e-4)
+    studies = [normals.NormalStudy(patient, value, ()) for patient, value in zip(patients, values, strict=True)]
+    called = normals.describe(studies, card().operating_points, "here", 0.25)["results"]["real_normals_called_not_seen"]
+    assert called["value"] == np.mean(values < 0.2)
+    assert called["high"] - called["low"] > 0.5
+
+
+def test_a_threshold_that_was_not_raised_is_not_said_to_be_set_on_the_normals():
+    studies = [normals.NormalStudy(f"p{i}", i / 100, (None,) * films) for i, films in enumerate([1] * 19 + [2])]
+    rate = Interval(0.9, 0.8, 0.95, 100)
+    points = (OperatingPoint("high_sensitivity", 0.2, rate, rate), OperatingPoint("high_specificity", 0.5, rate, rate))
+    stayed = normals.describe(studies, points, "here", 0.5)["sentence"]
+    assert "was set on simulated studies and checked on 20 real studies without a fracture of 20 patients" in stayed
+    assert "it was not raised" in stayed
+    raised = normals.describe(studies[:19], points, "here", 0.4)["sentence"]
+    assert "was raised until at most 1 in 10 of 19 real films without a fracture of 19 patients (here)" in raised
+    assert "simulated studies and checked" not in raised
 
 
 def test_specificity_is_that_of_the_threshold_that_is_published():
@@ -135,7 +165,7 @@ def test_patients_are_told_only_where_they_are_known(folder):
     lines = [line.rsplit(",", 1)[0] for line in (folder / "films.csv").read_text().splitlines()]
     (folder / "nameless.csv").write_text("\n".join(lines) + "\n")
     read = read_normals(Stand(card()), folder / "nameless.csv")
-    sentence = normals.describe(read, card().operating_points, "made here")["sentence"]
+    sentence = normals.describe(read, card().operating_points, "made here", 0.25)["sentence"]
     assert "fracture (made here)" in sentence
     assert "which are of one patient is not known" in sentence
 
@@ -163,7 +193,7 @@ def test_a_checkpoint_is_published_anew_with_what_the_normals_say(folder, tmp_pa
     assert found.data["results"]["real_normals_called_suspected"]["value"] == 0.1
     shown = found.data["results"]["sensitivity_at_high_specificity"]
     assert shown["value"] == np.mean(values[labels == 0] >= high.threshold)
-    assert "20 real studies without a fracture of 20 patients (made here)" in found.data["tested_on"]
+    assert "1 in 10 of 20 real films without a fracture of 20 patients (made here)" in found.data["tested_on"]
     assert found.data["licences"] == ["Free."]
     assert read_card(out / "new").weights_sha256 == read_card(out / "old").weights_sha256
     assert read_scores(out / "new")[0].checkpoint_id == "new"
@@ -225,7 +255,8 @@ def test_normals_raise_the_means_threshold(two_models, folder, monkeypatch):
     wanted = max(cautious_threshold(brightness), bare.operating_points[1].threshold)
     assert found.operating_points[1].threshold == pytest.approx(wanted, abs=1e-6)
     assert found.operating_points[0].threshold == bare.operating_points[0].threshold
-    assert found.data["tested_on"].startswith("Simulated. The threshold of suspicion was set on 20 real studies")
+    assert found.data["tested_on"].startswith("Simulated. The threshold of suspicion was ")
+    assert "20 real films without a fracture of 20 patients (made here)" in found.data["tested_on"]
 
 
 def test_a_mean_that_is_measured_again_reads_with_exactly_what_is_measured(two_models, folder, monkeypatch, tmp_path):

@@ -219,7 +219,7 @@ def test_of_weights_that_were_made_elsewhere_nothing_is_claimed(tmp_path):
 
 
 def test_patients_are_counted_only_where_they_are_known(tmp_path):
-    request, counts = make_request(tmp_path), {"test_films": 3, "test_patients": 3, "valid_films": 2}
+    request, counts = make_request(tmp_path), {"test_films": 3, "test_patients": 2, "valid_films": 2}
     known = publish.describe_checkpoint(request, make_data(), measure(**counts), False).data
     assert "of 2 patients" in known["trained_on"]
     assert "Tested on 3 films of 2 other patients" in known["tested_on"]
@@ -236,10 +236,11 @@ def test_patients_are_counted_only_where_they_are_known(tmp_path):
 
 def test_words_and_counts_give_the_same_numbers(tmp_path):
     counts = {"test_films": 3, "test_films_unreadable": 1, "test_films_refused": 1, "valid_films": 2}
+    counts |= {"test_patients": 2, "test_patients_left_out": 1, "valid_patients": 2, "valid_patients_left_out": 0}
     data = publish.describe_checkpoint(make_request(tmp_path), make_data(), measure(**counts), False, 1).data
     assert data["counts"]["train_films"] == 2
     assert data["trained_on"].startswith("Trained on 2 films")
-    assert data["tested_on"].startswith("Tested on 1 films")
+    assert data["tested_on"].startswith("Tested on 1 films of 1 other patients")
     assert "set on 2 films of 2 further ones" in data["tested_on"]
 
 

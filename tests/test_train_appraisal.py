@@ -96,6 +96,7 @@ def test_a_study_stays_positive_when_its_only_positive_film_is_refused(tmp_path)
         assert labels == {f"{split} mixed": 1, f"{split} healthy": 0, f"{split} healthy too": 0}
         assert measured.counts[f"{split}_positive_studies"] == sum(labels.values())
         assert measured.counts[f"{split}_films_refused"] == 1
+        assert measured.counts[f"{split}_patients_left_out"] == 0, "its other film was read"
     assert measured.results["auc"]["value"] == 1.0
 
 

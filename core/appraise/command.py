@@ -137,6 +137,7 @@ def _write(report: Mapping[str, Any], reading: Reading, readers: Sequence[Reader
             "test_patients": report["studies"],
             "test_positive_studies": report["positives"],
             "test_films_refused": found["films_refused"],
+            "test_patients_left_out": found["studies_refused"],
         }
         groups = {name: found[name] for name in ("kinds", "displacements", "subgroups")}
         results = {**found["results"], **groups, "simulated_test": told}
@@ -148,7 +149,14 @@ def _write(report: Mapping[str, Any], reading: Reading, readers: Sequence[Reader
         print(f"Written: the card of {name}.", file=sys.stderr)
     if ENSEMBLE in report["checkpoints"]:
         members = {card.id: card.weights_sha256 for card in _cards(readers)}
-        if store_ensemble_results(folder, members, report["checkpoints"][ENSEMBLE]["results"]):
+        found = report["checkpoints"][ENSEMBLE]
+        counts = {
+            "test_films": report["films"],
+            "test_patients": report["studies"],
+            "test_films_refused": found["films_refused"],
+            "test_patients_left_out": found["studies_refused"],
+        }
+        if store_ensemble_results(folder, members, found["results"], counts):
             print("Written: the ensemble's results.", file=sys.stderr)
     _update_documents(folder, readers, "simulated", simulated_tables(report), short_simulated_table(report))
 

@@ -81,10 +81,7 @@ def store_results(
         "results": {**card.data.get("results", {}), **results},
         "counts": {**card.data.get("counts", {}), **counts},
     }
-    if {"test_films", "test_patients"} <= set(counts):
-        films = counts["test_films"] - counts.get("test_films_refused", 0)
-        words = f"Tested on {films:,} films of {counts['test_patients']:,} other simulated patients"
-        data["tested_on"] = _TESTED_ON.sub(words, card.data.get("tested_on", ""))
+    data["tested_on"] = _tested_on(card.data.get("tested_on", ""), counts)
     text, changed = write_card(replace(card, data=data))
     # The scores first: where the power fails between the two, running the command again mends it.
     if scores is not None:
@@ -93,8 +90,12 @@ def store_results(
     return changed
 
 
-def store_ensemble_results(folder: Path, members: Mapping[str, str], results: Mapping[str, Any]) -> bool:
+def store_ensemble_results(
+    folder: Path, members: Mapping[str, str], results: Mapping[str, Any], counts: Mapping[str, int] | None = None
+) -> bool:
     """Put results into the ensemble's file, where it is of exactly these members (id -> SHA-256 of the weights).
+
+    `counts` mend the numbers in its words, as in `store_results`.
 
     Returns
     -------
@@ -110,8 +111,18 @@ def store_ensemble_results(folder: Path, members: Mapping[str, str], results: Ma
     content = json.loads(path.read_text("utf-8"))
     data = content.setdefault("data", {})
     data["results"] = {**data.get("results", {}), **results}
+    data["tested_on"] = _tested_on(data.get("tested_on", ""), counts or {})
     write_whole(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return True
+
+
+def _tested_on(words: str, counts: Mapping[str, int]) -> str:
+    """Return a card's words with the numbers of what was measured on: without what was refused."""
+    if not {"test_films", "test_patients"} <= set(counts):
+        return words
+    films = counts["test_films"] - counts.get("test_films_refused", 0)
+    patients = counts["test_patients"] - counts.get("test_patients_left_out", 0)
+    return _TESTED_ON.sub(f"Tested on {films:,} films of {patients:,} other simulated patients", words)
 
 
 def _scores_text(directory: Path, scores: Scores) -> str:

@@ -23,6 +23,7 @@ from core.metrics import (
     rate_interval,
     resample,
 )
+from core.quality import REFUSED_BELOW
 from core.train.appraisal import DISPLACEMENTS
 from core.values import Interval, Scores
 from core.wrist import WITHIN
@@ -30,7 +31,7 @@ from core.wrist import WITHIN
 # Subgroup -> what of a film's facts it goes by, and whether films or whole studies are counted.
 _SUBGROUPS: Mapping[str, tuple[Callable[[Mapping[str, Any]], str], str]] = {
     "age": (lambda facts: "child" if facts["child"] else "adult", "studies"),
-    "hardware": (lambda facts: "none" if facts["hardware"] == "none" else "plate, wires or both", "studies"),
+    "hardware": (lambda facts: "none" if facts["hardware"] == "none" else "plate, wires or screw", "studies"),
     "cast": (lambda facts: "cast" if facts["cast"] else "no cast", "studies"),
     "view": (lambda facts: facts["view"], "films"),
     "framing": (lambda facts: facts["framing"], "films"),
@@ -52,10 +53,10 @@ def measure_checkpoint(
     Returns
     -------
     dict
-        ``results``: name -> interval, of all studies; ``kinds``, ``displacements``: name -> ``{"auc", "peak"}``, each
-        against all negatives (`n` of the AUC counts the positives); ``subgroups``: by what -> value ->
-        ``{"auc", "counted"}``, `n` being the studies or films counted. An interval is
-        ``{"value", "low", "high", "n"}``; what cannot be measured is None.
+        ``results``: name -> interval, of all studies; ``negatives``: how many of them have no fracture; ``kinds``,
+        ``displacements``: name -> ``{"auc", "peak"}``, each against all negatives (`n` of the AUC counts the
+        positives); ``subgroups``: by what -> value -> ``{"auc", "counted"}``, `n` being the studies or films counted.
+        An interval is ``{"value", "low", "high", "n"}``; what cannot be measured is None.
     """
     scores = study_scores("", films)
     drawn = resample(scores, resamples, seed)
@@ -78,6 +79,7 @@ def measure_checkpoint(
     kinds = sorted({film.facts["kind"] for film in films if film.facts["label"]})
     return {
         "results": results,
+        "negatives": int((scores.labels == 0).sum()),
         "kinds": {kind: against_negatives(lambda facts, kind=kind: facts["kind"] == kind) for kind in kinds},
         "displacements": {
             name: against_negatives(lambda facts, low=low, high=high: low <= facts["displacement_mm"] < high)
@@ -99,6 +101,7 @@ def measure_finder(wrists: Sequence[WristRead], resamples: int = 2000, seed: int
         "centre_within_15_percent": [error <= WITHIN for error in errors],
         "side_within_a_quarter": [abs(wrist.side_ratio) <= math.log2(1.25) for wrist in wrists],
         "direction_within_15_degrees": [wrist.angle_error <= 15 for wrist in wrists],
+        "wrists_confident_enough_to_be_read": [wrist.confidence >= REFUSED_BELOW for wrist in wrists],
         "wrists_with_confidence_of_half": [wrist.confidence >= 0.5 for wrist in wrists],
     }
     results = {name: rate_interval(values, patients, resamples, seed) for name, values in holds.items()}

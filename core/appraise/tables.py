@@ -25,8 +25,10 @@ def simulated_tables(report: Mapping[str, Any]) -> str:
     """Return everything that ``appraise simulated`` measured as Markdown."""
     measured = report["checkpoints"]
     parts = [_foreword(report), _table(["", *map(_title, measured)], _estimate_rows(measured))]
-    negatives = report["studies"] - report["positives"]
-    parts.append(f"AUC of the study by kind of fracture, each against the {negatives:,} studies without one:")
+    # Those that were read: a study whose films were all refused is in no estimate.
+    read = {each["negatives"] for each in measured.values()}
+    negatives = " to ".join(f"{n:,}" for n in sorted({min(read), max(read)}))
+    parts.append(f"AUC of the study by kind of fracture, each against the {negatives} studies without one:")
     groups = [(group, name) for group in ("kinds", "displacements") for name in next(iter(measured.values()))[group]]
     words = {
         "kinds": lambda name: name.replace("_", " "),

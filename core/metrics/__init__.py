@@ -73,6 +73,7 @@ from core.metrics.reliability import (
     brier_part_intervals,
     brier_parts,
     cases_like,
+    clustered_interval,
     reliability_curve,
 )
 from core.metrics.resampling import (
@@ -144,6 +145,7 @@ __all__ = [
     "cases_like",
     "cheapest_threshold",
     "check_scores",
+    "clustered_interval",
     "compare_scores",
     "confusion",
     "delong_interval",

@@ -119,7 +119,7 @@ def appraise_classifier(
             raise TrainingError(
                 "Held-out studies of both classes are needed to choose operating points, but one class is missing."
             )
-        counts |= _count(split, films, refused, len(unreadable))
+        counts |= _count(split, films, [answer.film for answer in answers[split]], refused, len(unreadable))
     fitted = fit_study_calibration(
         np.array([answer.logit for answer in answers["valid"]]),
         [answer.film.study_id for answer in answers["valid"]],
@@ -189,11 +189,13 @@ def peak_of(location: np.ndarray, input_size: int) -> tuple[int, int]:
     return int(row), int(column)
 
 
-def _count(split: str, films: Sequence[Film], refused: int, unreadable: int) -> dict[str, int]:
+def _count(split: str, films: Sequence[Film], read: Sequence[Film], refused: int, unreadable: int) -> dict[str, int]:
+    patients, answered = ({film.patient_id for film in some} for some in (films, read))
     return {
         f"{split}_films": len(films),
         f"{split}_studies": len({film.study_id for film in films}),
-        f"{split}_patients": len({film.patient_id for film in films}),
+        f"{split}_patients": len(patients),
+        f"{split}_patients_left_out": len(patients - answered),
         f"{split}_positive_studies": len({film.study_id for film in films if film.label == 1}),
         f"{split}_films_refused": refused,
         f"{split}_films_unreadable": unreadable,

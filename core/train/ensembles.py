@@ -22,7 +22,7 @@ from core.errors import CheckpointError, ScaphoidError
 from core.metrics import mean_scores, operating_points
 from core.reading import EnsembleReader, open_reader
 from core.train.appraisal import SENSITIVITY_TARGET, SPECIFICITY_TARGET, classifier_results
-from core.train.normals import describe, read_normals, results_at, set_caution
+from core.train.normals import SENTENCE_BEGINS, describe, read_normals, results_at, set_caution
 from core.train.publish import find_origins
 from core.train.runs import Progress
 from core.values import Checkpoint, Scores
@@ -103,8 +103,9 @@ def measure_ensemble(
     }
     if normals is not None:
         read = read_normals(open_members(members, folder), normals, progress, region)
+        before = points[1].threshold
         points = set_caution(points, scores["valid"], read)
-        told = describe(read, points, source)
+        told = describe(read, points, source, before)
         data["tested_on"] = f"{_before_normals(data['tested_on'])} {told['sentence']}"
         data["results"] |= results_at(tuple(scores.values()), points[1].threshold) | told["results"]
         data["licences"] = sorted({*data["licences"], licence})
@@ -113,7 +114,7 @@ def measure_ensemble(
 
 def _before_normals(sentence: str) -> str:
     """Return what a member's card says of its test without what it says of its own threshold on real films."""
-    return sentence.split(" The threshold of suspicion was set on")[0]
+    return sentence.split(f" {SENTENCE_BEGINS}")[0]
 
 
 def _parser() -> argparse.ArgumentParser:

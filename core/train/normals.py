@@ -22,12 +22,14 @@ from core.checkpoints import CHECKPOINTS, WEIGHTS_NAME, check_place, publish, re
 from core.datasets import REGION_HELP, open_dataset
 from core.errors import DatasetError, RadiographError, ScaphoidError
 from core.explain.peaks import usual_peaks
-from core.metrics import confusion, wilson_interval
+from core.metrics import clustered_interval, confusion, interval_dict, wilson_interval
 from core.radiographs import read_radiograph
 from core.reading import EnsembleReader, Reader, open_reader
 from core.values import Checkpoint, Interval, OperatingPoint, Radiograph, Scores, WristRegion
 
 FALSE_ALARMS = 0.1
+SENTENCE_BEGINS = "The threshold of suspicion"
+"""How the sentence of `describe` begins."""
 FEWEST_STUDIES = 20
 
 
@@ -130,7 +132,9 @@ def cautious_threshold(probabilities: np.ndarray, false_alarms: float = FALSE_AL
 
 
 def specificity_out_of_fold(patients: Sequence[str], probabilities: np.ndarray, floor: float = 0.0) -> Interval:
-    """Return the specificity at thresholds that were each chosen without the patient they judge, with its interval.
+    """Return the specificity at thresholds that were each chosen without the patient they judge.
+
+    Its interval is over patients, see :func:`core.metrics.clustered_interval`.
 
     Parameters
     ----------
@@ -141,12 +145,12 @@ def specificity_out_of_fold(patients: Sequence[str], probabilities: np.ndarray, 
     floor : float
         No threshold is lower.
     """
-    patients, values = np.asarray(patients), np.asarray(probabilities, float)
-    right = 0
-    for patient in np.unique(patients):
-        own = patients == patient
-        right += int(np.sum(values[own] < max(floor, cautious_threshold(values[~own]))))
-    return wilson_interval(right, values.size)
+    names, values = np.asarray(patients), np.asarray(probabilities, float)
+    right = np.zeros(values.size, bool)
+    for patient in np.unique(names):
+        own = names == patient
+        right[own] = values[own] < max(floor, cautious_threshold(values[~own]))
+    return clustered_interval(right, patients)
 
 
 def set_caution(
@@ -179,25 +183,46 @@ def results_at(scores: Sequence[Scores], threshold: float) -> dict[str, dict[str
     }
 
 
-def describe(normals: Sequence[NormalStudy], points: Sequence[OperatingPoint], source: str) -> dict[str, Any]:
-    """Return what the card says of the normals: a sentence, and how they fared at both points."""
+def describe(
+    normals: Sequence[NormalStudy], points: Sequence[OperatingPoint], source: str, before: float
+) -> dict[str, Any]:
+    """Return what the card says of the normals: a sentence, and how they fared at both points.
+
+    Parameters
+    ----------
+    normals : sequence of NormalStudy
+    points : sequence of OperatingPoint
+        As `set_caution` returns them.
+    source : str
+        What the films are.
+    before : float
+        The threshold of suspicion before the normals were read.
+    """
     values = np.array([study.probability for study in normals])
+    patients = [study.patient_id for study in normals]
     low, high = (point.threshold for point in points)
-    n = values.size
-    shares = {
-        "real_normals_called_suspected": wilson_interval(int(np.sum(values >= high)), n),
-        "real_normals_called_uncertain": wilson_interval(int(np.sum((values >= low) & (values < high))), n),
-        "real_normals_called_not_seen": wilson_interval(int(np.sum(values < low)), n),
+    called = {
+        "real_normals_called_suspected": values >= high,
+        "real_normals_called_uncertain": (values >= low) & (values < high),
+        "real_normals_called_not_seen": values < low,
     }
+    shares = {name: clustered_interval(holds, patients) for name, holds in called.items()}
     known = all(study.patient_known for study in normals)
-    people = f" of {len({study.patient_id for study in normals})} patients" if known else ""
+    what = "films" if all(len(study.films) == 1 for study in normals) else "studies"
+    whose = f"{values.size} real {what} without a fracture"
+    whose += f" of {len(set(patients))} patients ({source})" if known else f" ({source})"
+    set_on = (
+        f"{SENTENCE_BEGINS} was raised until at most 1 in 10 of {whose} are called suspected"
+        if high > before
+        else f"{SENTENCE_BEGINS} was set on simulated studies and checked on {whose}: at most 1 in 10 of them are "
+        "called suspected, and it was not raised"
+    )
     sentence = (
-        f"The threshold of suspicion was set on {n} real studies without a fracture{people} ({source}), so "
-        "that at most 1 in 10 of them are called suspected; nothing was trained on them. The sensitivity beside it was "
-        "measured on simulated studies; the specificity on these real ones, each judged by a threshold chosen without "
+        f"{set_on}; nothing was trained on them. The sensitivity beside it was measured on simulated studies; the "
+        "specificity on these real ones, each judged by a threshold chosen without "
         + ("that patient." if known else "that study; which are of one patient is not known.")
     )
-    return {"sentence": sentence, "results": {name: vars(share) for name, share in shares.items()}}
+    return {"sentence": sentence, "results": {name: interval_dict(share) for name, share in shares.items()}}
 
 
 def measure(
@@ -218,7 +243,7 @@ def measure(
         raise DatasetError("A checkpoint with validation scores and two operating points was expected, not this one.")
     normals = read_normals(reader, data, progress, region)
     points = set_caution(card.operating_points, chosen_on, normals)
-    told = describe(normals, points, source)
+    told = describe(normals, points, source, card.operating_points[1].threshold)
     peaks = usual_peaks(reader.classifier, Negatives(normals), progress)
     known = all(study.patient_known for study in normals)
     people = {"patients": len({study.patient_id for study in normals})} if known else {}

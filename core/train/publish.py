@@ -351,8 +351,9 @@ def _sentences(
     read = {split: _films_read(counts, split, data) for split in ("valid", "test")}
     tested = f"Tested on {read['test']:,} films"
     if data.patients_known:
-        further = len({film.patient_id for film in data.valid})
-        tested += f"{_of_patients(data, 'test', 'other ')}; {chosen} set on {read['valid']:,} films of {further:,} "
+        further = _patients_read(counts, "valid", data)
+        tested += f" of {_patients_read(counts, 'test', data):,} other {'simulated ' if data.simulated else ''}patients"
+        tested += f"; {chosen} set on {read['valid']:,} films of {further:,} "
     else:
         tested += (
             " (which films are of one patient is not known, so that a patient may have been trained on as well and "
@@ -378,10 +379,16 @@ def _sentences(
     }
 
 
-def _of_patients(data: TrainingData, split: str, more: str = "") -> str:
+def _of_patients(data: TrainingData, split: str) -> str:
     """Return " of 3 patients"; "" where it is not known which films are of one."""
     number = len({film.patient_id for film in getattr(data, split)})
-    return f" of {number:,} {more}{'simulated ' if data.simulated else ''}patients" if data.patients_known else ""
+    return f" of {number:,} {'simulated ' if data.simulated else ''}patients" if data.patients_known else ""
+
+
+def _patients_read(counts: Mapping[str, int], split: str, data: TrainingData) -> int:
+    """Return how many patients of a part were measured on: those of whom a film was read and fit to be."""
+    everyone = len({film.patient_id for film in getattr(data, split)})
+    return counts.get(f"{split}_patients", everyone) - counts.get(f"{split}_patients_left_out", 0)
 
 
 def _films_read(counts: Mapping[str, int], split: str, data: TrainingData) -> int:
