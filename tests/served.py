@@ -15,8 +15,12 @@ ROOT = Path(__file__).parent.parent
 
 
 def held_films() -> dict[str, int | bool]:
-    """Count what is alive in this process: films somebody uploaded, uploaded files, downloads; is TensorFlow loaded?"""
+    """Count what is alive in this process: films somebody uploaded, files of uploads, downloads.
+
+    Files are counted twice: those that the server keeps, and all that anything holds. And is TensorFlow loaded?
+    """
     from streamlit import runtime
+    from streamlit.runtime.uploaded_file_manager import UploadedFile
 
     from core.values import Explanation, Radiograph
 
@@ -27,6 +31,7 @@ def held_films() -> dict[str, int | bool]:
         "films": len(films),
         "heatmaps": sum(isinstance(thing, Explanation) for thing in gc.get_objects()),
         "uploads": sum(len(files) for files in server.uploaded_file_mgr.file_storage.values()),
+        "files": sum(isinstance(thing, UploadedFile) for thing in gc.get_objects()),
         "media": len(server.media_file_mgr._file_metadata),
         "tensorflow": "tensorflow" in sys.modules,
     }

@@ -631,4 +631,4 @@ def test_two_sessions_see_their_own_films_and_leave_nothing_behind(chromium, ser
         if not any(held.values()):
             break
         time.sleep(0.5)
-    assert held == {"films": 0, "heatmaps": 0, "uploads": 0, "media": 0}
+    assert held == {"films": 0, "heatmaps": 0, "uploads": 0, "files": 0, "media": 0}
