@@ -47,7 +47,7 @@ with left:
     rows = operating_point_rows(card)
     if rows:
         st.markdown("#### Where the words come from")
-        st.dataframe(pd.DataFrame(rows), hide_index=True)
+        st.table(pd.DataFrame(rows), border="horizontal", hide_index=True)
 with right:
     measured = []
     if card.task == "fracture" and "test" in splits_of([card.id]):
@@ -56,7 +56,7 @@ with right:
     rows = result_rows(card, measured[0].resamples if measured else None)
     if rows:
         st.markdown("#### What was measured")
-        st.dataframe(pd.DataFrame(rows), hide_index=True, height="content")
+        st.table(pd.DataFrame(rows), border="horizontal", hide_index=True)
     for model in measured:
         with st.expander("Every estimate on these test studies"):
             st.dataframe(
