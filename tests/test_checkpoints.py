@@ -185,6 +185,24 @@ def test_scores_that_cannot_be_are_refused(folder):
     assert read_scores(folder / CARD.id) == ()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of a file's size there")
+def test_weights_that_find_no_room_are_an_error_and_not_the_end_of_the_process(tmp_path):
+    weights = checkpoints.CHECKPOINTS / checkpoints.default_id() / "model.weights.h5"
+    code = """
+import resource, signal, sys
+from pathlib import Path
+from core.checkpoints.weights import copy_weights
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+try:
+    copy_weights(Path(sys.argv[1]), Path(sys.argv[2]))
+except OSError:
+    print("told")
+"""
+    told = subprocess.run([sys.executable, "-c", code, weights, tmp_path / "copy.h5"], capture_output=True, text=True)
+    assert (told.returncode, told.stdout) == (0, "told\n"), told.stderr
+
+
 @pytest.mark.parametrize("failing", ["_flush_folder", "write_card", "_table_text"])
 def test_a_crash_while_publishing_leaves_nothing_visible(tmp_path, small, monkeypatch, failing):
     folder = tmp_path / "checkpoints"

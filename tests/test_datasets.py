@@ -451,6 +451,15 @@ def test_split_keeps_patients_whole_and_loses_nothing(pairs, seed):
     }
 
 
+@pytest.mark.parametrize(
+    "parts", [("train", "extra", "test"), ("train", "valid", "test", "all"), ("valid", "test"), ("test", "all")]
+)
+def test_a_datasets_own_test_is_neither_learned_from_nor_chosen_on(parts):
+    splits = {name: make_studies([(6 * place + n, n % 2) for n in range(6)]) for place, name in enumerate(parts)}
+    with pytest.raises(DatasetError, match=r"these came: .*test \(6\)"):
+        split_dataset(splits, 0)
+
+
 def test_split_has_its_shares_of_both_labels():
     studies = make_studies([(patient, int(patient % 4 == 0)) for patient in range(400) for _ in range(2)])
     split = split_by_patient(studies, {"train": 0.7, "valid": 0.1, "test": 0.2}, seed=3)

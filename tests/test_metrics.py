@@ -709,6 +709,15 @@ def test_tables_of_countries_with_a_decimal_comma(tmp_path, text):
         assert scores.patient_ids == ("p;1", "p,1")
 
 
+def test_a_table_whose_splits_share_patients_is_refused():
+    rows = ["split,study_id,patient_id,label,probability"]
+    rows += [f"{split},s{n},p{n},{n % 2},0.{n}" for split in ("valid", "test") for n in range(4)]
+    with pytest.raises(ScoresError, match="but 4 are in several"):
+        metrics.read_every_split(io.BytesIO("\n".join(rows).encode()))
+    apart = [row.replace("test,s", "test,t").replace(",p", ",q") if row.startswith("test") else row for row in rows]
+    assert set(metrics.read_every_split(io.BytesIO("\n".join(apart).encode()))["study"]) == {"valid", "test"}
+
+
 def test_table_of_several_splits(tmp_path):
     table = tmp_path / "scores.csv"
     rows = ["split,study_id,patient_id,label,probability", "valid,a,p,1,0.9", "test,a,p,1,0.8", "test,b,q,0,0.1"]
@@ -738,6 +747,8 @@ def test_table_of_several_splits(tmp_path):
         ("study_id,patient_id,label,probability\na,b,1\n", "Every probability must be a number"),
         ("study_id,patient_id,label,probability\na,b,1,nan\n", "from 0 to 1"),
         ("study_id,patient_id,label,probability\na,b,1,0.5\na,b,1,0.6\n", "repeat a study"),
+        ("study_id,patient_id,label,probability\na,b,1,0,73\nc,d,0,0,1\n", "but 2 have more"),
+        ("study_id,patient_id,label,probability,view\na,b,1,0,73,PA\n", "semicolons must part the columns"),
     ],
 )
 def test_tables_that_are_not_scores(tmp_path, text, sentence):

@@ -52,6 +52,16 @@ def test_no_false_alarm_among_few_is_no_certainty():
     assert found.npv.low < found.npv.value < found.npv.high
 
 
+def test_where_a_resample_finds_nothing_no_number_of_reviews_is_enough():
+    # 1 of 10 found, 4 of 40 called in vain: a third of the resamples find none.
+    scores = make_scores([1] * 10 + [0] * 40, [0.9] + [0.1] * 9 + [0.9] * 4 + [0.1] * 36)
+    found = at_prevalence(resample(scores, 300), 0.5, 0.1)
+    assert found.ppv.low == 0
+    assert found.needed_to_review.value == pytest.approx(10)
+    assert found.needed_to_review.low == pytest.approx(1 / found.ppv.high)
+    assert found.needed_to_review.high == math.inf
+
+
 def test_predictive_values_by_bayes_rule():
     # 9 of 10 positives found, 8 of 10 negatives passed; of 1,000 with 100 positives: 90 found, 180 called in vain.
     scores = make_scores([1] * 10 + [0] * 10, [0.9] * 9 + [0.1] + [0.1] * 8 + [0.9] * 2)
@@ -266,6 +276,19 @@ def test_a_column_of_fifteen_kinds_divides():
     assert (
         why_left_out("kind", list(map(str, range(1500)))) == "It has 1,500 values, of which up to 24 can be compared."
     )
+
+
+def test_a_number_that_stands_for_what_is_missing_stops_nothing():
+    values = [str(n % 9) for n in range(170)] + ["9999"] * 30
+    assert set(groups_of("days", values)) == {*"012345678", "9999"}
+    mostly = ["0"] * 190 + [str(9000 + n) for n in range(10)]
+    assert len(groups_of("days", mostly)) == 200
+
+
+@given(st.lists(st.integers(0, 40), min_size=20, max_size=60), st.integers(50, 10**6), st.integers(1, 20))
+def test_any_numbers_with_one_far_from_them_are_grouped(values, far, times):
+    texts = [*map(str, values), *[str(far)] * times]
+    assert len(groups_of("days", texts)) == len(texts)
 
 
 def test_numbers_with_a_unit_become_bands_with_names():

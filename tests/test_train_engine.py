@@ -24,7 +24,7 @@ from core.train.batches import Feeder, FractureSampler
 from core.train.changes import change_appearance, change_texture, mix_up
 from core.train.devices import Team, choose_precision, choose_strategy, read_team
 from core.train.losses import class_weights, feature_loss, label_loss, soft_label_loss
-from core.train.presets import frozen_layers
+from core.train.presets import check_settings, frozen_layers
 from core.train.runs import Progress, Report, Stopped
 from core.train.schedule import learning_rate, plateau_rate, should_stop
 from core.train.squares import Shelf, Squares
@@ -331,6 +331,25 @@ def test_mixing_keeps_film_and_label_together():
     assert mixed.sum() != films.sum()
     assert (mixed >= 0).all()
     assert (mixed <= 15).all()
+
+
+def test_mixing_with_a_film_whose_fracture_lies_nobody_knows_where_teaches_nothing_of_its_place():
+    films = np.zeros((8, 2, 2, 1), np.float32)
+    location = np.zeros((8, 1, 1, 2), np.float32)
+    location[::2] = 1  # every other film: a break in the only cell, and it counts
+    _, told = mix_up(films, {"location": location}, 0.4, np.random.default_rng(1))
+    mask, counts = told["location"][..., 0], told["location"][..., 1]
+    assert ((counts > 0.01) & (counts < 0.99)).any()
+    assert mask[counts > 1e-3] == pytest.approx(1), "a break is never taught to be half of one"
+
+
+@pytest.mark.parametrize("size", [200, 250, 299, 300, 331, 500])
+def test_sizes_at_which_densenet_has_other_cells_than_its_targets_are_refused(size):
+    settings = replace(asked(), backbone="densenet169", input_size=size)
+    with pytest.raises(TrainingError, match=f"multiple of 16, but {size} came"):
+        check_settings(settings)
+    check_settings(replace(settings, input_size=320))
+    check_settings(replace(settings, backbone="resnet50"))
 
 
 def test_appearance_changes_tones_and_keeps_their_order():

@@ -6,8 +6,10 @@ opens the file, and so is a file whose count of numbers is not the network's.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,8 +34,13 @@ def save_weights(model: keras.Model, path: Path, dtype: type = np.float16) -> No
     ------
     CheckpointError
         A weight is not finite.
+    OSError
+        There is no room.
     """
+    needed = sum(4 * int(np.prod(variable.shape)) for variable in model.variables) + 10_000_000
     with tempfile.TemporaryDirectory() as folder:
+        if shutil.disk_usage(folder).free < needed:  # HDF5 ends the process where a disk is full
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         full = Path(folder) / WEIGHTS_NAME
         model.save_weights(full)
         copy_weights(full, path, dtype)
@@ -49,13 +56,17 @@ def copy_weights(source: Path, target: Path, dtype: type = np.float16) -> None:
     """
     import h5py
 
-    with _open(source) as full, h5py.File(target, "w") as copy:
+    # Written in memory first: where a disk is full, HDF5 ends the process instead of raising an error.
+    content = io.BytesIO()
+    with _open(source) as full, h5py.File(content, "w") as copy:
         for name, dataset in find_datasets(full):
             if name.partition("/")[0] not in {"layers", "vars"}:  # the optimizer's state, where training saved it
                 continue
             values = dataset[()]
             copy.create_dataset(name, data=round_floats(values, dtype) if values.dtype.kind == "f" else values)
-    with open(target, "rb+") as file:
+    with open(target, "wb") as file:
+        file.write(content.getbuffer())
+        file.flush()
         os.fsync(file.fileno())
 
 

@@ -15,7 +15,7 @@ UNSPLIT = "all"
 FILM_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom"})
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("valid", "val", "validation"), "valid"),
+    **dict.fromkeys(("valid", "val", "validation", "validate", "dev"), "valid"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
 # Class names, with everything but letters and digits taken out.

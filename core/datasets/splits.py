@@ -25,6 +25,7 @@ def split_dataset(splits: Mapping[str, Sequence[Study]], seed: int) -> dict[str,
 
     A dataset's own parts are kept. Where it has ``train`` and one more, as MURA has, the patients of the other are
     halved: one half to choose by, one to measure on once. Where it has none, its patients are shared out as `SHARES`.
+    A part called ``test`` beside others than these is refused: nothing may be chosen on it, nor learned from it.
 
     Parameters
     ----------
@@ -36,11 +37,17 @@ def split_dataset(splits: Mapping[str, Sequence[Study]], seed: int) -> dict[str,
     Raises
     ------
     DatasetError
-        The dataset's own parts share patients.
+        The dataset's own parts share patients, or are others than can be told apart.
     """
     own = {name: list(studies) for name, studies in splits.items() if studies}
     if set(own) == {"train", "valid", "test"}:
         parts = {name: own[name] for name in SHARES}
+    elif "test" in own and set(own) not in ({"test"}, {"train", "test"}):
+        parts = ", ".join(f"{name} ({len(studies):,})" for name, studies in own.items())
+        raise DatasetError(
+            f"The parts train, valid and test, or train and one more, or none were expected, but these came: {parts}. "
+            "A dataset's own test is neither learned from nor chosen on."
+        )
     elif "train" in own and len(own) > 1:
         train = own.pop("train")
         held_out = [study for studies in own.values() for study in studies]

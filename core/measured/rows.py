@@ -85,13 +85,14 @@ def benefit_rows(benefit: NetBenefit) -> list[dict[str, float]]:
 _ZONE_WORDS = {"no": "none seen", "doubt": "uncertain", "yes": "suspected"}
 
 
-def rule_words(rule: str, value: float) -> str:
-    """Say by which of ``core.measured.RULES`` a threshold was chosen; `value` as in `suggest_threshold`."""
+def rule_words(rule: str, value: float, prevalence: float = math.nan) -> str:
+    """Say by which of ``core.measured.RULES`` a threshold was chosen; the others as in `suggest_threshold`."""
     return {
         "youden": "the largest sum of sensitivity and specificity",
         "sensitivity": f"a sensitivity of at least {100 * value:g}%",
         "specificity": f"a specificity of at least {100 * value:g}%",
-        "cost": f"the cheapest mistakes, one missed fracture costing as much as {value:g} false alarms,",
+        "cost": f"the cheapest mistakes, one missed fracture costing as much as {value:g} false alarms, where "
+        f"{100 * prevalence:.3g}% of patients have one,",
     }[rule]
 
 
@@ -103,11 +104,23 @@ def studies_words(scores: Scores, simulated: bool = False) -> str:
     )
 
 
-def choice_words(scores: Scores, card: Checkpoint, which: str, how: str = "by hand") -> str:
-    """Say which limits (``"both"``, ``"upper"`` or ``"lower"``) somebody chose on a model's studies, and how."""
-    chosen = {"both": "both", "upper": "the upper one", "lower": "the lower one"}[which]
-    told = f"{chosen} chosen {how} on {studies_words(scores, bool(card.data.get('simulated')))}"
-    return f"{told}, which are no longer held out for it" if scores.split == "test" else told
+_CHOSEN = {"both": "both", "upper": "the upper one", "lower": "the lower one"}
+_BEFORE = "; before that "
+
+
+def choice_words(scores: Scores, card: Checkpoint, which: str, how: str = "by hand", before: str = "") -> str:
+    """Say which limits (``"both"``, ``"upper"`` or ``"lower"``) somebody chose on a model's studies, and how.
+
+    Where one of two limits moves, what was said `before` of the one that stays is said on.
+    """
+    told = f"{_CHOSEN[which]} chosen {how} on {studies_words(scores, bool(card.data.get('simulated')))}"
+    if scores.split == "test":
+        told += ", which are no longer held out for it"
+    stays = {"upper": ("both", "lower"), "lower": ("both", "upper")}.get(which, ())
+    for words in before.split(_BEFORE) if stays else ():
+        if words.startswith(tuple(_CHOSEN[each] for each in stays)):
+            return told + _BEFORE + words
+    return told
 
 
 def zone_rows(measured: Resamples | Scores, card: Checkpoint) -> list[dict[str, str]]:

@@ -122,6 +122,11 @@ def _hold_never_seen(found: Mapping[str, Interval], whole: Evaluation, prevalenc
                     for pick, end in ((np.fmin, known[name].low), (np.fmax, known[name].high))
                 )
                 known[name] = replace(known[name], low=low, high=high)
+    # As one follows from the other, and not without the resamples in which nothing was found.
+    ppv, needed = known["ppv"], known["needed_to_review"]
+    if not math.isnan(needed.value):
+        low, high = (1 / limit if limit > 0 else math.inf for limit in (ppv.high, ppv.low))
+        known["needed_to_review"] = replace(needed, low=low, high=high)
     return known
 
 

@@ -37,7 +37,7 @@ WITHOUT_THRESHOLD = ("auc", "average_precision", "brier", "ece", "adaptive_ece",
 """Estimates that need no threshold."""
 
 THRESHOLDS_KEPT = 2000
-"""Counts of every resample are kept at so many thresholds; between two of them they are interpolated."""
+"""Counts of every resample are kept at about so many thresholds; between two of them they are interpolated."""
 
 # Cells of the (resamples, studies) arrays that are held at once: half a MiB of float64, so that they stay in the cache
 # of a core between one pass and the next.
@@ -425,9 +425,7 @@ class _Estimates:
     def __init__(self, scores: Scores) -> None:
         codes, p = codes_of(scores.patient_ids), scores.probabilities
         self.codes, self.studies, self.patients = codes, p.size, int(codes.max()) + 1
-        distinct = np.unique(p)[::-1]
-        kept = np.unique(np.linspace(0, distinct.size - 1, min(THRESHOLDS_KEPT, distinct.size)).round().astype(int))
-        self.thresholds = distinct[kept]
+        self.thresholds = _choose_thresholds(p, scores.labels)
         self._ranks = _Ranks(scores.labels, p)
         self._codes = {label: codes[cases] for label, cases in self._ranks.order.items()}
         said = {1: self._ranks.scores[1], 0: 1 - self._ranks.scores[0]}  # of what came to be
@@ -513,6 +511,24 @@ def _sums_between(values: np.ndarray, ends: np.ndarray) -> np.ndarray:
     if some.any():
         out[:, some] = np.add.reduceat(values[:, : ends[-1]], begins[some], axis=1)
     return out
+
+
+def _choose_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return where counts are kept, falling: every distinct probability, or of too many those that matter.
+
+    Between two thresholds a count is taken to grow evenly, which leaves out how it varies there. So none is left out
+    where few studies of a class are called, or few are not; elsewhere they lie evenly among each class's own.
+    """
+    distinct = np.unique(probabilities)
+    if distinct.size <= THRESHOLDS_KEPT:
+        return distinct[::-1]
+    ends, evenly, chosen = THRESHOLDS_KEPT // 16, 3 * THRESHOLDS_KEPT // 8, [distinct[[0, -1]]]
+    for label in (0, 1):
+        own = np.unique(probabilities[labels == label])
+        if own.size:
+            even = np.linspace(0, own.size - 1, evenly).round().astype(int)
+            chosen += [own[:ends], own[-ends:], own[even]]
+    return np.unique(np.concatenate(chosen))[::-1]
 
 
 def _between(kept: np.ndarray, counted: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -115,6 +115,8 @@ def groups_of(column: str, values: Sequence[str]) -> tuple[str, ...]:
     edges = _edges(numbers)
     if not edges.size:
         edges = _edges(distinct)
+    if not edges.size:  # one number stands for nearly all, or far from all others
+        return names
     (unit,), words = units, [f"{edge:.10g}" for edge in edges]
     between = [f"{low} to under {high}{unit}" for low, high in pairwise(words)]
     bands = (f"under {words[0]}{unit}", *between, f"{words[-1]}{unit} and over")

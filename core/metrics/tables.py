@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -95,11 +96,18 @@ def read_every_split(path: Path | str | BinaryIO, checkpoint_id: str = "") -> di
     Raises
     ------
     ScoresError
-        As `read_scores`.
+        As `read_scores`, and where a patient is in two splits.
     """
     columns, rows = _read_rows(path)
     splits = _splits_of(columns, rows) or ("",)
     found = {"study": {split: _scores_of(columns, rows, checkpoint_id, split) for split in splits}}
+    places = Counter(patient for scores in found["study"].values() for patient in set(scores.patient_ids))
+    shared = sum(count > 1 for count in places.values())
+    if shared:
+        raise ScoresError(
+            "Patients must be in one split of a table only, since what is chosen on one is measured on another, but "
+            f"{shared:,} are in several."
+        )
     if FILM_COLUMN in columns:
         films = {split: _scores_of(columns, rows, checkpoint_id, split, "film") for split in splits}
         if any(len(films[split].study_ids) > len(found["study"][split].study_ids) for split in splits):
@@ -227,7 +235,14 @@ def _read_rows(path: Path | str | BinaryIO) -> tuple[list[str], list[list[str]]]
             width = len(columns)
             # A spreadsheet saves rows that are empty as a row of commas.
             full = (row for row in table if any(text.strip() for text in row))
-            rows = [[text.strip() for text in row[:width]] + [""] * (width - len(row)) for row in full]
+            rows = [[text.strip() for text in row] + [""] * (width - len(row)) for row in full]
+            longer = sum(any(row[width:]) for row in rows)
+            if longer:
+                raise ScoresError(
+                    f"Rows with a cell for each of {width} columns were expected, but {longer:,} have more. Where the "
+                    "comma is the decimal mark, semicolons must part the columns."
+                )
+            rows = [row[:width] for row in rows]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ScoresError("A table of scores was expected, but there is no file that can be read as one.") from error
     return columns, rows

@@ -324,7 +324,7 @@ def appraise_finder(
     """
     heats: dict[str, list[float]] = {}
     errors: dict[str, list[tuple[float, float, float]]] = {}
-    left_out = 0
+    counts: dict[str, int] = {}
     done, total = 0, sum(len(splits[split]) + len(decoys[split]) for split in splits)
     for split, films in splits.items():
         heats[split], errors[split], unreadable = [], [], {}
@@ -343,17 +343,15 @@ def appraise_finder(
             if progress:
                 progress(done, total)
         list_unreadable(split, films, unreadable, folder)
-        left_out += len(unreadable)
+        read = [film for place, film in enumerate(films) if place not in unreadable]
+        counts |= _count(split, films, read, 0, len(unreadable))
     found = {
         split: np.array([error[0] <= WITHIN for error in errors[split]] + [False] * len(decoys[split]))
         for split in splits
     }
     calibration = fit_confidence(np.array(heats["valid"]), found["valid"])
     sure = np.array([confidence_of(heat, calibration) for heat in heats["test"]])
-    counts = {f"{split}_films": len(films) for split, films in splits.items()}
-    counts["films_unreadable"] = left_out
     counts |= {f"{split}_films_without_wrist": len(decoys[split]) for split in splits}
-    counts |= {f"{split}_patients": len({film.patient_id for film in films}) for split, films in splits.items()}
     return Appraisal(calibration, (), (), _finder_results(np.array(errors["test"]), sure, found["test"]), counts)
 
 

@@ -203,4 +203,10 @@ def mix_up(
         share = own.reshape(-1, *[1] * (values.ndim - 1))
         return share * values + (1 - share) * values[partner]
 
-    return mixed(films), {name: mixed(values) for name, values in targets.items()}
+    told = {name: mixed(values) for name, values in targets.items()}
+    if "location" in told:
+        # Where the place of one film's fracture is not known, the other's alone is learned, with its share of weight.
+        mask, counts = targets["location"][..., :1], targets["location"][..., 1:]
+        known = mixed(counts)
+        told["location"] = np.concatenate([mixed(mask * counts) / np.maximum(known, 1e-6), known], axis=-1)
+    return mixed(films), told

@@ -197,6 +197,15 @@ def check_settings(settings: TrainingSettings, task: str = "fracture") -> None:
         raise TrainingError(str(error)) from error
     if task == "wrist":
         _check_finder(settings)
+    elif settings.backbone == "densenet169":
+        _check_halvings(settings)
+
+
+def _check_halvings(settings: TrainingSettings) -> None:
+    """Refuse sizes at which DenseNet, which halves by pooling without padding, has fewer cells than the others."""
+    for size in {size_of_epoch(settings, epoch) for epoch in range(settings.epochs)} | {settings.input_size}:
+        if -(-size // 4) // 4 != -(-size // 16):
+            raise TrainingError(f"DenseNet169's input size is best a multiple of 16, but {size} came.")
 
 
 def _check_finder(settings: TrainingSettings) -> None:

@@ -133,4 +133,4 @@ def _choose(source: weakref.ref[Scores], elsewhere: bool, rule: str, value: floa
         return
     state["threshold"] = state["threshold-exact"] = found
     # Words alone: what is kept here outlives the page, and scores name patients.
-    state["threshold-rule"] = (rule_words(rule, value), elsewhere)
+    state["threshold-rule"] = (rule_words(rule, value, state["prevalence"] / 100), elsewhere)

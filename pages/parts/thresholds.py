@@ -97,7 +97,7 @@ def show(model: MeasuredModel, card: Checkpoint | None, colour: str, valid: Scor
     _wrong(model, card, threshold, (cell,) if cell else ())
     left, right = st.columns(2)
     with left:
-        st.markdown(f"#### Of 1,000 patients, {prevalence:.0%} of them with a fracture")
+        st.markdown(f"#### Of 1,000 patients, {100 * prevalence:.3g}% of them with a fracture")
         if seen.thousand:
             show_figure(thousand_figure(seen.thousand), "thousand")
     with right:
@@ -244,7 +244,8 @@ def _offer_saving(card: Checkpoint, seen: AtThreshold, control: Control) -> None
             f"None seen below **{low.threshold:.4f}**, suspected from **{high.threshold:.4f}** on, "
             "uncertain between the two."
         )
-        chosen_on = choice_words(control.chosen_on, card, which, control.how or "by hand")
+        before = profiles[name].chosen_on if name in profiles else ""
+        chosen_on = choice_words(control.chosen_on, card, which, control.how or "by hand", before)
         if control.chosen_on.split == "test":
             st.caption(TOO_GOOD)
         sure = st.checkbox("Offer these limits in the reading room of this computer", key="limits-sure")
@@ -283,6 +284,8 @@ def _short(interval: Interval, share: bool) -> str:
 def _range(interval: Interval, share: bool) -> str:
     if math.isnan(interval.low):
         return "no interval"
+    if math.isinf(interval.high):
+        return f"{interval.low:.2f} or more"
     return f"{interval.low:.1%} to {interval.high:.1%}" if share else f"{interval.low:.2f} to {interval.high:.2f}"
 
 
