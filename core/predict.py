@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,11 +75,15 @@ def _write_explanation(reader: Reader, film: FilmReading, stem: str, options: ar
 
 def _stems(paths: Sequence[Path]) -> list[str]:
     """Return each file's stem, numbered where two files of one call would overwrite each other's heat maps."""
-    seen: dict[str, int] = {}
-    stems = []
+    own, taken, stems = Counter(path.stem.casefold() for path in paths), set(), []
     for path in paths:
-        seen[path.stem] = seen.get(path.stem, 0) + 1
-        stems.append(path.stem if seen[path.stem] == 1 else f"{path.stem}-{seen[path.stem]}")
+        stem, number = path.stem, 1
+        # Not another file's own stem either, nor one that a file system without capitals takes for the same.
+        while stem.casefold() in taken or (number > 1 and stem.casefold() in own):
+            number += 1
+            stem = f"{path.stem}-{number}"
+        taken.add(stem.casefold())
+        stems.append(stem)
     return stems
 
 
@@ -96,12 +102,12 @@ def _with_limits(card: Checkpoint, options: argparse.Namespace) -> Checkpoint:
 def _table_row(row: dict[str, Any]) -> str:
     probability = "   -  " if row["probability"] is None else f"{row['probability']:6.3f}"
     name = "study" if row.get("study") else row["file"]
-    reasons = " ".join(row.get("quality", {}).get("reasons", []))
+    reasons = " ".join(row.get("reasons") or row.get("quality", {}).get("reasons", []))
     return f"{probability}  {row['decision']:<22}  {name}{'  ' + reasons if reasons else ''}"
 
 
 def run(options: argparse.Namespace) -> int:
-    """Carry out the command; return the exit status: 0, or 1 where any film was not read."""
+    """Carry out the command; return the exit status: 0, or 1 where any film, or the study, was not read."""
     if (options.explain is None) != (options.out is None):
         raise ScaphoidError("--explain METHOD and --out DIR belong together, and one of them is missing.")
     from core.reading import import_tensorflow_quietly, judge, open_reader
@@ -123,8 +129,9 @@ def run(options: argparse.Namespace) -> int:
             status = 1
             continue
         reading = judge(reader.read([film]), card)
-        names.append(str(path))
-        films.append(reading.films[0])
+        if options.study:  # else nothing is asked of it any more, and a thousand films do not fit into memory
+            names.append(str(path))
+            films.append(reading.films[0])
         row = film_result(str(path), reading.films[0], reading)
         if options.explain and reading.films[0].prediction:
             row["explanation"] = _write_explanation(reader, reading.films[0], stem, options)
@@ -139,12 +146,16 @@ def run(options: argparse.Namespace) -> int:
         regions = {film.radiograph.id: film.region for film in films if film.region}
         study = judge(reader.read([film.radiograph for film in films], regions), card)
         print(show(reading_result(names, study)), flush=True)
+        status = 1 if study.probability is None else status
     return status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and run; a user's mistake is one line on stderr and exit status 1."""
     options = _parser().parse_intermixed_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold what the terminal's alphabet has not
+        sys.stdout.reconfigure(errors="backslashreplace")
+        sys.stderr.reconfigure(errors="backslashreplace")
     try:
         return run(options)
     except ScaphoidError as error:

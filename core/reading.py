@@ -9,7 +9,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,7 +58,7 @@ class StudyReading:
     films : tuple of FilmReading
         In the order given.
     probability : float or None
-        Mean over the films that were read; None where none was.
+        Mean over the films that were read; None where none was, or where they are of both wrists.
     decision : Decision or None
     seconds : float
         Time from films in memory to the answer.
@@ -72,6 +72,11 @@ class StudyReading:
     decision: Decision | None
     seconds: float
     members: tuple[StudyReading, ...] = ()
+
+    @property
+    def of_both_wrists(self) -> bool:
+        """Whether the films say that they are of a left and of a right wrist: the mean of two wrists says nothing."""
+        return of_both_wrists(film.radiograph for film in self.films)
 
     @property
     def driver(self) -> FilmReading | None:
@@ -116,7 +121,7 @@ class Reader:
         films = tuple(
             FilmReading(film, squares[i], qualities[i], by_index.get(i)) for i, film in enumerate(radiographs)
         )
-        probability = study_probability(predictions) if predictions else None
+        probability = study_probability(predictions) if predictions and not of_both_wrists(radiographs) else None
         decision = None if probability is None else decide(probability, self.checkpoint)
         return StudyReading(self.checkpoint, films, probability, decision, time.perf_counter() - start)
 
@@ -175,6 +180,11 @@ class EnsembleReader:
         logit = math.log(inside / (1 - inside))
         prediction = Prediction(shown.radiograph.id, self.checkpoint.id, logit, mean)
         return FilmReading(shown.radiograph, shown.region, shown.quality, prediction)
+
+
+def of_both_wrists(radiographs: Iterable[Radiograph]) -> bool:
+    """Tell whether some films say that they are of a left wrist and others of a right one."""
+    return {"L", "R"} <= {film.laterality for film in radiographs}
 
 
 def judge(reading: StudyReading, card: Checkpoint) -> StudyReading:

@@ -20,6 +20,11 @@ from core.quality import REFUSED_BELOW
 from core.reading import FilmReading, StudyReading, mean_probability
 from core.values import Checkpoint, Explanation, Interval, Scores
 
+BOTH_WRISTS = (
+    "A study is of one wrist, but these films are of a left and of a right one: an answer for both together would say "
+    "nothing of either. Open each wrist's films by themselves."
+)
+
 
 def film_result(name: str, film: FilmReading, reading: StudyReading) -> dict[str, Any]:
     """Return one film's result as plain JSON values.
@@ -43,6 +48,8 @@ def reading_result(names: Sequence[str], reading: StudyReading) -> dict[str, Any
     card, driver = reading.checkpoint, reading.driver
     row: dict[str, Any] = {"study": True, "file": list(names)}
     row |= _verdict(reading.probability, card)
+    if reading.of_both_wrists:
+        row["reasons"] = [BOTH_WRISTS]
     row["films_read"] = sum(film.prediction is not None for film in reading.films)
     row["driver"] = names[reading.films.index(driver)] if driver else None
     row["seconds"] = round(reading.seconds, 4)

@@ -362,6 +362,16 @@ def test_the_reader_can_show_where_the_wrist_is(page, server):
     assert region["side"] == pytest.approx(120 / float(viewer(page)["zoom"]), rel=0.02)
     assert page.locator(".answer").inner_text() != first
 
+    page.get_by_role("button", name="Mark the wrist").click()  # a click that slips marks nothing
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 6, y)
+    page.mouse.up()
+    page.get_by_role("button", name="Find the wrist again").click()
+    page.get_by_role("button", name="Find the wrist again").wait_for(state="detached")
+    settled(page)
+    assert page.locator(".answer").inner_text().split(", in ")[0] == first.split(", in ")[0]
+
 
 def curves(page, name):
     """Count the lines that are drawn in a figure of learning curves."""

@@ -81,3 +81,22 @@ def test_maps_are_let_go_of_when_all_together_are_too_large_those_shown_last_sta
     monkeypatch.setattr(desk, "MOST_BYTES", 1)
     assert own.explanation(reader, film, "d", "for").method == "d", "the one that is shown always stays"
     assert own.has_explanation(reader, film, "d", "for")
+
+
+def test_wrists_are_found_again_where_the_readers_own_squares_are_forgotten():
+    film = Radiograph("f" * 64, np.zeros((4, 4), np.float32), "PNG")
+    asked = []
+
+    class Finder(StandInReader):
+        def read(self, films, regions):
+            asked.append(dict(regions))
+            return super().read(films, regions)
+
+    reader = Finder(Checkpoint("c", "C", "fracture", "efficientnetlite0", "top_activation", 64))
+    own = desk.Desk("session", films=(film,))
+    own.reading(reader)
+    own.mark(film.id, "square")
+    own.reading(reader)
+    own.find_again()
+    own.reading(reader)
+    assert asked == [{}, {film.id: "square"}, {}]

@@ -29,6 +29,7 @@ from core.explain.comparison import MEASURED_NAME, MapRow, rows_text
 from core.explain.localisation import THRESHOLDS
 from core.metrics import METRIC_NAMES
 from core.metrics import read_scores as read_table
+from core.phantoms import simulate_film
 from core.train import jobs
 from core.values import Explanation
 from pages.parts import study
@@ -88,6 +89,16 @@ def test_two_uploaded_films_are_one_study(app):
     upload(app, ("a.png", png_film(bits=16)), ("b.dcm", dicom_film()))
     assert not app.exception
     assert "of 2 films read" in words(app) or "Not read" in words(app)
+
+
+def test_films_of_two_wrists_are_not_answered_together(app):
+    films = [simulate_film(5, size=300, framing="wrist", view="PA", positive=True).pixels for _ in "LR"]
+    data = [dicom_film(pixels=each, ImageLaterality=side) for each, side in zip(films, "LR", strict=True)]
+    upload(app, ("a.dcm", data[0]), ("b.dcm", data[1]))
+    assert not app.exception
+    assert "Films of two wrists" in words(app)
+    assert "of a left and of a right one" in words(app)
+    assert "Fracture suspected" not in words(app)
 
 
 def test_each_bad_file_gets_a_sentence_and_nothing_else_is_lost(app):
@@ -544,7 +555,13 @@ def test_compare_measures_models_of_the_house_and_of_elsewhere_with_the_commands
 
 def test_each_model_can_be_measured_on_the_studies_that_its_table_holds(elsewhere):
     app = open_page("pages/compare.py")
-    others = score_table(2, "outside").partition(b"\n")[2].replace(b"s", b"t").replace(b"outtide", b"outside")
+    others = (
+        score_table(2, "outside")
+        .partition(b"\n")[2]
+        .replace(b"s", b"t")
+        .replace(b"outtide", b"outside")
+        .replace(b",p", b",q")
+    )
     both = score_table(1) + b"\n" + others
     tables = {"both.csv": both, "house.csv": score_table(3), "abroad.csv": score_table(2, "abroad")}
     app.file_uploader(key="score-tables").set_value([(name, data, "text/csv") for name, data in tables.items()]).run()

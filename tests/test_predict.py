@@ -15,7 +15,7 @@ from core.checkpoints import CHECKPOINTS, default_id, read_card
 from core.checkpoints.profiles import PROFILES_NAME, make_profile, move_limits, save_profile
 from core.figures import png_bytes
 from core.phantoms import simulate_film
-from core.predict import main
+from core.predict import _stems, main
 from core.radiographs import read_radiograph
 from core.reading import open_reader
 from tests.films import bad_files, dicom_film, png_film
@@ -84,6 +84,13 @@ def test_saved_limits_are_used_when_named(tmp_path, capsys):
     status, out, err = run(capsys, film, "--profile", "none", "--checkpoints", folder)
     assert (status, out) == (1, [])
     assert "has all" in err[-1]
+
+
+def test_no_two_files_share_a_name_of_their_heat_maps():
+    given = [Path(name) for name in ("a/wrist.png", "b/wrist.png", "a/wrist-2.png", "c/Wrist.png", "wrist-3.png")]
+    stems = _stems(given)
+    assert len({stem.casefold() for stem in stems}) == len(given)
+    assert (stems[0], stems[2], stems[4]) == ("wrist", "wrist-2", "wrist-3")
 
 
 def test_a_film_given_twice_counts_once(films, capsys):

@@ -298,6 +298,26 @@ def test_window_that_burns_bone_white_is_widened_and_one_for_other_pixels_is_dro
     assert any("window" in warning for warning in foreign.warnings)
 
 
+@pytest.mark.parametrize("window", [(32768, 65536), (8000, 16000 * 8)])
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_window_far_wider_than_the_pixels_is_dropped(window, photometric):
+    """Else the film would be all but black, and refused as blank."""
+    stored = films.stored_limb(12, photometric)
+    film = read_radiograph(films.dicom_film(photometric=photometric, WindowCenter=window[0], WindowWidth=window[1]))
+    plain = read_radiograph(films.dicom_film(photometric=photometric, values=stored))
+    np.testing.assert_allclose(film.pixels, plain.pixels, atol=1e-6)
+    assert any("does not fit its pixels" in warning for warning in film.warnings)
+    assert not any("does not fit" in warning for warning in plain.warnings)
+
+
+def test_a_film_whose_bones_are_dark_is_told_of_in_dicom_too():
+    inverted = films.dicom_film(values=films.stored_limb(12, "MONOCHROME1"))
+    assert any("may be inverted" in warning for warning in read_radiograph(inverted).warnings)
+    for photometric in ("MONOCHROME1", "MONOCHROME2"):
+        right = read_radiograph(films.dicom_film(photometric=photometric))
+        assert not any("inverted" in warning for warning in right.warnings)
+
+
 @pytest.mark.parametrize("window", [(2000, 0), (2000, -5), (2000, 1)])
 def test_window_without_width_is_ignored(window):
     film = read_radiograph(films.dicom_film(WindowCenter=window[0], WindowWidth=window[1]))

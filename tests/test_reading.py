@@ -75,6 +75,23 @@ def test_a_study_is_the_mean_of_its_films_in_words_of_the_operating_points(given
     assert reading.driver.radiograph is films[int(np.argmax(given))]
 
 
+@pytest.mark.parametrize(
+    ("sides", "together"), [("LL", True), ("L-", True), ("--", True), ("LR", False), ("R-L", False)]
+)
+def test_films_of_two_wrists_get_no_answer_together(sides, together):
+    films = [replace(film(n), laterality={"-": None}.get(side, side)) for n, side in enumerate(sides)]
+    who, _ = reader({f.id: 0.9 - 0.4 * n for n, f in enumerate(films)})
+    for reading in (who.read(films), EnsembleReader((who, who), ensemble_card([CARD, CARD])).read(films)):
+        assert (reading.probability is not None) == together
+        assert all(each.prediction for each in reading.films), "each film is read by itself"
+        told = reading_result([str(n) for n in range(len(films))], reading)
+        assert ("reasons" in told) != together
+        if not together:
+            assert reading.decision is None
+            assert told["probability"] is None
+            assert "of a left and of a right one" in told["reasons"][0]
+
+
 def test_a_square_set_by_the_reader_is_read_and_not_searched_for():
     films = [film(1), film(2)]
     who, asked = reader({f.id: 0.5 for f in films})

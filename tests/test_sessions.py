@@ -238,7 +238,7 @@ def test_what_was_measured_of_one_dataset_is_not_kept_for_the_next():
 
 
 def test_a_download_of_what_is_gone_says_nothing_of_the_film():
-    own = Desk("here", films=(SimpleNamespace(id="c0ffee", view="PA"),))
+    own = Desk("here", films=(SimpleNamespace(id="c0ffee", view="PA", laterality="L"),))
     for ask in (study._overlay_png, study._result_json):
         with pytest.raises(RadiographError) as told:
             ask(own, ("model", "c0ffee"))

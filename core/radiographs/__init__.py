@@ -78,6 +78,9 @@ def read_radiograph(data: bytes, name: str = "") -> Radiograph:
     raise RadiographError(refusal)
 
 
+_INVERTED = "The film may be inverted: its border is bright and almost nothing on it is dark."
+
+
 def _read(data: bytes) -> Radiograph:
     identity = hashlib.sha256(data).hexdigest()
     kind = _tell_kind(data)
@@ -86,9 +89,8 @@ def _read(data: bytes) -> Radiograph:
         from core.radiographs.dicom import read_dicom
 
         film = read_dicom(data)
-        return Radiograph(
-            identity, film.pixels, film.source, film.view, film.laterality, film.spacing_mm, film.warnings
-        )
+        notes = film.warnings + (_INVERTED,) * _looks_inverted(film.pixels)
+        return Radiograph(identity, film.pixels, film.source, film.view, film.laterality, film.spacing_mm, notes)
     stored, header = {"PNG": _read_png, "JPEG": _read_jpeg, "TIFF": _read_tiff}[kind](data)
     notes: list[str] = []
     if stored.ndim == 3:
@@ -101,7 +103,7 @@ def _read(data: bytes) -> Radiograph:
         pixels = show_deep(stored)
     pixels = _orient(1 - pixels if header.white_is_zero else pixels, header.orientation)
     if _looks_inverted(pixels):
-        notes.append("The film may be inverted: its border is bright and almost nothing on it is dark.")
+        notes.append(_INVERTED)
     source = kind if kind == "JPEG" else f"{kind}, {header.bits} bit"
     return Radiograph(identity, np.ascontiguousarray(pixels), source, warnings=tuple(notes))
 

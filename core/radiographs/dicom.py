@@ -406,7 +406,8 @@ def _apply_voi(voi: _Voi, values: np.ndarray, exposed: np.ndarray, inverted: boo
     But bone burnt to white can be brought back neither by a reader at the viewer nor by a network. So where more than
     5% of the pixels turn white, not counting those that hold the extreme value anyway (a collimator, a saturated
     detector), the bright end moves out to the film's own full range; and where a window leaves less than 2% of the
-    pixels between black and white (it belongs to another picture), the full range is shown.
+    pixels between black and white, or all of them within a tenth of the way (it belongs to another picture), the full
+    range is shown.
     """
     show, dark_end, bright_end = (voi[0], voi[2], voi[1]) if inverted else voi
     sample = np.ravel(exposed)[:: max(1, exposed.size // 400_000)]
@@ -416,10 +417,11 @@ def _apply_voi(voi: _Voi, values: np.ndarray, exposed: np.ndarray, inverted: boo
     varied = sample != extreme
     white = float((varied & (shown > 0.999)).sum()) / max(int(varied.sum()), 1)
     grey = float(((shown > 0.001) & (shown < 0.999)).mean())
+    spread = float(np.subtract(*np.quantile(shown, (0.999, 0.001))))
     low, high = find_full_range(exposed)
     bright_end = min(low, bright_end) if inverted else max(high, bright_end)
     ends = (bright_end, dark_end) if inverted else (dark_end, bright_end)
-    if grey < 0.02 or not ends[0] < ends[1]:
+    if grey < 0.02 or (spread < 0.1 and high > low) or not ends[0] < ends[1]:
         note = "The film's own window does not fit its pixels; its full range is shown."
         return stretch(values, low, high), [note]
     if white > _WHITE_LIMIT:

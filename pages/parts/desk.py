@@ -78,6 +78,12 @@ class Desk(Belongings):
         for made in (self.readings, self.explanations, self.checks):
             made.clear()
 
+    def find_again(self) -> None:
+        """Forget the reader's own squares and what was read in them: the wrists are found anew."""
+        self.turn += 1
+        for made in (self.regions, self.readings, self.explanations, self.checks):
+            made.clear()
+
     def reading(self, reader: Reader | EnsembleReader, card: Checkpoint | None = None) -> StudyReading:
         """Return what `reader` says of the study; read once. `card`: its own with other limits, where they are."""
         turn = self.turn

@@ -25,8 +25,9 @@ from core.figures import (
     png_bytes,
     probability_figure,
 )
-from core.reading import ALL, EnsembleReader, Reader, StudyReading
+from core.reading import ALL, EnsembleReader, Reader, StudyReading, of_both_wrists
 from core.results import (
+    BOTH_WRISTS,
     cases_sentence,
     evidence_sentence,
     map_sentence,
@@ -45,6 +46,7 @@ from pages.parts.viewer import ViewerFilm, ViewerOverlay, show_viewer
 
 _TONES = {"suspected": SUSPECTED, "uncertain": UNCERTAIN, "not seen": NOT_SEEN}
 _VIEW_WORDS = {"LATERAL": "lateral", "OBLIQUE": "oblique"}
+_SIDE_WORDS = {"L": "left", "R": "right"}
 
 
 def show_study(desk: Desk) -> None:
@@ -90,13 +92,16 @@ def show_study(desk: Desk) -> None:
 
 
 def _offer_closing(desk: Desk) -> None:
+    if desk.regions:
+        st.button("Find the wrist again", on_click=desk.find_again, width="stretch", key="find-again")
     st.button("Close this study", on_click=desk.clear, width="stretch", key="close")
 
 
 def film_label(desk: Desk, film: Radiograph) -> str:
     """Name a film by its place and view; never by its file."""
     number = 1 + desk.films.index(desk.film(film.id))
-    return f"Film {number}" + (f" · {_VIEW_WORDS.get(film.view, film.view)}" if film.view else "")
+    side = _SIDE_WORDS.get(film.laterality) if of_both_wrists(desk.films) else None
+    return " · ".join(filter(None, (f"Film {number}", _VIEW_WORDS.get(film.view, film.view), side)))
 
 
 def _choose_reader() -> Reader | EnsembleReader | None:
@@ -164,6 +169,12 @@ def _choose_among(usable: dict[str, Checkpoint], default: str | None) -> str:
 
 # ---- the answer ------------------------------------------------------------------------------------------------------
 def _show_answer(desk: Desk, reading: StudyReading) -> None:
+    if reading.of_both_wrists:
+        st.html(
+            f'<section class="answer" style="--tone:#a3adba" aria-live="polite"><h2>Films of two wrists</h2>'
+            f"<p>{html.escape(BOTH_WRISTS)}</p></section>"
+        )
+        return
     if reading.decision is None:
         reasons = " ".join(dict.fromkeys(reason for film in reading.films for reason in film.quality.reasons))
         st.html(

@@ -374,7 +374,8 @@ class Viewer {
     pane.setPointerCapture(event.pointerId);
     pane.focus({ preventScroll: true });
     const tool = event.button === 2 || event.shiftKey ? "window" : this.tool;
-    this.drag = { tool, x: event.clientX, y: event.clientY, from: this.toFilm(pane, event) };
+    const { scale } = this.view(this.film, pane);
+    this.drag = { tool, x: event.clientX, y: event.clientY, from: this.toFilm(pane, event), scale };
   }
 
   moveDrag(pane, event) {
@@ -406,9 +407,10 @@ class Viewer {
   }
 
   endDrag() {
-    const { draft } = this;
+    const { draft, drag } = this;
     this.drag = this.draft = null;
-    if (draft && draft.side >= 16) {
+    // As wide as a hand can mean it, on the screen: a click that slips marks nothing.
+    if (draft && draft.side * drag.scale >= 40) {
       this.tool = "pan";
       this.entry.region = draft;
       this.send.setTriggerValue("region", { film: this.entry.id, ...draft });
