@@ -19,7 +19,8 @@ from sklearn.preprocessing import StandardScaler
 
 from core import evaluate, metrics
 from core.checkpoints import list_checkpoints
-from core.datasets import WRISTS_ALONE
+from core.datasets import WRISTS_ALONE, index_dataset, split_dataset
+from core.datasets.splits import fingerprint
 from core.errors import CheckpointError, DatasetError, RadiographError, ScoresError
 from core.evaluate import baselines, command
 from core.evaluate.baselines import StudyFacts
@@ -98,6 +99,24 @@ def dataset(tmp_path):
     }.items():
         save_film(root / name, brightness)
     return root
+
+
+def test_what_the_model_learned_from_is_told_before_it_is_measured(tmp_path, capsys):
+    root = tmp_path / "films"
+    for n in range(6):
+        part, label = "train" if n < 2 else "valid", "positive" if n % 2 else "negative"
+        save_film(root / f"{part}/XR_WRIST/patient{n}/study1_{label}/image1.png", 60 + 20 * n)
+    own = fingerprint(split_dataset(index_dataset(root).splits, 0))
+    knows = open_stand_in(data={"split": own, "simulated": False})
+    assert run("--data", root, "--resamples", 5, open_reader=knows) == 0
+    told = "stand-in learned from patients of 2 of these 6 studies, and its limits were chosen on those of 2"
+    assert told in capsys.readouterr().err
+    assert run("--data", root, "--resamples", 5, open_reader=open_stand_in(data={"split": "another"})) == 0
+    assert "learned from" not in capsys.readouterr().err
+    later = open_stand_in(data={"learned": [{"split": "x", "seed": 1, "version": "1"},
+                                            {"split": own, "seed": None, "version": None}]})  # fmt: skip
+    assert run("--data", root, "--split", "valid", "--resamples", 5, open_reader=later) == 0
+    assert "of 0 of these 4 studies, and its limits were chosen on those of 2" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -203,6 +203,33 @@ def test_every_dataset_that_the_weights_learned_from_is_on_the_card(tmp_path, ho
     assert publish.find_learned(told) == [*([own] if how != "average_of" else []), *publish.find_learned(card)]
 
 
+@pytest.mark.parametrize(
+    ("learned", "simulated", "seen"),
+    [
+        (("c", None, None), False, False),  # the same parts
+        (("b", None, None), False, True),  # the folder has grown since, and was dealt anew
+        (("b", 8, "3"), False, False),  # simulated patients are no real ones
+        (("b", 9, str(VERSION)), True, True),  # the same seed draws the same patients again
+        (("b", 8, str(VERSION)), True, False),
+    ],
+)
+def test_patients_that_a_start_may_have_seen_are_not_called_others(tmp_path, learned, simulated, seen):
+    entry = dict(zip(("split", "seed", "version"), learned, strict=True))
+    card = Checkpoint(
+        "first", "First", "fracture", "efficientnetlite0", "top_activation", 64, data={"learned": [entry]}
+    )
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "card.json").write_text(write_card(replace(card, weights_sha256="0" * 64))[0])
+    if simulated:
+        (tmp_path / "simulated.json").write_text(json.dumps(asdict(DatasetSettings(studies=3, seed=9))))
+    request = make_request(tmp_path, out=str(tmp_path), start="first")
+    data = make_data(origin="simulated" if simulated else "real", split="c")
+    told = publish.describe_checkpoint(request, data, measure(), False).data["tested_on"]
+    assert ("other " not in told.split(";")[0]) == seen
+    assert ("(first) may have been trained on some of these patients: results may flatter" in told) == seen
+    assert ("first may have been trained on patients who are held out" in publish.seen_line(request, data)) == seen
+
+
 def test_of_weights_that_were_made_elsewhere_nothing_is_claimed(tmp_path):
     request = make_request(tmp_path, out=str(tmp_path), weights_file="model.keras")
     request = replace(request, settings=replace(request.settings, weights="e" * 64))
@@ -242,6 +269,18 @@ def test_words_and_counts_give_the_same_numbers(tmp_path):
     assert data["trained_on"].startswith("Trained on 2 films")
     assert data["tested_on"].startswith("Tested on 1 films of 1 other patients")
     assert "set on 2 films of 2 further ones" in data["tested_on"]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "some", "said"),
+    [(2, 2, ", of which each of 2 epochs drew 2 films"), (1, 2, ", of which one epoch drew 2 films"), (2, 3, ""), (2, None, "")],
+)
+def test_a_card_tells_where_an_epoch_was_of_some_films_only(tmp_path, epochs, some, said):
+    request = make_request(tmp_path)
+    settings = replace(request.settings, epochs=epochs, extra={**request.settings.extra, "epoch_films": some})
+    data = publish.describe_checkpoint(replace(request, settings=settings), make_data(), measure(), False).data
+    assert data["trained_on"].startswith(f"Trained on 3 films of a dataset in the format mura of 2 patients{said}")
+    assert ("drew" in data["trained_on"]) == bool(said)
 
 
 def test_the_card_tells_how_simulated_films_can_be_made_again(tmp_path):

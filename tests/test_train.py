@@ -403,7 +403,9 @@ def test_a_foreign_file_among_the_films_stops_no_training(tmp_path, capsys):
     (tmp_path / "about.json").write_text('{"images": 18}')
     data = train.collect_films(request_for(tmp_path))
     assert (len(data.train), data.with_masks) == (4, False)
-    assert capsys.readouterr().err.count("note: about.json: A COCO file") == 1
+    told = capsys.readouterr().err
+    assert told.count("note: A COCO file") == 1
+    assert "about.json" not in told, "what is printed is kept beside the training"
 
 
 def test_an_unknown_run_cannot_be_resumed(places, capsys):

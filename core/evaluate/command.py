@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from core.checkpoints.learned import find_learned
 from core.datasets import DatasetIndex, Problem, describe, open_dataset, select_split
+from core.datasets.splits import SPLIT_SEED, fingerprint, split_dataset
 from core.datasets.tables import NOT_GROUPS
 from core.errors import CheckpointError, DatasetError, ScaphoidError, ScoresError
 from core.evaluate.baselines import measure_baselines
@@ -188,6 +190,8 @@ def _findings_from_films(
         import_tensorflow_quietly()
     place = [options.checkpoints] if options.checkpoints else []
     readers = [open_reader(checkpoint_id, *place) for checkpoint_id in ids]
+    for reader in readers:
+        _tell_what_was_learned(reader.classifier.checkpoint, index, studies)
     read, failures = _read_all(index, studies, readers, options)
     columns = dividing_columns(index, studies, {"probability", *(scores.checkpoint_id for scores in read.scores)})
     several = read.scores if len(read.scores) == 1 else (*read.scores, mean_scores(read.scores))
@@ -221,6 +225,26 @@ def _findings_from_films(
     unit = "films" if options.films else "studies"
     findings = Findings(measured, differences, tuple(baselines), options.apart, found, unit)
     return findings, not (failures or index.problems)
+
+
+def _tell_what_was_learned(card: Checkpoint, index: DatasetIndex, studies: Sequence[Study]) -> None:
+    """Say how many of the studies that are to be measured the checkpoint learned from, or was calibrated on."""
+    try:
+        parts = split_dataset(index.splits, SPLIT_SEED)
+    except DatasetError:
+        return
+    split = fingerprint(parts)
+    if not any(entry["split"] == split for entry in find_learned(card)):
+        return
+    patients = [study.patient_id for study in studies]
+    seen = {name: {study.patient_id for study in parts[name]} for name in ("train", "valid")}
+    trained, chosen = (sum(patient in seen[name] for patient in patients) for name in ("train", "valid"))
+    if trained or chosen:
+        print(
+            f"note: {card.id} learned from patients of {trained:,} of these {len(studies):,} studies, and its limits "
+            f"were chosen on those of {chosen:,}: figures on them flatter it.",
+            file=sys.stderr,
+        )
 
 
 def _read_all(

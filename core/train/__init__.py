@@ -17,7 +17,7 @@ from core.errors import CheckpointError, DatasetError, ScaphoidError, TrainingEr
 from core.train.films import TrainingData, collect_films
 from core.train.loop import fit
 from core.train.presets import EXTRA, PRESETS, TASKS, idle_settings
-from core.train.publish import finish, whole_films_line
+from core.train.publish import finish, seen_line, whole_films_line
 from core.train.runs import (
     PROGRESS_NAME,
     REQUEST_NAME,
@@ -93,6 +93,7 @@ def _train(request: Request, run: RunFolder, report: Report) -> Checkpoint | Non
                 "A wrist finder is trained on films whose table says where the wrist is, but some lack it."
             )
         print(whole_films_line(request, data), end="", file=sys.stderr)
+        print(seen_line(request, data), end="", file=sys.stderr)
         if idle := idle_settings(request.settings):
             print(
                 f"All layers are trained, since the network begins with nothing learned: {', '.join(idle)} "

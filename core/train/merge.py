@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,10 @@ from core.classifier import load_network
 from core.datasets import FORMATS
 from core.datasets.splits import SPLIT_SEED
 from core.errors import CheckpointError, ScaphoidError
-from core.phantoms.dataset import read_settings
 from core.train import recipes
-from core.train.films import TrainingData, collect_films
+from core.train.films import collect_films
 from core.train.presets import check_settings
-from core.train.publish import find_learned, finish
+from core.train.publish import finish, may_have_seen
 from core.train.runs import Request
 from core.values import Checkpoint
 from core.wrist import load_finder_network
@@ -123,30 +122,12 @@ def measure_merged(
         positive_label=first.positive_label,
     )  # fmt: skip
     films = collect_films(request)
-    if any(_may_have_seen(card, films, data) for card in cards):
+    if any(may_have_seen(card, films, data) for card in cards):
         raise CheckpointError(
             "The dataset that the checkpoints were trained on was expected, but its parts are others than theirs: they "
             "may have seen patients that are to measure them."
         )
     return finish(request, films, mean_model(ids, folder), read_history(folder / first.id))
-
-
-def _may_have_seen(card: Checkpoint, films: TrainingData, data: Path) -> bool:
-    """Tell whether a checkpoint may have been trained on patients of the dataset's held-out parts.
-
-    It was not where it was trained on the same parts, nor where the simulator made its films from another seed or in
-    another version: those are other patients.
-    """
-    drawn = read_settings(data) if films.simulated else None
-
-    def may(learned: Mapping[str, Any]) -> bool:
-        if learned["split"] == films.split:
-            return False
-        if drawn is None or learned["version"] is None:
-            return True
-        return learned["version"] == str(drawn.version) and learned["seed"] in (None, drawn.seed)
-
-    return any(map(may, find_learned(card)))
 
 
 def _parser() -> argparse.ArgumentParser:

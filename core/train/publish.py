@@ -14,6 +14,7 @@ import numpy as np
 
 from core.backbones import find_backbone, freeze
 from core.checkpoints import CHECKPOINTS, find_checkpoint, publish, read_card, round_to_float16
+from core.checkpoints.learned import find_learned, learned_from
 from core.classifier import Classifier
 from core.datasets import find_table
 from core.datasets.files import SPLITS, class_of
@@ -254,25 +255,32 @@ def _simulator(request: Request, data: TrainingData) -> dict[str, Any]:
 def _learned(request: Request, data: TrainingData, sources: Sequence[Checkpoint]) -> list[dict[str, Any]]:
     """Return every dataset that the weights learned from, here and before: see :func:`find_learned`."""
     here = _learned_here(request, data, sources)
-    own = [_tell_apart(data.split, _simulator(request, data).get("simulator"))] if here else []
-    own += [_tell_apart(None, None)] if request.starts_elsewhere else []
+    own = [learned_from(data.split, _simulator(request, data).get("simulator"))] if here else []
+    own += [learned_from(None, None)] if request.starts_elsewhere else []
     every = [*own, *(entry for card in sources for entry in find_learned(card))]
     return [entry for place, entry in enumerate(every) if entry not in every[:place]]
 
 
-def find_learned(card: Checkpoint) -> list[dict[str, Any]]:
-    """Return the datasets that a checkpoint's weights learned from, those of its start, teachers and parts included.
+def may_have_seen(card: Checkpoint, films: TrainingData, data: Path) -> bool:
+    """Tell whether a checkpoint may have been trained on patients of the dataset's held-out parts.
 
-    Returns
-    -------
-    list of dict
-        ``split``: the parts' fingerprint (None: not known); ``seed`` and ``version`` of the simulator that made the
-        films (None: not simulated, or not known). Two seeds or two versions never draw the same patient.
+    It was not where it was trained on the same parts, nor where one of the two is simulated and the other real, nor
+    where the simulator made its films from another seed or in another version: those are other patients.
     """
-    made = card.data.get("simulator") or {"version": card.versions.get("simulator")}
-    return card.data.get("learned") or [
-        _tell_apart(card.data.get("split"), made if card.data.get("simulated") else None)
-    ]
+    from core.phantoms.dataset import read_settings
+
+    drawn = read_settings(data) if films.simulated else None
+
+    def may(learned: Mapping[str, Any]) -> bool:
+        if learned["split"] == films.split:
+            return False
+        if learned["version"] is None:
+            return True
+        if drawn is None:
+            return films.simulated
+        return learned["version"] == str(drawn.version) and learned["seed"] in (None, drawn.seed)
+
+    return any(map(may, find_learned(card)))
 
 
 def find_origins(sources: Sequence[Checkpoint]) -> list[dict[str, str]]:
@@ -293,9 +301,12 @@ def find_origins(sources: Sequence[Checkpoint]) -> list[dict[str, str]]:
     return list({entry["id"]: entry for entry in (*own, *before)}.values())
 
 
-def _tell_apart(split: str | None, made: Mapping[str, Any] | None) -> dict[str, Any]:
-    version = (made or {}).get("version")
-    return {"split": split, "seed": (made or {}).get("seed"), "version": version if version is None else str(version)}
+def seen_line(request: Request, data: TrainingData) -> str:
+    """Return a line that says, before the training, that what it begins with may know the patients held out; or ""."""
+    seen = [card.id for card in _sources(request) if may_have_seen(card, data, Path(request.data))]
+    if not seen:
+        return ""
+    return f"{' and '.join(seen)} may have been trained on patients who are held out here: {FLATTERS}.\n"
 
 
 def _sources(request: Request) -> tuple[Checkpoint, ...]:
@@ -324,6 +335,9 @@ def _trained_on(request: Request, data: TrainingData, counts: Mapping[str, int],
         if data.simulated or data.injected:
             what = "simulated films" if data.simulated else "real films with simulated breaks and without"
         trained = f"Trained on {counts['train_films']:,} {what}{_of_patients(data, 'train')}"
+        some, epochs = option(request.settings, "epoch_films"), request.settings.epochs
+        if some and some < counts["train_films"]:
+            trained += f", of which {f'each of {epochs} epochs' if epochs > 1 else 'one epoch'} drew {some:,} films"
         if request.task == "wrist":
             trained += f" and on {int(option(request.settings, 'decoys')):,} simulated films without a wrist"
         if request.start:
@@ -343,6 +357,9 @@ def _trained_on(request: Request, data: TrainingData, counts: Mapping[str, int],
     return trained
 
 
+FLATTERS = "results may flatter"
+
+
 def _sentences(
     request: Request, data: TrainingData, counts: Mapping[str, int], sources: Sequence[Checkpoint]
 ) -> dict[str, Any]:
@@ -350,9 +367,13 @@ def _sentences(
     chosen = "the confidence was" if request.task == "wrist" else "calibration and operating points were"
     read = {split: _films_read(counts, split, data) for split in ("valid", "test")}
     tested = f"Tested on {read['test']:,} films"
+    seen = [card.id for card in sources if may_have_seen(card, data, Path(request.data))]
     if data.patients_known:
         further = _patients_read(counts, "valid", data)
-        tested += f" of {_patients_read(counts, 'test', data):,} other {'simulated ' if data.simulated else ''}patients"
+        other = "" if seen else "other "
+        tested += (
+            f" of {_patients_read(counts, 'test', data):,} {other}{'simulated ' if data.simulated else ''}patients"
+        )
         tested += f"; {chosen} set on {read['valid']:,} films of {further:,} "
     else:
         tested += (
@@ -360,6 +381,9 @@ def _sentences(
             f"results may flatter); {chosen} set on {read['valid']:,} "
         )
     tested += "further ones."
+    if seen:
+        names = " and ".join(seen)
+        tested += f" What it comes from ({names}) may have been trained on some of these patients: {FLATTERS}."
     if find_region(request, data):
         tested += " The wrist was found by the finder, as it is when films are read."
     tested += f" {whole_films_line(request, data)}".rstrip()
