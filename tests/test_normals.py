@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.checkpoints import read_card, read_scores
+from core.datasets import index_dataset, split_dataset
+from core.datasets.splits import fingerprint
 from core.errors import DatasetError
 from core.figures import png_bytes
 from core.quality import Quality
@@ -71,6 +73,9 @@ def test_a_threshold_that_was_not_raised_is_not_said_to_be_set_on_the_normals():
     raised = normals.describe(studies[:19], points, "here", 0.4)["sentence"]
     assert "was raised until at most 1 in 10 of 19 real films without a fracture of 19 patients (here)" in raised
     assert "simulated studies and checked" not in raised
+    real = normals.describe(studies, points, "here", 0.5, simulated=False)["sentence"]
+    assert "was set on its validation studies and checked" in real
+    assert "simulated" not in real
 
 
 def test_specificity_is_that_of_the_threshold_that_is_published():
@@ -142,6 +147,14 @@ def test_too_few_normals_are_refused(folder):
         read_normals(Stand(card()), folder / "few.csv")
 
 
+def test_films_that_the_model_was_trained_on_set_no_threshold(folder):
+    own = fingerprint(split_dataset(index_dataset(folder / "films.csv").splits, 0))
+    known = replace(card(), data={**card().data, "split": own, "simulated": False})
+    with pytest.raises(DatasetError, match="was trained on this dataset"):
+        read_normals(Stand(known), folder / "films.csv")
+    assert len(read_normals(Stand(replace(known, data={**known.data, "split": "x"})), folder / "films.csv")) == 20
+
+
 def test_one_patient_alone_is_refused(folder):
     lines = (folder / "films.csv").read_text().splitlines()
     one = [lines[0], *(",".join([*line.split(",")[:2], "p1"]) for line in lines[1:])]
@@ -197,6 +210,8 @@ def test_a_checkpoint_is_published_anew_with_what_the_normals_say(folder, tmp_pa
     assert found.data["licences"] == ["Free."]
     assert read_card(out / "new").weights_sha256 == read_card(out / "old").weights_sha256
     assert read_scores(out / "new")[0].checkpoint_id == "new"
+    with pytest.raises(DatasetError, match="not set on such films yet"):
+        measure(Stand(read_card(out / "new")), out, folder / "films.csv", "made here", "Free.", "newer")
 
 
 # --- the mean of all models ------------------------------------------------------------------------------------------

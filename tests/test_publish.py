@@ -273,7 +273,12 @@ def test_words_and_counts_give_the_same_numbers(tmp_path):
 
 @pytest.mark.parametrize(
     ("epochs", "some", "said"),
-    [(2, 2, ", of which each of 2 epochs drew 2 films"), (1, 2, ", of which one epoch drew 2 films"), (2, 3, ""), (2, None, "")],
+    [
+        (2, 2, ", of which each of 2 epochs drew 2 films"),
+        (1, 2, ", of which one epoch drew 2 films"),
+        (2, 3, ""),
+        (2, None, ""),
+    ],
 )
 def test_a_card_tells_where_an_epoch_was_of_some_films_only(tmp_path, epochs, some, said):
     request = make_request(tmp_path)

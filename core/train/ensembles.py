@@ -105,7 +105,7 @@ def measure_ensemble(
         read = read_normals(open_members(members, folder), normals, progress, region)
         before = points[1].threshold
         points = set_caution(points, scores["valid"], read)
-        told = describe(read, points, source, before)
+        told = describe(read, points, source, before, data["simulated"])
         data["tested_on"] = f"{_before_normals(data['tested_on'])} {told['sentence']}"
         data["results"] |= results_at(tuple(scores.values()), points[1].threshold) | told["results"]
         data["licences"] = sorted({*data["licences"], licence})

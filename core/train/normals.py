@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 
 from core.checkpoints import CHECKPOINTS, WEIGHTS_NAME, check_place, publish, read_history, read_scores
+from core.checkpoints.learned import find_learned
 from core.datasets import REGION_HELP, open_dataset
+from core.datasets.splits import SPLIT_SEED, fingerprint, split_dataset
 from core.errors import DatasetError, RadiographError, ScaphoidError
 from core.explain.peaks import usual_peaks
 from core.metrics import clustered_interval, confusion, interval_dict, wilson_interval
@@ -87,9 +89,13 @@ def read_normals(
     Raises
     ------
     DatasetError
-        Fewer than 20 such studies can be read, or all are of one patient.
+        Fewer than 20 such studies can be read, or all are of one patient; or `reader` learned from this dataset.
     """
     index = open_dataset(data, region=region)
+    split = fingerprint(split_dataset(index.splits, SPLIT_SEED))
+    cards = [each.checkpoint for each in getattr(reader, "readers", (reader,))]
+    if any(entry["split"] == split for card in cards for entry in find_learned(card)):
+        raise DatasetError("Films that were not learned from were expected, but the model was trained on this dataset.")
     for note in index.notes:
         print(f"note: {note}", file=sys.stderr)
     studies = [study for study in index.studies if study.label == 0]
@@ -184,7 +190,7 @@ def results_at(scores: Sequence[Scores], threshold: float) -> dict[str, dict[str
 
 
 def describe(
-    normals: Sequence[NormalStudy], points: Sequence[OperatingPoint], source: str, before: float
+    normals: Sequence[NormalStudy], points: Sequence[OperatingPoint], source: str, before: float, simulated: bool = True
 ) -> dict[str, Any]:
     """Return what the card says of the normals: a sentence, and how they fared at both points.
 
@@ -197,6 +203,8 @@ def describe(
         What the films are.
     before : float
         The threshold of suspicion before the normals were read.
+    simulated : bool
+        Whether the studies that it was set on are.
     """
     values = np.array([study.probability for study in normals])
     patients = [study.patient_id for study in normals]
@@ -211,14 +219,15 @@ def describe(
     what = "films" if all(len(study.films) == 1 for study in normals) else "studies"
     whose = f"{values.size} real {what} without a fracture"
     whose += f" of {len(set(patients))} patients ({source})" if known else f" ({source})"
+    studies = "simulated studies" if simulated else "its validation studies"
     set_on = (
         f"{SENTENCE_BEGINS} was raised until at most 1 in 10 of {whose} are called suspected"
         if high > before
-        else f"{SENTENCE_BEGINS} was set on simulated studies and checked on {whose}: at most 1 in 10 of them are "
+        else f"{SENTENCE_BEGINS} was set on {studies} and checked on {whose}: at most 1 in 10 of them are "
         "called suspected, and it was not raised"
     )
     sentence = (
-        f"{set_on}; nothing was trained on them. The sensitivity beside it was measured on simulated studies; the "
+        f"{set_on}; nothing was trained on them. The sensitivity beside it was measured on {studies}; the "
         "specificity on these real ones, each judged by a threshold chosen without "
         + ("that patient." if known else "that study; which are of one patient is not known.")
     )
@@ -241,9 +250,11 @@ def measure(
     chosen_on = next((each for each in scores if each.split == "valid"), None)
     if chosen_on is None or len(card.operating_points) != 2:
         raise DatasetError("A checkpoint with validation scores and two operating points was expected, not this one.")
+    if SENTENCE_BEGINS in card.data["tested_on"]:
+        raise DatasetError("A checkpoint whose caution was not set on such films yet was expected, but this one's was.")
     normals = read_normals(reader, data, progress, region)
     points = set_caution(card.operating_points, chosen_on, normals)
-    told = describe(normals, points, source, card.operating_points[1].threshold)
+    told = describe(normals, points, source, card.operating_points[1].threshold, bool(card.data.get("simulated")))
     peaks = usual_peaks(reader.classifier, Negatives(normals), progress)
     known = all(study.patient_known for study in normals)
     people = {"patients": len({study.patient_id for study in normals})} if known else {}
