@@ -24,7 +24,7 @@ def _one_session():
 
 def table(app, column):
     """Return the first table that has a column."""
-    return next(each.value for each in app.dataframe if column in each.value)
+    return next(each.value for each in (*app.dataframe, *app.table) if column in each.value)
 
 
 def test_every_estimate_of_a_model_is_one_number_on_every_page_and_by_the_command(capsys):
