@@ -155,6 +155,13 @@ def test_films_that_the_model_was_trained_on_set_no_threshold(folder):
     assert len(read_normals(Stand(replace(known, data={**known.data, "split": "x"})), folder / "films.csv")) == 20
 
 
+def test_parts_that_no_training_takes_hinder_nothing(folder):
+    lines = (folder / "films.csv").read_text().splitlines()
+    parts = [f"{line},{'split' if not n else ('valid', 'test')[n % 4 == 1]}" for n, line in enumerate(lines)]
+    (folder / "parts.csv").write_text("\n".join(parts) + "\n")
+    assert len(read_normals(Stand(card()), folder / "parts.csv")) == 20
+
+
 def test_one_patient_alone_is_refused(folder):
     lines = (folder / "films.csv").read_text().splitlines()
     one = [lines[0], *(",".join([*line.split(",")[:2], "p1"]) for line in lines[1:])]
