@@ -1,6 +1,7 @@
 """Models side by side: what they did is what core.metrics says, and nothing is compared that does not compare."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from core.measured import (
     RULES,
     agreement_rows,
     benefit_rows,
+    calibration_rows,
     called_studies,
     cross_check_rows,
     difference_rows,
@@ -51,6 +53,7 @@ from core.metrics import (
     roc_curve,
     sweep_thresholds,
     threshold_for,
+    were_it_calibrated,
     wilson_interval,
     youden_threshold,
 )
@@ -186,6 +189,23 @@ def test_the_table_says_what_was_measured_and_a_dash_where_nothing_was():
     assert rows["AUC"]["B"] == "-, n=2"
     assert number_words(0.5) == "0.500"
     assert number_words(-0.0004, -0.02, 0.0004) == "0.000 (-0.020 to 0.000)"
+
+
+def test_beside_each_error_of_calibration_stands_what_chance_alone_gives():
+    models = [measured(random_scores(5)), measured(make_scores([1, 0], [1.0, 0.0]), "b")]
+    rows = calibration_rows(models)
+    after = {row[""]: following for row, following in pairwise(rows)}
+    chance = were_it_calibrated(models[0].scores)
+    for words, name in (
+        ("Calibration error (ECE)", "ece"),
+        ("Calibration error, adaptive bins", "adaptive_ece"),
+        ("Brier score: reliability", "reliability"),
+    ):
+        each = chance[name]
+        assert after[words][""] == "… by chance alone"
+        assert after[words]["A"] == f"{each.value:.3f} ({each.low:.3f} to {each.high:.3f}), n=120"
+        assert after[words]["B"].startswith("0.000")
+    assert len(rows) == 8 + 3
 
 
 def test_the_numbers_behind_the_figures():

@@ -17,6 +17,7 @@ from core.metrics import (
     cheapest_threshold,
     confusion,
     evaluate,
+    evaluate_scores,
     full_sweep,
     precision_recall_band,
     precision_recall_curve,
@@ -29,6 +30,7 @@ from core.metrics import (
     roc_curve,
     sweep_thresholds,
     triage,
+    were_it_calibrated,
     wilson_interval,
     wilson_rates,
     youden_threshold,
@@ -379,6 +381,38 @@ def test_each_part_of_the_brier_score_has_the_interval_of_the_resamples_own_part
         assert (interval.low, interval.high) == pytest.approx((min(low, own), max(high, own)), abs=1e-9), name
     alone = brier_part_intervals(resample(make_scores([0, 1], [0.2, 0.9], ["p", "p"]), 20))
     assert all(math.isnan(each.low) for each in alone.values())
+
+
+def test_chance_alone_gives_the_errors_that_labels_drawn_from_the_probabilities_give():
+    generator = np.random.default_rng(3)
+    probabilities = generator.beta(0.4, 0.6, 90).round(2)
+    found = were_it_calibrated(make_scores(generator.integers(0, 2, 90), probabilities), draws=4000)
+    slow = {name: [] for name in found}
+    for _ in range(600):
+        drawn = make_scores((generator.random(90) < probabilities).astype(int), probabilities)
+        measured = evaluate_scores(drawn, 0.5, resamples=2)
+        for name in ("ece", "adaptive_ece"):
+            slow[name].append(getattr(measured, name).value)
+        slow["reliability"].append(brier_parts(drawn).reliability)
+    for name, each in found.items():
+        error = np.std(slow[name]) / np.sqrt(600)
+        assert each.value == pytest.approx(np.mean(slow[name]), abs=5 * error), name
+        low, high = np.percentile(slow[name], (2.5, 97.5))
+        assert (each.low, each.high) == pytest.approx((low, high), rel=0.2), name
+        assert each.low > 0
+        assert each.n == 90
+
+
+def test_chance_alone_by_hand():
+    # One study at 0.5: whichever label it has, the error is 0.5, the reliability its square. At 0 and 1 there is none.
+    one = were_it_calibrated(make_scores([1], [0.5]))
+    assert (one["ece"].low, one["ece"].value, one["ece"].high) == (0.5, 0.5, 0.5)
+    assert one["adaptive_ece"].value == 0.5
+    assert one["reliability"].value == 0.25
+    sure = were_it_calibrated(make_scores([0, 0], [0.0, 1.0]))
+    assert all((each.value, each.high) == (0, 0) for each in sure.values())
+    with pytest.raises(ScoresError, match="At least one draw"):
+        were_it_calibrated(make_scores([1], [0.5]), draws=0)
 
 
 # --- thresholds that are chosen --------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from core.metrics import (
     reliability_curve,
     roc_curve,
     triage,
+    were_it_calibrated,
     wilson_rates,
 )
 from core.values import Checkpoint, Interval, OperatingPoint, Scores
@@ -183,6 +184,9 @@ def agreement_rows(
     ]
 
 
+_PART = "Brier score: {}"
+
+
 def brier_part_rows(models: Sequence[MeasuredModel]) -> list[dict[str, str]]:
     """Return what the Brier score is made of, one row a part and one column a model: value, 95% interval and n."""
     found = {model.name: brier_part_intervals(model.resamples) for model in models}
@@ -191,12 +195,33 @@ def brier_part_rows(models: Sequence[MeasuredModel]) -> list[dict[str, str]]:
         *((each, each) for each in ("reliability", "resolution", "uncertainty")),
         ("within", "within bins"),
     ):
-        row = {"": f"Brier score: {words}"}
+        row = {"": _PART.format(words)}
         for name, parts in found.items():
-            each = parts[part]
-            row[name] = f"{number_words(each.value, each.low, each.high)}, n={each.n:,}"
+            row[name] = _cell(parts[part])
         rows.append(row)
     return rows
+
+
+def calibration_rows(models: Sequence[MeasuredModel]) -> list[dict[str, str]]:
+    """Return how good each model's probabilities are, and what chance alone would make of a perfectly calibrated one's.
+
+    One row an estimate and one column a model. The errors of calibration and the Brier score's reliability are followed
+    by what they would be had every probability been exactly right: `core.metrics.were_it_calibrated`.
+    """
+    rows = metric_table(models, {name: METRIC_NAMES[name] for name in ("ece", "adaptive_ece", "brier", "log_loss")})
+    rows += brier_part_rows(models)
+    chance = {model.name: were_it_calibrated(model.scores) for model in models}
+    told = {
+        METRIC_NAMES["ece"]: "ece",
+        METRIC_NAMES["adaptive_ece"]: "adaptive_ece",
+        _PART.format("reliability"): "reliability",
+    }
+    found = []
+    for row in rows:
+        found.append(row)
+        if name := told.get(row[""]):
+            found.append({"": "… by chance alone"} | {model: _cell(each[name]) for model, each in chance.items()})
+    return found
 
 
 def cross_check_rows(models: Sequence[MeasuredModel]) -> list[dict[str, str]]:
@@ -281,7 +306,10 @@ def metric_table(models: Sequence[MeasuredModel], names: Mapping[str, str]) -> l
     for estimate, words in names.items():
         row = {"": words}
         for name, evaluation in found.items():
-            interval = getattr(evaluation, estimate)
-            row[name] = f"{number_words(interval.value, interval.low, interval.high)}, n={interval.n:,}"
+            row[name] = _cell(getattr(evaluation, estimate))
         rows.append(row)
     return rows
+
+
+def _cell(interval: Interval) -> str:
+    return f"{number_words(interval.value, interval.low, interval.high)}, n={interval.n:,}"

@@ -75,6 +75,7 @@ from core.metrics.reliability import (
     cases_like,
     clustered_interval,
     reliability_curve,
+    were_it_calibrated,
 )
 from core.metrics.resampling import (
     RESAMPLES,
@@ -185,6 +186,7 @@ __all__ = [
     "taken",
     "threshold_for",
     "triage",
+    "were_it_calibrated",
     "why_left_out",
     "wilson_interval",
     "wilson_rates",

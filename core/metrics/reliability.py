@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from core.errors import ScoresError
-from core.metrics.calibration import ECE_BINS, bins_of_equal_width
+from core.metrics.calibration import ECE_BINS, bins_of_equal_count, bins_of_equal_width
 from core.metrics.proportions import wilson_interval
 from core.metrics.resampling import Resamples, codes_of, never_seen, percentile_interval
 from core.metrics.tables import check_scores
 from core.values import Interval, Scores
 
+_CELLS_AT_ONCE = 1_000_000  # of (draws, studies): 8 MB
 FEW_PATIENTS = 10
 """Fewer cannot show how alike the studies of one patient are."""
 
@@ -143,6 +144,51 @@ def brier_part_intervals(resamples: Resamples) -> dict[str, Interval]:
         name: percentile_interval(getattr(parts, name), each[:0] if alone else each, n)
         for name, each in samples.items()
     }
+
+
+def were_it_calibrated(scores: Scores, draws: int = 1000, seed: int = 0) -> dict[str, Interval]:
+    """Return what chance alone makes of the calibration errors where every probability is exactly right.
+
+    None of them can be negative, so chance only ever adds: with few studies even a perfectly calibrated model shows an
+    error, and no interval of an error reaches 0. Labels are drawn from the probabilities themselves and measured
+    against them (consistency resampling; Broecker and Smith, Weather Forecast. 22:651, 2007). Studies are taken for
+    independent.
+
+    Parameters
+    ----------
+    scores : Scores
+        Its labels are not looked at.
+    draws, seed : int
+
+    Returns
+    -------
+    dict
+        ``ece``, ``adaptive_ece`` and ``reliability`` (of `BrierParts`): the mean of the draws, and the range that holds
+        95% of them; `n` studies.
+
+    Raises
+    ------
+    ScoresError
+        As `check_scores`; fewer than one draw.
+    """
+    check_scores(scores)
+    if draws < 1:
+        raise ScoresError(f"At least one draw must be asked for, but {draws} came.")
+    p = np.asarray(scores.probabilities, np.float64)
+    # A draw's labels less its probabilities, summed over each bin, are all that the three are made of.
+    kinds = {"ece": bins_of_equal_width, "adaptive_ece": bins_of_equal_count}
+    members = {name: np.eye(ECE_BINS)[bins(p)] for name, bins in kinds.items()}
+    generator, found = np.random.default_rng(seed), {name: [] for name in ("ece", "adaptive_ece", "reliability")}
+    at_once = max(1, _CELLS_AT_ONCE // p.size)
+    for first in range(0, draws, at_once):
+        drawn = generator.random((min(at_once, draws - first), p.size)) < p
+        apart = {name: (drawn - p) @ inside for name, inside in members.items()}
+        for name, sums in apart.items():
+            found[name].append(np.abs(sums).sum(axis=1) / p.size)
+        counts = np.maximum(members["ece"].sum(axis=0), 1)
+        found["reliability"].append((apart["ece"] ** 2 / counts).sum(axis=1) / p.size)
+    drawn = {name: np.concatenate(each) for name, each in found.items()}
+    return {name: percentile_interval(float(each.mean()), each, p.size) for name, each in drawn.items()}
 
 
 def cases_like(scores: Scores, probability: float, minimum: int = 20) -> CasesLike:

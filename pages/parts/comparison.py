@@ -25,7 +25,7 @@ from core.figures import (
 from core.measured import (
     MeasuredModel,
     agreement_rows,
-    brier_part_rows,
+    calibration_rows,
     called_studies,
     cross_check_rows,
     difference_rows,
@@ -178,13 +178,12 @@ def show_calibration_view(chosen: Chosen) -> None:
         "Larger marks hold more studies; below, how many each bin holds. A bin without any has no mark and breaks the "
         "line; shaded, it is empty for every model."
     )
-    rows = metric_table(
-        chosen.measured, {name: METRIC_NAMES[name] for name in ("ece", "adaptive_ece", "brier", "log_loss")}
-    )
-    rows += brier_part_rows(chosen.measured)
+    rows = calibration_rows(chosen.measured)
     st.dataframe(pd.DataFrame(rows), hide_index=True, height="content", key="calibration")
     st.caption(
-        "Brier score = reliability − resolution + uncertainty + within. 95% intervals (bootstrap over patients)."
+        "Brier score = reliability − resolution + uncertainty + within. 95% intervals (bootstrap over patients). An "
+        "error is never negative, so its interval does not reach 0; “by chance alone” is the error, and the range of "
+        "95% of such errors, that a perfectly calibrated model with the same probabilities would show."
     )
     _points({model.name: reliability_rows(model.resamples) for model in chosen.measured}, "reliability-points")
 
