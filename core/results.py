@@ -295,6 +295,7 @@ def _region_values(film: FilmReading) -> dict[str, Any] | None:
 RESULT_NAMES: Mapping[str, str] = MappingProxyType(
     {
         **METRIC_NAMES,
+        "ece_by_chance": "Calibration error that chance alone would give",
         "sensitivity_at_high_sensitivity": "Sensitivity at the lower threshold",
         "specificity_at_high_sensitivity": "Specificity at the lower threshold",
         "sensitivity_at_high_specificity": "Sensitivity at the upper threshold",

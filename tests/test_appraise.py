@@ -19,7 +19,7 @@ from core.classifier import Classifier
 from core.errors import CheckpointError, ScaphoidError
 from core.explain import comparison
 from core.explain.localisation import THRESHOLDS
-from core.metrics import evaluate_scores, wilson_interval
+from core.metrics import evaluate_scores, were_it_calibrated, wilson_interval
 from core.phantoms import VERSION, simulate_study
 from core.phantoms.dataset import DatasetSettings, _plan
 from core.radiographs import fit_square, read_radiograph
@@ -299,6 +299,9 @@ def test_checkpoint_is_measured_against_all_negatives():
     labels = kinds != "none"
     assert found["results"]["auc"]["value"] == pytest.approx(roc_auc_score(labels, means))
     assert found["results"]["brier"]["value"] == pytest.approx(np.mean((means - labels) ** 2))
+    chance = found["results"]["ece_by_chance"]
+    assert chance == vars(were_it_calibrated(reading.study_scores("", films))["ece"])
+    assert 0 < chance["value"] < found["results"]["ece"]["value"], "these probabilities are poor ones"
     sensitivity = found["results"]["sensitivity_at_high_specificity"]
     assert (sensitivity["value"], sensitivity["n"]) == (pytest.approx(np.mean(means[labels] >= 0.6)), 40)
     specificity = found["results"]["specificity_at_high_sensitivity"]

@@ -22,6 +22,7 @@ from core.metrics import (
     quantile_of,
     rate_interval,
     resample,
+    were_it_calibrated,
 )
 from core.quality import REFUSED_BELOW
 from core.train.appraisal import DISPLACEMENTS
@@ -62,6 +63,7 @@ def measure_checkpoint(
     drawn = resample(scores, resamples, seed)
     first = evaluate(drawn, 0.5)
     results = {name: interval_dict(getattr(first, name)) for name in ("auc", "average_precision", "brier", "ece")}
+    results["ece_by_chance"] = interval_dict(were_it_calibrated(scores, seed=seed)["ece"])
     for name, threshold in points.items():
         called = evaluate(drawn, threshold)
         for what in ("sensitivity", "specificity"):
