@@ -120,8 +120,10 @@ def cut_off(dataset, places):
     return before, status, after
 
 
-def test_a_resumed_run_goes_on_where_it_was_cut_off(cut_off):
+def test_a_resumed_run_goes_on_where_it_was_cut_off(cut_off, places):
     before, status, after = cut_off
+    asked = train.RunFolder(places["runs"] / "small-1").load_request()
+    assert asked.precision == "float32", "auto is decided once: another machine goes on in the same"
     assert status == 0
     assert [row["epoch"] for row in before.history] == [1]
     assert [row["epoch"] for row in after.history] == [1, 2]

@@ -479,6 +479,13 @@ def test_half_precision_without_a_gpu_is_refused():
     assert choose_precision("mixed_bfloat16", []) == "mixed_bfloat16"
 
 
+def test_several_devices_do_not_train_in_float16():
+    assert choose_precision("auto", [(7, 5)] * 2, 2) == "float32"
+    assert choose_precision("auto", [(8, 0)] * 2, 2) == "mixed_bfloat16"
+    with pytest.raises(TrainingError, match="for one device, but 2 train together"):
+        choose_precision("mixed_float16", [(7, 5)] * 2, 2)
+
+
 def test_teams_and_strategies():
     assert (read_team(None).workers, read_team("").leads) == (1, True)
     cluster = {"chief": ["a:1"], "worker": ["b:1", "c:1"]}

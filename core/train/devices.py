@@ -35,7 +35,7 @@ class Team:
         return self.number == 0
 
 
-def choose_precision(asked: str, capabilities: Sequence[tuple[int, int]]) -> str:
+def choose_precision(asked: str, capabilities: Sequence[tuple[int, int]], devices: int = 1) -> str:
     """Return the dtype policy to train with.
 
     Parameters
@@ -44,6 +44,9 @@ def choose_precision(asked: str, capabilities: Sequence[tuple[int, int]]) -> str
         One of `PRECISIONS`.
     capabilities : sequence of tuple of int
         Compute capability of each GPU; empty where there is none.
+    devices : int
+        How many train together, on this machine and others. Several never train in float16: Keras looks for an overflow
+        in each one's share by itself, and clips the shares, not the sum.
 
     Returns
     -------
@@ -55,17 +58,21 @@ def choose_precision(asked: str, capabilities: Sequence[tuple[int, int]]) -> str
     Raises
     ------
     TrainingError
-        mixed_float16 was asked for without a GPU.
+        mixed_float16 was asked for without a GPU, or on several devices.
     """
     if asked not in PRECISIONS:
         raise TrainingError(f"A precision must be one of {', '.join(PRECISIONS)}, but it is another.")
     if asked == "mixed_float16" and not capabilities:
         raise TrainingError("The precision mixed_float16 needs a GPU, but there is none.")
+    if asked == "mixed_float16" and devices > 1:
+        raise TrainingError(f"The precision mixed_float16 is for one device, but {devices} train together.")
     if asked != "auto":
         return asked
     if not capabilities or min(capabilities) < (7, 0):
         return "float32"
-    return "mixed_bfloat16" if min(capabilities) >= (8, 0) else "mixed_float16"
+    if min(capabilities) >= (8, 0):
+        return "mixed_bfloat16"
+    return "mixed_float16" if devices == 1 else "float32"
 
 
 def read_team(tf_config: str | None) -> Team:
@@ -163,7 +170,8 @@ def prepare_devices(precision: str, batch_size: int, deterministic: bool = False
         tf.config.experimental.enable_op_determinism()
     elif gpus:
         print("note: on a GPU figures differ a little from run to run; with --deterministic not", file=sys.stderr)
-    return choose_precision(precision, gpu_capabilities()), strategy, team
+    devices = strategy.num_replicas_in_sync if strategy else 1
+    return choose_precision(precision, gpu_capabilities(), devices), strategy, team
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,9 @@ def fit(
     keras.utils.set_random_seed(request.settings.seed)
     location, first = has_location_head(request, data), None
     if not run.has_state:
+        request = replace(request, precision=policy)
+        if team.leads:
+            run.save_request(request)  # A run goes on as it began, on whatever machine.
         # Before films are decoded, which takes long: what training starts from may not be to be had.
         with computing(policy, strategy):
             first = build_network(request, size_of_epoch(request.settings, 0), location, start=True)
