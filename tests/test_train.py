@@ -229,6 +229,14 @@ def test_a_finder_is_trained_and_finds_something(dataset, places, monkeypatch):
         (["--set", "looks=true"], "looks must be a whole number from 1 to 6"),
         (["--set", "clip_norm=NaN"], "clip_norm must be a number above 0"),
         (["--set", "scaling=typo"], "The scaling must be one of"),
+        (
+            ["--preset", "mura-320", "--set", "textures=0.5"],
+            "textures has none on a training with a recipe's films",
+        ),
+        (
+            ["--task", "wrist", "--set", "mixup=0.2", "--set", "label_smoothing=0.1"],
+            "label_smoothing, mixup has none on a wrist finder",
+        ),
         (["--set", "label_smoothing=1"], "label_smoothing must be a number from 0 to below 1"),
         (["--seed", "-1"], "A seed is a whole number from 0"),
         (["--input-size", "0"], "input_size must be a whole number of pixels from 32"),

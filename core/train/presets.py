@@ -24,6 +24,11 @@ OWN_AUGMENTATION = "scaphoid"
 LARGEST_SEED = 2**32 - 1
 EARLY = "early"
 """In place of names of layers: every layer up to the backbone's features of stride 4."""
+OF_CLASSIFIERS = (
+    "label_smoothing", "location_weight", "scaling", "augmentation", "mixup", "textures", "looks", "loss",
+    "focal_gamma", "class_weights", "dropout", "distil_features", "distil_logit", "teacher_head", "calibration",
+)  # fmt: skip
+"""Settings that a wrist finder's training does not ask for."""
 FIELDS = ("label_smoothing", "location_weight", "warmup_epochs", "weight_decay")
 """Fields of `TrainingSettings` that are set as those of `EXTRA` are."""
 
@@ -195,10 +200,29 @@ def check_settings(settings: TrainingSettings, task: str = "fracture") -> None:
         find_scaling(settings.backbone or "efficientnetlite0", option(settings, "scaling"))
     except CheckpointError as error:
         raise TrainingError(str(error)) from error
+    _check_effect(settings, task)
     if task == "wrist":
         _check_finder(settings)
     elif settings.backbone == "densenet169":
         _check_halvings(settings)
+
+
+def _check_effect(settings: TrainingSettings, task: str) -> None:
+    """Refuse settings that would change nothing: the card would tell of them as if they had."""
+    by_name = option(settings, "augmentation") != OWN_AUGMENTATION
+    without, what = (), ""
+    if task == "wrist":
+        without, what = OF_CLASSIFIERS, "a wrist finder"
+    elif by_name:
+        without, what = ("textures", "location_weight"), "a training with a recipe's films"
+    made = [name for name in without if _is_made(settings, name)]
+    if made:
+        raise TrainingError(f"Every setting must have an effect, but {', '.join(made)} has none on {what}.")
+
+
+def _is_made(settings: TrainingSettings, name: str) -> bool:
+    """Tell whether a setting is another than where it is not given; fields of the settings: whether it is above 0."""
+    return bool(getattr(settings, name)) if name in FIELDS else option(settings, name) != EXTRA[name][0]
 
 
 def _check_halvings(settings: TrainingSettings) -> None:
