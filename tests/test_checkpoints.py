@@ -225,6 +225,15 @@ def test_a_killed_publication_is_not_listed(folder):
     assert list_checkpoints(folder) == []
 
 
+def test_what_a_killed_publication_left_goes_when_the_checkpoint_is_there(tmp_path, small):
+    folder = tmp_path / "checkpoints"
+    for name in (f".{CARD.id}-abcd_123.part", f".{CARD.id}-2-abcd_123.part"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "model.weights.h5").write_bytes(b"half")
+    publish(folder, CARD, small)
+    assert {path.name for path in folder.iterdir()} == {CARD.id, f".{CARD.id}-2-abcd_123.part"}, "another's is kept"
+
+
 def test_a_checkpoint_is_never_overwritten(folder, small):
     before = (folder / CARD.id / "card.json").read_bytes()
     with pytest.raises(CheckpointError, match="new id"):

@@ -33,8 +33,11 @@ def folder(tmp_path_factory):
     model = build_classifier("efficientnetlite0", input_size=32, location_head=True, scaling="local")
     for place, name in enumerate("ab"):
         rng = np.random.default_rng(place)
+        counts = {"train_films_unreadable": 4} if name == "b" else {}
         model.set_weights([rng.uniform(0.5, 1, value.shape).astype(value.dtype) for value in model.get_weights()])
-        publish(folder, replace(CARD, id=name), model, [{"epoch": 1, "loss": place}])
+        publish(
+            folder, replace(CARD, id=name, data=CARD.data | {"counts": counts}), model, [{"epoch": 1, "loss": place}]
+        )
     return folder
 
 
@@ -75,8 +78,8 @@ def asked(folder, monkeypatch):
     """Return what would be measured, without any film."""
     told = SimpleNamespace(split="e" * 64, asked=[])
 
-    def finish(request, data, model, history):
-        told.asked.append((request, data, model, history))
+    def finish(*given):
+        told.asked.append(given)
         return CARD
 
     monkeypatch.setattr(merge, "collect_films", lambda request: make_data(origin="simulated", split=told.split))
@@ -94,9 +97,10 @@ def _check_refusal(asked, folder, films, refused=True):
 
 def test_the_mean_is_measured_as_a_training_is(asked, folder, tmp_path):
     merge.measure_merged(["a", "b", "a"], "c", tmp_path, folder, looks=6)
-    ((request, _, model, history),) = asked.asked
+    ((request, _, model, history, unreadable),) = asked.asked
     assert (request.id, request.average_of, request.settings.extra["looks"]) == ("c", ("a", "b"), 6)
     assert history == [{"epoch": 1.0, "loss": 0.0}]
+    assert unreadable == 4, "what either training left out, the mean saw none of"
     assert model == (("a", "b"), folder), "a checkpoint named twice counts once"
 
 

@@ -198,6 +198,9 @@ def publish(
             _flush_folder(aside)
             aside.rename(target)
             _flush_folder(folder)
+            # What processes that were killed while they published it left behind.
+            for half in folder.glob(f".{checkpoint.id}-{'?' * 8}.part"):
+                shutil.rmtree(half, ignore_errors=True)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise

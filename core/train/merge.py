@@ -114,7 +114,8 @@ def measure_merged(
     first = cards[0]
     if first.settings is None:
         raise CheckpointError("Checkpoints that were trained here were expected, but one tells no settings.")
-    settings = replace(first.settings, extra={**first.settings.extra, "looks": looks or first.looks})
+    looked = {} if first.task == "wrist" else {"looks": looks or first.looks}
+    settings = replace(first.settings, extra={**first.settings.extra, **looked})
     check_settings(settings, first.task)
     request = Request(
         new_id, first.task, str(data), format, str(Path(folder).resolve()), first.region, None, None, settings,
@@ -127,7 +128,8 @@ def measure_merged(
             "The dataset that the checkpoints were trained on was expected, but its parts are others than theirs: they "
             "may have seen patients that are to measure them."
         )
-    return finish(request, films, mean_model(ids, folder), read_history(folder / first.id))
+    unreadable = max((card.data.get("counts") or {}).get("train_films_unreadable", 0) for card in cards)
+    return finish(request, films, mean_model(ids, folder), read_history(folder / first.id), unreadable)
 
 
 def _parser() -> argparse.ArgumentParser:
