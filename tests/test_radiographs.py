@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -495,6 +496,70 @@ def test_size_is_judged_before_anything_is_decoded(monkeypatch):
     tiff[start + 8 : start + 12] = tiff[start + 20 : start + 24] = (50000).to_bytes(4, "little")
     for data in (films.png_header(8001, 8000), wide, bytes(tiff), films.dicom_film(Rows=9000, Columns=9000)):
         assert "64 megapixels" in refusal(data)
+
+
+def _tiff_with(size, **tags):
+    """Return a TIFF of so many pixels a side that has other values in some tags; one that is new takes 278's place."""
+    data = bytearray(films.raw_tiff(films.stored_limb(16)))
+    start = int.from_bytes(data[4:8], "little") + 2
+    places = {int.from_bytes(data[at : at + 2], "little"): at for at in range(start, start + 11 * 12, 12)}
+    for tag, value in ({"t256": size, "t257": size} | tags).items():
+        at = places.get(int(tag[1:]), places[278])
+        data[at : at + 2] = int(tag[1:]).to_bytes(2, "little")
+        data[at + 8 : at + 12] = value.to_bytes(4, "little")
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("tags", "sentence"),
+    [
+        ({"t277": 4, "t258": 64}, "more than 512 MB"),
+        ({"t277": 3, "t258": 32}, "more than 512 MB"),
+        ({"t32998": 1000}, "tiles that are larger than a film"),
+    ],
+)
+def test_a_tiff_that_would_fill_the_memory_is_refused_before_it_is_unpacked(monkeypatch, tags, sentence):
+    def no_decoding(*_, **__):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(films.imagecodecs, "tiff_decode", no_decoding)
+    assert sentence in refusal(_tiff_with(8000, **tags))
+
+
+def test_tiles_larger_than_a_film_are_refused():
+    directory = [(256, 4, 64), (257, 4, 64), (258, 3, 16), (259, 3, 8), (262, 3, 1), (322, 4, 65536), (323, 4, 65536)]
+    directory += [(324, 4, 8), (325, 4, 4)]
+    data = b"II*\0" + (12).to_bytes(4, "little") + bytes(4) + len(directory).to_bytes(2, "little")
+    for tag, kind, value in directory:
+        data += tag.to_bytes(2, "little") + kind.to_bytes(2, "little") + b"\1\0\0\0" + value.to_bytes(4, "little")
+    assert "tiles that are larger than a film" in refusal(data + bytes(4))
+
+
+def test_a_run_that_is_longer_than_the_film_is_refused_and_not_unpacked():
+    small = pydicom.dcmread(io.BytesIO(films.dicom_film("RLE")))
+    frame = bytearray(get_frame(small.PixelData, 0, number_of_frames=1))
+    run = b"\x81\x07" * 2_000_000  # 128 bytes from each two: a quarter of a GB from four MB
+    tracemalloc.start()
+    try:
+        assert "cut short" in refusal(films.wrapped_frame("RLE", bytes(frame[:64]) + run, small))
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
+    assert "cut short" in refusal(films.wrapped_frame("RLE", bytes(frame[:64]) + bytes(8), small))
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+def test_run_lengths_of_colour(kind):
+    grey = films.stored_limb(int(kind[1]) * 8)
+    colour = np.dstack([grey] * 3)
+    plain, packed = (
+        read_radiograph(
+            films.dicom_film(syntax, "RGB", 8 * int(kind[1]), values=colour, SamplesPerPixel=3, PlanarConfiguration=0)
+        ).pixels
+        for syntax in ("explicit", "RLE")
+    )
+    np.testing.assert_array_equal(packed, plain)
+    np.testing.assert_allclose(packed, grey / 255 if kind == "u1" else spread(grey), atol=1e-6)
 
 
 def test_frame_larger_than_the_header_is_refused():

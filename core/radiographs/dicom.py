@@ -267,14 +267,29 @@ def _decode_plain(dataset: pydicom.Dataset, syntax: str, header: ImageHeader) ->
     needed = header.height * header.width * samples * header.bits // 8
     if _text(dataset, "PhotometricInterpretation") == "YBR_FULL_422":
         needed = needed * 2 // 3
-    if _SYNTAXES[syntax] != "RLE" and len(dataset.PixelData) < needed:
+    if _SYNTAXES[syntax] == "RLE":
+        _unpack_rle(dataset, samples, header)
+    elif len(dataset.PixelData) < needed:
         raise RadiographError("The DICOM file is cut short; it holds fewer pixels than its header says.")
-    if syntax == _DEFLATED:
+    if syntax == _DEFLATED or _SYNTAXES[syntax] == "RLE":
         syntax = "1.2.840.10008.1.2.1"
     if not hasattr(dataset, "file_meta"):
         dataset.file_meta = pydicom.dataset.FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = UID(syntax)
     return get_decoder(UID(syntax)).as_array(dataset, index=0, correct_unused_bits=False)[0]
+
+
+def _unpack_rle(dataset: pydicom.Dataset, samples: int, header: ImageHeader) -> None:
+    """Put plain pixels in place of run-length encoded ones, which may be no more than the header says."""
+    import imagecodecs
+
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    size = header.height * header.width * samples * header.bits // 8
+    pixels = imagecodecs.dicomrle_decode(frame, f"<u{header.bits // 8}", out=size)
+    if len(pixels) != size:
+        raise RadiographError(_CUT_SHORT)
+    # One sample after another, each of the whole film.
+    dataset.PixelData, dataset.PlanarConfiguration = pixels, 1
 
 
 def _decode_compressed(dataset: pydicom.Dataset, syntax: str, header: ImageHeader) -> tuple[np.ndarray, int]:

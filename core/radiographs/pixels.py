@@ -20,6 +20,8 @@ import numpy as np
 from core.errors import RadiographError
 
 MAX_PIXELS = 64_000_000
+MAX_BYTES = 8 * MAX_PIXELS
+"""No film is unpacked to more: grey of 64 bits, or colour and opacity of 16 bits each, at the largest size."""
 MIN_SIDE = 32
 
 _CUT_SHORT = "The {kind} file is damaged or cut short; expected a complete file."
@@ -179,6 +181,11 @@ def read_tiff_header(data: bytes) -> ImageHeader:
     first = {tag: values[0] for tag, values in tags.items() if values}
     if first.get(277, 1) > 4 or first.get(258, 1) > 64:
         raise RadiographError("The TIFF has more samples or deeper ones than a film; expected grey of up to 64 bits.")
+    if height * width * first.get(277, 1) * first.get(258, 1) > 8 * MAX_BYTES:
+        raise RadiographError(f"The TIFF would fill more than {MAX_BYTES // 1_000_000} MB; expected one grey film.")
+    # A tile or a strip is unpacked as a whole, however little of it lies inside the film.
+    if first.get(322, 0) * first.get(323, 0) > MAX_PIXELS or max(first.get(32997, 1), first.get(32998, 1)) > 1:
+        raise RadiographError("The TIFF has tiles that are larger than a film; expected one grey film.")
     orientation = first.get(274, 1)
     return ImageHeader(
         height,
