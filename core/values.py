@@ -44,7 +44,10 @@ class Radiograph:
     laterality : str or None
         ``"L"`` or ``"R"`` where the file says so.
     spacing_mm : tuple of float or None
-        Distance between pixel centres (down, across) in millimetres at the detector.
+        Distance between pixel centres (down, across) in millimetres.
+    at_detector : bool
+        Whether `spacing_mm` is as measured at the detector, where everything is a little larger than in the patient;
+        otherwise it may have been calibrated to some plane in the patient.
     warnings : tuple of str
         What a reader should know about how the film was read; one plain sentence each.
     """
@@ -56,6 +59,7 @@ class Radiograph:
     laterality: str | None = None
     spacing_mm: tuple[float, float] | None = None
     warnings: tuple[str, ...] = ()
+    at_detector: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pixels", _read_only(self.pixels, np.float32))

@@ -412,8 +412,10 @@ def test_view_side_and_spacing():
         )
     )
     assert (film.view, film.laterality, film.spacing_mm) == ("LATERAL", "L", (0.15, 0.14))
+    assert film.at_detector
     film = read_radiograph(films.dicom_film(ViewPosition="RLO", Laterality="R", PixelSpacing=[0.2, 0.2]))
     assert (film.view, film.laterality, film.spacing_mm) == ("OBLIQUE", "R", (0.2, 0.2))
+    assert not film.at_detector, "PixelSpacing may have been calibrated to a plane in the patient"
     film = read_radiograph(films.dicom_film(ViewPosition="SMITH", ImagerPixelSpacing=[0, -1], Laterality="X"))
     assert (film.view, film.laterality, film.spacing_mm) == (None, None, None)
 

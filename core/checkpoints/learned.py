@@ -23,6 +23,11 @@ def find_learned(card: Checkpoint) -> list[dict[str, Any]]:
     ]
 
 
+def has_learned(card: Checkpoint, split: str) -> bool:
+    """Tell whether a checkpoint's weights learned from the parts of this fingerprint."""
+    return any(entry["split"] == split for entry in find_learned(card))
+
+
 def learned_from(split: str | None, made: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return one entry of `find_learned`; `made`: the simulator's ``seed`` and ``version``."""
     version = (made or {}).get("version")

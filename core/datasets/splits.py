@@ -67,6 +67,18 @@ def fingerprint(parts: Mapping[str, Iterable[Study]]) -> str:
     return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
 
 
+def usual_parts(splits: Mapping[str, Sequence[Study]]) -> tuple[dict[str, list[Study]], str]:
+    """Return the parts that a training takes unless it is told otherwise, and their `fingerprint`.
+
+    No parts and ``""`` where no training takes the dataset.
+    """
+    try:
+        parts = split_dataset(splits, SPLIT_SEED)
+    except DatasetError:
+        return {}, ""
+    return parts, fingerprint(parts)
+
+
 def number_names(letter: str, names: Iterable[str]) -> dict[str, str]:
     """Return a number for each name, in natural order: ``s0001`` is the first. Published tables hold these instead."""
     ranked = sorted(names, key=lambda name: (natural_order(name), name))

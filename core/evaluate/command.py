@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.checkpoints.learned import find_learned
+from core.checkpoints.learned import has_learned
 from core.datasets import DatasetIndex, Problem, describe, open_dataset, select_split
-from core.datasets.splits import SPLIT_SEED, fingerprint, split_dataset
+from core.datasets.splits import usual_parts
 from core.datasets.tables import NOT_GROUPS
 from core.errors import CheckpointError, DatasetError, ScaphoidError, ScoresError
 from core.evaluate.baselines import measure_baselines
@@ -229,12 +229,8 @@ def _findings_from_films(
 
 def _tell_what_was_learned(card: Checkpoint, index: DatasetIndex, studies: Sequence[Study]) -> None:
     """Say how many of the studies that are to be measured the checkpoint learned from, or was calibrated on."""
-    try:
-        parts = split_dataset(index.splits, SPLIT_SEED)
-    except DatasetError:
-        return
-    split = fingerprint(parts)
-    if not any(entry["split"] == split for entry in find_learned(card)):
+    parts, split = usual_parts(index.splits)
+    if not has_learned(card, split):
         return
     patients = [study.patient_id for study in studies]
     seen = {name: {study.patient_id for study in parts[name]} for name in ("train", "valid")}

@@ -106,7 +106,7 @@ def studies_words(scores: Scores, simulated: bool = False) -> str:
 
 
 _CHOSEN = {"both": "both", "upper": "the upper one", "lower": "the lower one"}
-_BEFORE = "; before that "
+_BEFORE = "; the other one was set before: "
 
 
 def choice_words(scores: Scores, card: Checkpoint, which: str, how: str = "by hand", before: str = "") -> str:

@@ -90,7 +90,9 @@ def _read(data: bytes) -> Radiograph:
 
         film = read_dicom(data)
         notes = film.warnings + (_INVERTED,) * _looks_inverted(film.pixels)
-        return Radiograph(identity, film.pixels, film.source, film.view, film.laterality, film.spacing_mm, notes)
+        return Radiograph(
+            identity, film.pixels, film.source, film.view, film.laterality, film.spacing_mm, notes, film.at_detector
+        )
     stored, header = {"PNG": _read_png, "JPEG": _read_jpeg, "TIFF": _read_tiff}[kind](data)
     notes: list[str] = []
     if stored.ndim == 3:

@@ -95,7 +95,7 @@ class DicomFilm:
     ----------
     pixels : numpy.ndarray
         float32, shape (height, width), [0, 1], bone bright.
-    source, view, laterality, spacing_mm, warnings
+    source, view, laterality, spacing_mm, at_detector, warnings
         As in :class:`core.values.Radiograph`.
     """
 
@@ -104,6 +104,7 @@ class DicomFilm:
     view: str | None
     laterality: str | None
     spacing_mm: tuple[float, float] | None
+    at_detector: bool
     warnings: tuple[str, ...]
 
 
@@ -165,12 +166,14 @@ def _read_dicom(data: bytes) -> DicomFilm:
     else:
         pixels, more = _show_grey(dataset, stored, bits)
         notes += more
+    spacing, at_detector = _spacing(dataset)
     return DicomFilm(
         pixels=pixels,
         source=f"DICOM {kind}, {_SYNTAXES[syntax]}",
         view=_VIEWS.get(_text(dataset, "ViewPosition")),
         laterality=_laterality(dataset),
-        spacing_mm=_spacing(dataset),
+        spacing_mm=spacing,
+        at_detector=at_detector,
         warnings=tuple(notes),
     )
 
@@ -421,8 +424,8 @@ def _apply_voi(voi: _Voi, values: np.ndarray, exposed: np.ndarray, inverted: boo
     But bone burnt to white can be brought back neither by a reader at the viewer nor by a network. So where more than
     5% of the pixels turn white, not counting those that hold the extreme value anyway (a collimator, a saturated
     detector), the bright end moves out to the film's own full range; and where a window leaves less than 2% of the
-    pixels between black and white, or all of them within a tenth of the way (it belongs to another picture), the full
-    range is shown.
+    pixels between black and white, or 99.8% of them within a tenth of the way (it belongs to another picture), the
+    full range is shown.
     """
     show, dark_end, bright_end = (voi[0], voi[2], voi[1]) if inverted else voi
     sample = np.ravel(exposed)[:: max(1, exposed.size // 400_000)]
@@ -488,12 +491,13 @@ def _laterality(dataset: pydicom.Dataset) -> str | None:
     return side if side in ("L", "R") else None
 
 
-def _spacing(dataset: pydicom.Dataset) -> tuple[float, float] | None:
+def _spacing(dataset: pydicom.Dataset) -> tuple[tuple[float, float] | None, bool]:
+    """Return the distance between pixel centres in mm, and whether it is that at the detector."""
     for name in ("ImagerPixelSpacing", "PixelSpacing"):
         try:
             down, across = (float(step) for step in dataset.get(name))
         except (TypeError, ValueError):
             continue
         if down > 0 and across > 0 and np.isfinite(down + across):
-            return down, across
-    return None
+            return (down, across), name == "ImagerPixelSpacing"
+    return None, False

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from core.checkpoints import CHECKPOINTS, WEIGHTS_NAME, check_place, publish, read_history, read_scores
-from core.checkpoints.learned import find_learned
+from core.checkpoints.learned import has_learned
 from core.datasets import REGION_HELP, open_dataset
-from core.datasets.splits import SPLIT_SEED, fingerprint, split_dataset
+from core.datasets.splits import usual_parts
 from core.errors import DatasetError, RadiographError, ScaphoidError
 from core.explain.peaks import usual_peaks
 from core.metrics import clustered_interval, confusion, interval_dict, wilson_interval
@@ -92,12 +92,9 @@ def read_normals(
         Fewer than 20 such studies can be read, or all are of one patient; or `reader` learned from this dataset.
     """
     index = open_dataset(data, region=region)
-    try:
-        split = fingerprint(split_dataset(index.splits, SPLIT_SEED))
-    except DatasetError:  # parts that no training takes
-        split = ""
+    _, split = usual_parts(index.splits)
     cards = [each.checkpoint for each in getattr(reader, "readers", (reader,))]
-    if any(entry["split"] == split for card in cards for entry in find_learned(card)):
+    if any(has_learned(card, split) for card in cards):
         raise DatasetError("Films that were not learned from were expected, but the model was trained on this dataset.")
     for note in index.notes:
         print(f"note: {note}", file=sys.stderr)

@@ -303,10 +303,13 @@ def find_origins(sources: Sequence[Checkpoint]) -> list[dict[str, str]]:
 
 def seen_line(request: Request, data: TrainingData) -> str:
     """Return a line that says, before the training, that what it begins with may know the patients held out; or ""."""
-    seen = [card.id for card in _sources(request) if may_have_seen(card, data, Path(request.data))]
-    if not seen:
-        return ""
-    return f"{' and '.join(seen)} may have been trained on patients who are held out here: {FLATTERS}.\n"
+    seen = _seen_by(_sources(request), request, data)
+    return seen and f"{seen} may have been trained on patients who are held out here: {FLATTERS}.\n"
+
+
+def _seen_by(sources: Sequence[Checkpoint], request: Request, data: TrainingData) -> str:
+    """Name those that may have been trained on patients of the held-out parts; ""."""
+    return " and ".join(card.id for card in sources if may_have_seen(card, data, Path(request.data)))
 
 
 def _sources(request: Request) -> tuple[Checkpoint, ...]:
@@ -367,7 +370,7 @@ def _sentences(
     chosen = "the confidence was" if request.task == "wrist" else "calibration and operating points were"
     read = {split: _films_read(counts, split, data) for split in ("valid", "test")}
     tested = f"Tested on {read['test']:,} films"
-    seen = [card.id for card in sources if may_have_seen(card, data, Path(request.data))]
+    seen = _seen_by(sources, request, data)
     if data.patients_known:
         further = _patients_read(counts, "valid", data)
         other = "" if seen else "other "
@@ -382,8 +385,7 @@ def _sentences(
         )
     tested += "further ones."
     if seen:
-        names = " and ".join(seen)
-        tested += f" What it comes from ({names}) may have been trained on some of these patients: {FLATTERS}."
+        tested += f" What it comes from ({seen}) may have been trained on some of these patients: {FLATTERS}."
     if find_region(request, data):
         tested += " The wrist was found by the finder, as it is when films are read."
     tested += f" {whole_films_line(request, data)}".rstrip()

@@ -224,7 +224,7 @@ class Viewer {
     const [right, bottom] = [pane.clientWidth - 12, pane.clientHeight - 14];
     context.fillStyle = "#e8ebef";
     context.fillRect(right - mm * pixelsPerMm, bottom, mm * pixelsPerMm, 2);
-    text(`${mm} mm at the detector`, right, bottom - 22, "right");
+    text(`${mm} mm ${this.entry.spacing_words}`, right, bottom - 22, "right");
   }
 
   drawStrip() {

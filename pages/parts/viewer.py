@@ -72,6 +72,7 @@ def _film_entry(film: ViewerFilm) -> dict[str, Any]:
         "label": film.label,
         "side": radiograph.laterality,
         "spacing_mm": spacing,
+        "spacing_words": "at the detector" if radiograph.at_detector else "by the file's own scale",
         "region": square,
     }
 
