@@ -11,6 +11,10 @@ from streamlit.components.v2 import manifest_scanner
 # each of them would compile TensorFlow anew, for eight seconds.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Every worker, and what it starts, is busy with a core of its own; more threads would only wait for one another.
+    for _threads in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(_threads, "1")
 
 # The slowest files, slowest first: begun last, one of them would run on alone when all others are done.
 SLOW = (

@@ -108,7 +108,7 @@ def test_rows_time_what_they_say(subject, monkeypatch, capsys):
     assert main(["--json", "--repeat", "1", "--rows", *usual, "quickscorecam"]) == 0
     output = capsys.readouterr()
     rows = json.loads(output.out)
-    assert len(rows) == len(output.err.splitlines()) == len(usual) + 1 == 12
+    assert len(rows) == len(output.err.splitlines()) == len(usual) + 1 == 13
     for row in rows:
         assert set(row) == {"name", "ours", "rival", "rival_name", "ratio", "unit", "n", "checkpoint"}
         assert row["ratio"] == pytest.approx(row["rival"] / row["ours"])
