@@ -328,6 +328,7 @@ def test_layout_of_the_text_does_not_matter_but_every_entry_does(folder):
     assert "altered" in reason(folder)
 
 
+AUC = {"value": 0.9, "low": 0.8, "high": 0.95, "n": 9}
 BROKEN = {
     "unknown backbone": (lambda c: c.update(backbone="vgg16"), "backbone must be one of resnet50.*'vgg16'"),
     "newer format": (lambda c: c.update(format=2), "format 1, but it is of format 2"),
@@ -383,6 +384,20 @@ BROKEN = {
     "hash": (lambda c: c.update(weights_sha256="abc"), "64 hexadecimal digits"),
     "title": (lambda c: c.update(title=""), "title must be text"),
     "looks at whole films": (lambda c: c.update(looks=3, region=None), "must look once or, mirrored, twice"),
+    "results a text": (lambda c: c["data"].update(results="x"), "as results a table of intervals"),
+    "a limit as text": (lambda c: c["data"].update(results={"auc": AUC | {"low": "b"}}), "as results"),
+    "a limit of nothing": (lambda c: c["data"].update(results={"auc": AUC | {"value": None}}), "as results"),
+    "no number of studies": (lambda c: c["data"].update(results={"auc": {"value": 1, "low": 1, "high": 1}}), "results"),
+    "a kind as text": (lambda c: c["data"].update(results={"kinds": {"colles": "x"}}), "as results"),
+    "a kind's limit": (lambda c: c["data"].update(results={"kinds": {"colles": {"auc": {"low": 1}}}}), "as results"),
+    "peaks as text": (lambda c: c["data"].update(peaks={"gradcam": "x"}), "as peaks a table of peaks"),
+    "a huge film": (lambda c: c["data"].update(simulator={"version": 3, "size": 10**7}), "as simulator a table"),
+    "origins as text": (lambda c: c["data"].update(came_from=["x"]), "as came_from a list of checkpoints"),
+    "words as a number": (lambda c: c["data"].update(tested_on=7), "as tested_on text, or a list of sentences"),
+    "learned as text": (lambda c: c["data"].update(learned=["x"]), "as learned a list of datasets"),
+    "counts as text": (lambda c: c["data"].update(counts={"test_films": "x"}), "as counts a table of counts"),
+    "simulated as text": (lambda c: c["data"].update(simulated="no"), "as simulated true or false"),
+    "a profile": (lambda c: c["data"].update(profile={"name": "x"}), "must not name a profile"),
     "a finder's looks": (
         lambda c: c.update(looks=3, task="wrist", region="finder", calibration=None),
         "must look closer once or twice, but it is 3",
@@ -421,6 +436,28 @@ def test_an_isotonic_calibration_comes_back_and_is_what_reads(folder):
 def test_a_card_that_is_no_card_is_refused(folder, text):
     (folder / CARD.id / "card.json").write_bytes(text)
     assert "card must be" in reason(folder)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        '"title": "\\ud800"',
+        '"data": {"epochs": 1e999}',
+        '"data": {"epochs": -1e999}',
+        f'"scaling": {{"scale": [1, 1, 1{"0" * 400}], "offset": [0, 0, 0]}}',
+        f'"calibration": {{"method": "platt", "temperature": 1, "bias": 1{"0" * 400}}}',
+        f'"data": {{"deep": {"[" * 980}{"]" * 980}}}',
+    ],
+)
+def test_numbers_texts_and_tables_that_cannot_be_worked_with_are_refused(folder, entry):
+    path = folder / CARD.id / "card.json"
+    name = entry.partition(":")[0]
+    others = [
+        f"{json.dumps(key)}: {json.dumps(value)}" for key, value in json.loads(path.read_text("utf-8")).items()
+        if json.dumps(key) != name
+    ]  # fmt: skip
+    path.write_text("{" + ", ".join([*others, entry]) + "}", encoding="utf-8")
+    assert "cannot be read as that" in reason(folder)
 
 
 def test_missing_files_are_told_apart(folder):

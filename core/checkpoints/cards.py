@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import Any
 
 from core.backbones import SMALLEST_INPUT, find_backbone, find_scaling
+from core.checkpoints.facts import check_facts
 from core.errors import CheckpointError
 from core.values import Checkpoint, Interval, OperatingPoint, TrainingSettings
 
@@ -70,7 +71,7 @@ def read_card_text(text: bytes) -> Checkpoint:
         Not strict JSON, an entry missing, unknown or of the wrong kind, or altered after it was written.
     """
     try:
-        content = json.loads(text.decode("utf-8"), object_pairs_hook=_without_doubles, parse_constant=_refuse_constant)
+        content = strict_json(text)
     except (ValueError, RecursionError) as error:
         raise CheckpointError("The card must be JSON, but it cannot be read as that.") from error
     _expect(isinstance(content, dict), "The card must be a table of entries", content)
@@ -78,9 +79,30 @@ def read_card_text(text: bytes) -> Checkpoint:
     if form != FORMAT or isinstance(form, bool):
         raise CheckpointError(f"The card must be of format {FORMAT}, but it is of format {_shown(form)}.")
     checkpoint = parse_card(content)
-    if checkpoint.card_sha256 != card_sha256(content):
+    try:
+        altered = checkpoint.card_sha256 != card_sha256(content)
+    except (ValueError, RecursionError) as error:  # texts that no file can hold, tables in tables without end
+        raise CheckpointError("The card must be JSON, but it cannot be read as that.") from error
+    if altered:
         raise CheckpointError("The card must be as it was published, but it has been altered since.")
     return checkpoint
+
+
+def strict_json(text: bytes) -> Any:
+    """Return what a JSON text holds: every name once in a table, every number one that a float can hold.
+
+    Raises
+    ------
+    ValueError, RecursionError
+        It is not such a text.
+    """
+    return json.loads(
+        text.decode("utf-8"),
+        object_pairs_hook=_without_doubles,
+        parse_constant=_refuse_constant,
+        parse_float=_finite,
+        parse_int=_in_range,
+    )
 
 
 def card_sha256(content: Mapping[str, Any]) -> str:
@@ -113,6 +135,7 @@ def parse_card(content: Mapping[str, Any]) -> Checkpoint:
     points = parse_points(entries["operating_points"])
     if entries["calibration"] is not None and entries["task"] == "fracture":
         _check_calibration(entries["calibration"])
+    check_facts(entries["data"])
     settings = entries["settings"]
     return Checkpoint(**{**entries, "operating_points": points, "settings": settings and _parse_settings(settings)})
 
@@ -287,6 +310,19 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len({key for key, _ in pairs}) < len(pairs):
         raise ValueError("an entry occurs twice")
     return dict(pairs)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("a number is too large")
+    return value
+
+
+def _in_range(text: str) -> int:
+    if len(text) > 20:
+        raise ValueError("a whole number is too large")
+    return int(text)
 
 
 def _refuse_constant(name: str) -> None:

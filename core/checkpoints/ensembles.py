@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from core.checkpoints import CHECKPOINTS, CheckpointEntry, default_id, list_checkpoints
-from core.checkpoints.cards import LARGEST_CARD_BYTES, check_id, parse_points
+from core.checkpoints.cards import LARGEST_CARD_BYTES, check_id, parse_points, strict_json
+from core.checkpoints.facts import check_facts
 from core.checkpoints.files import write_whole
 from core.errors import CheckpointError
 from core.values import Checkpoint, OperatingPoint
@@ -54,7 +55,7 @@ def read_ensemble(folder: Path = CHECKPOINTS) -> Ensemble | None:
         return None
     try:
         text = path.read_bytes() if path.stat().st_size <= LARGEST_CARD_BYTES else b""
-        content = json.loads(text.decode("utf-8"))
+        content = strict_json(text)
         members = {check_id(member["id"]): str(member["weights_sha256"]) for member in content["members"]}
         points, data = content["operating_points"], content.get("data", {})
         if len(members) < 2 or len(members) != len(content["members"]) or not isinstance(data, dict):
@@ -63,6 +64,7 @@ def read_ensemble(folder: Path = CHECKPOINTS) -> Ensemble | None:
         raise CheckpointError(
             "The ensemble's file must name two or more models and their operating points in JSON, but it does not."
         ) from error
+    check_facts(data)
     return Ensemble(members, parse_points(points), data)
 
 
