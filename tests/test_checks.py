@@ -104,7 +104,9 @@ def test_the_wrist_turns_and_moves_as_it_is_said(film, monkeypatch):
     assert [round(place.angle) for place in turned] == [-5, 5]
     top = fit_square(90, 120, 32, turned[0]).matrix @ [60, 15.5, 1]  # 30 above the middle: where the fingers are
     assert top[0] > 16.5, "turned right: the fingers go to the right"
-    assert [(place.x, place.y) for place in places if not place.angle] == [(57.6, 42.6), (62.4, 47.4)]
+    assert [(place.x, place.y) for place in places if not place.angle] == [
+        pytest.approx((60 + step, 45 + step)) for step in (-2.4 / 2**0.5, 2.4 / 2**0.5)
+    ], "a twenty-fifth of the square, aslant"
 
 
 # --- taking away -----------------------------------------------------------------------------------------------------
@@ -136,8 +138,26 @@ def test_an_empty_map_takes_its_places_from_all_over_the_square():
         return {"logit": (squares[:, :16, :, 0] == square[:16]).mean(axis=(1, 2))[:, None]}
 
     found = measure_removal(run, square, np.zeros((64, 64)), edge_map(square), 1)
-    assert found.deletion == pytest.approx(np.mean(REMOVED), abs=0.02)
-    assert found.insertion == pytest.approx(np.mean(REMOVED), abs=0.02)
+    assert found.deletion == pytest.approx(np.mean(REMOVED), abs=0.1)
+    assert found.insertion == pytest.approx(np.mean(REMOVED), abs=0.1)
+
+
+def test_places_without_an_order_are_taken_in_pieces_as_large_as_those_drawn_at_random():
+    square = np.random.default_rng(4).random((64, 64)).astype(np.float32)
+    heat = np.zeros((64, 64), np.float32)
+    heat[:20, :20] = np.linspace(1, 2, 400).reshape(20, 20)
+    seen = []
+
+    def run(squares):
+        seen.extend(np.asarray(squares)[..., 0] != square)
+        return {"logit": np.zeros((len(squares), 1))}
+
+    measure_removal(run, square, heat, edge_map(square), 1)
+    taken = seen[2 + REMOVED.index(max(REMOVED))]  # after the whole square and the blurred one: the map's own order
+    assert taken[:20, :20].all()
+    assert taken.mean() == pytest.approx(max(REMOVED), abs=0.01)
+    opened = cv2.morphologyEx(taken.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3)))
+    assert (taken & (opened == 0)).mean() < 0.02, "no lone pixels"
 
 
 # --- stray heat ------------------------------------------------------------------------------------------------------
@@ -414,7 +434,11 @@ SOUND = Checks(
         ({"removal": Removal(0.3, 0.1, (0.5, 0.2), (0.4, 0.6))}, "unsure", "places drawn at random"),
         ({"removal": Removal(0.3, 0.7, (0.5, 0.2), (0.4, 0.6))}, "unsure", "taking it away costs no more"),
         ({"removal": Removal(-4.8, 0.7, (-2.6, 0.2), (-0.6, 0.6))}, "unsure", "taking it away costs no more"),
-        ({"removal": Removal(0.6, 0.5, (0.5, 0.2), (0.4, 0.6))}, "unsure", "alone it does not bring the answer back"),
+        (
+            {"removal": Removal(0.6, 0.5, (0.5, 0.2), (0.4, 0.6))},
+            "unsure",
+            "alone it brings back no more of it",
+        ),
         ({"scrambled": {"head": 0.95, "deep": 0.3, "all": 0.1}}, "unsure", "layers that give the answer are scrambled"),
         ({"scrambled": {"head": 0.5, "deep": 0.9, "all": 0.1}}, "unsure", "deeper half of the model is scrambled"),
         ({"others": {"layercam": 0.6, "location": 0.1}}, "unsure", "other methods mark other places"),

@@ -31,6 +31,7 @@ from core.explain.comparison import (
     rows_of,
     rows_text,
     summarise,
+    tell_weights_apart,
 )
 from core.explain.localisation import THRESHOLDS, localise
 from core.phantoms.fractures import KINDS
@@ -206,7 +207,7 @@ def test_estimates_of_hand_worked_rows():
     assert fine.gain.low < 0 < fine.gain.high <= 1
     assert fine.checked["stability"].value == pytest.approx(0.7), "a film without a map has none"
     assert fine.checked["deletion_ahead"].value == pytest.approx((0.6 - 0.2) / 2), "random places cost 0.4"
-    assert (fine.checked["good"].value, fine.checked["good"].n) == (pytest.approx(1 / 3), 3)
+    assert (fine.checked["good"].value, fine.checked["good"].n) == (0.5, 2), "of those with a map"
     assert (fine.checked["hit"].value, fine.checked["hit"].n) == (1, 1), "of the maps that pass"
     assert "repeated" not in fine.checked
     assert coarse.checked == {}
@@ -314,11 +315,27 @@ def test_a_record_counts_the_checked_maps_of_the_very_weights_that_passed():
     rows += [replace(row, weights="2" * 64, level="good") for row in rows]
     words = record_sentence(rows, card, "gradcam")
     head = (
-        "Of 5 Grad-CAM maps that were checked, of simulated films with a break, 2 passed as stable and following the "
+        "Of 4 Grad-CAM maps that were checked, of simulated films with a break, 2 passed as stable and following the "
     )
-    assert words.startswith(head + "model (40%, 95% interval ")
+    assert words.startswith(head + "model (50%, 95% interval "), "where there was no map there is none that may fail"
+    withheld = [replace(row, shown=0.0) if row.level == "good" else row for row in rows]
+    assert "Of 2 Grad-CAM maps" in record_sentence(withheld, card, "gradcam"), "as it stands beside maps that are shown"
     assert record_sentence(rows, card, "layercam") == ""
     assert record_sentence(rows, card, "scorecam") == record_sentence(rows, card, "quickscorecam")
+
+
+def test_other_weights_of_one_id_are_not_measured_together():
+    card = weighted_reader("m-1", "1" * 64).classifier.checkpoint
+    rows = [
+        replace(made_row(str(number), "gradcam", hit), checkpoint_id="m-1", weights=weights)
+        for weights, hit in (("1" * 64, 1), ("a" * 64, 0), ("", 0))
+        for number in range(3)
+    ]
+    rows += [replace(made_row("x", "gradcam", 1), checkpoint_id="gone", weights="b" * 64)]
+    found = {each.checkpoint_id: each for each in summarise(tell_weights_apart(rows, [card]), resamples=20)}
+    assert {key: (each.films, each.hit.value) for key, each in found.items()} == {
+        "m-1": (3, 1), "m-1, weights aaaaaaaa": (3, 0), "m-1, weights not noted": (3, 0), "gone": (1, 1),
+    }  # fmt: skip
 
 
 def test_films_that_lack_a_method_are_measured_again(tmp_path):
@@ -343,7 +360,13 @@ def test_a_table_without_rows_is_refused():
         parse_rows(rows_text([]).encode())
 
 
-@pytest.mark.parametrize("text", ["", "film,hit\na,1\n", None, "another method", "another origin", "no id"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "film,hit\na,1\n", None, "another method", "another origin", "no id"),
+        *("cut short", "too long", "one cell"),
+    ],
+)
 def test_another_table_is_refused(tmp_path, text):
     path = tmp_path / "maps.csv"
     changed = {
@@ -353,6 +376,10 @@ def test_another_table_is_refused(tmp_path, text):
     }
     if text in changed:
         text = rows_text([replace(made_row("a", "gradcam", 1), **changed[text])])
+    more = {"cut short": lambda line: line[:40], "too long": lambda line: line + ",7", "one cell": lambda line: "abc"}
+    if text in more:
+        whole = rows_text([made_row("a", "gradcam", 1), made_row("b", "gradcam", 1)]).splitlines()
+        text = "\n".join([*whole[:-1], more[text](whole[-1])])
     if text is not None:
         path.write_text(text)
     with pytest.raises(ExplanationError, match="measured heat maps"):

@@ -770,9 +770,13 @@ def test_a_location_between_two_cells_is_shown_between_them():
         np.testing.assert_allclose(found, [16 * row + 7.5, 16 * column + 7.5], atol=3)
         assert tuple(found) == peak_of(logits, 224)
     assert grow_location(np.zeros((10, 10)), 150).shape == (150, 150)
-    uneven = np.zeros((10, 10))
-    uneven[9, 9] = 1  # the last of ten cells of 16 pixels, of which a square of 150 holds six
-    assert grow_location(uneven, 150)[146:, 146:].min() > 0.8
+    # Of ten cells of 16 pixels a square of 150 holds the last to its sixth.
+    for size in (97, 150, 180, 225, 320):
+        cells = -(-size // 16)
+        for place in range(1, cells - 1):
+            logits = np.zeros((cells, cells))
+            logits[place, place] = 1
+            np.testing.assert_allclose(peak_of(logits, size), 16 * place + 7.5, atol=0.51, err_msg=f"{size}, {place}")
 
 
 def test_noise_is_seeded_whatever_the_batches(small, film):

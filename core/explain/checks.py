@@ -90,8 +90,11 @@ class Checks:
 
     @property
     def agreement(self) -> float:
-        """The mean likeness to the maps of other methods; NaN where there is no other."""
-        return float(np.mean(list(self.others.values()))) if self.others else float("nan")
+        """The mean likeness to the maps of other methods, of which kin count as one; NaN where there is no other."""
+        votes = {frozenset(next((kin for kin in KIN if key in kin), {key})): [] for key in self.others}
+        for key, value in self.others.items():
+            next(likenesses for kin, likenesses in votes.items() if key in kin).append(value)
+        return float(np.mean([np.mean(each) for each in votes.values()])) if votes else float("nan")
 
     @property
     def stability(self) -> float:
@@ -241,7 +244,7 @@ def _moved(
 ) -> dict[str, float]:
     height, width = radiograph.height, radiograph.width
     whole = region or WristRegion(width / 2, height / 2, float(max(height, width)))
-    step = SHIFT * whole.side
+    step = SHIFT * whole.side / np.sqrt(2)  # aslant
     places = {
         # The square moves one way, and the wrist in it the other.
         "turned right": replace(whole, angle=whole.angle - TURN_DEGREES),

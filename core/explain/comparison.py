@@ -187,7 +187,7 @@ class MethodSummary:
         Means.
     hit_shown : Interval or None
         Mean of the hits of the maps that are shown as evidence; its `n` tells how many those are. None where there is
-        none, or where it was not noted which are.
+        none, or where it was not noted which are, see `shown_noted`.
     overlap : Interval
         Mean intersection over union at the threshold that is best on these films; a threshold for each method.
     threshold : float
@@ -199,7 +199,7 @@ class MethodSummary:
         shows the same difference, which no resample can tell from certainty.
     checked : Mapping of str to Interval
         Medians of the measurements of trust, over the checked films on which the method drew a map: name of the row's
-        field -> interval; ``good``: share of all checked films whose map passed; ``hit``: mean of the hits of those.
+        field -> interval; ``good``: share of these films whose map passed; ``hit``: mean of the hits of those.
     """
 
     checkpoint_id: str
@@ -215,6 +215,7 @@ class MethodSummary:
     gain: Interval | None
     checked: Mapping[str, Interval]
     hit_shown: Interval | None = None
+    shown_noted: bool = False
 
 
 CHECK_NAMES = {
@@ -402,6 +403,7 @@ def _summary(
         gain,
         _checked([row for row in rows if row.level], drawn),
         _mean([row.hit for row in shown], [row.patient_id for row in shown], drawn) if shown else None,
+        any(math.isfinite(row.shown) for row in rows),
     )
 
 
@@ -413,9 +415,9 @@ def _mean(values: Sequence[float], patients: Sequence[str], drawn: tuple[int, in
 
 
 def _checked(rows: Sequence[MapRow], drawn: tuple[int, int]) -> dict[str, Interval]:
-    found = {}
+    found, rows = {}, [row for row in rows if row.level != "none"]
     for name in CHECKED:
-        kept = [row for row in rows if row.level != "none" and math.isfinite(getattr(row, name))]
+        kept = [row for row in rows if math.isfinite(getattr(row, name))]
         if kept:
             values, patients = [getattr(row, name) for row in kept], [row.patient_id for row in kept]
             found[name] = interval_of(quantile_of(values, 0.5), patients, *drawn)
@@ -485,6 +487,8 @@ def parse_rows(content: bytes) -> list[MapRow]:
 
 
 def _read_row(row: Mapping[str, str]) -> MapRow:
+    if None in row or None in row.values():  # a row that is longer than the heading, or cut short
+        raise ValueError
     overlaps = tuple(float(each) for each in row["overlaps"].split())
     known = row["method"] in {*METHODS, *BASELINES} and row["origin"] in ORIGINS and row["unit"] in ("mm", "px")
     if len(overlaps) != len(THRESHOLDS) or not known or not re.fullmatch("[a-z0-9-]+", row["checkpoint_id"]):
@@ -570,8 +574,31 @@ def rows_of(rows: Iterable[MapRow], cards: Iterable[Checkpoint]) -> tuple[list[M
     return ours, list(others)
 
 
+def tell_weights_apart(rows: Iterable[MapRow], cards: Iterable[Checkpoint]) -> list[MapRow]:
+    """Return rows under other ids where they are not of the weights that these checkpoints have, or not known to be.
+
+    Rows of the very weights keep the checkpoint's id, and so do all of a checkpoint that is not among these if they are
+    of one kind of weights; of the others the id is followed by the beginning of the weights' SHA-256.
+    """
+    rows = list(rows)
+    here = {card.id: card.weights_sha256 for card in cards}
+    kinds: dict[str, set[str]] = {}
+    for row in rows:
+        kinds.setdefault(row.checkpoint_id, set()).add(row.weights)
+
+    def name(row: MapRow) -> str:
+        known = here.get(row.checkpoint_id)
+        if row.weights == known or (known is None and len(kinds[row.checkpoint_id]) == 1):
+            return row.checkpoint_id
+        return f"{row.checkpoint_id}, {f'weights {row.weights[:8]}' if row.weights else 'weights not noted'}"
+
+    return [replace(row, checkpoint_id=name(row)) for row in rows]
+
+
 def record_sentence(rows: Iterable[MapRow], card: Checkpoint, method: str) -> str:
-    """Say how many of a method's maps by a checkpoint passed when they were checked; "" where none was.
+    """Say how many of a method's maps for the finding passed when they were checked; "" where none was.
+
+    Of those alone that would be shown as evidence, as far as that was noted.
 
     Parameters
     ----------
@@ -582,7 +609,7 @@ def record_sentence(rows: Iterable[MapRow], card: Checkpoint, method: str) -> st
     """
     asked = "quickscorecam" if method == "scorecam" else method
     ours, _ = rows_of(rows, [card])
-    checked = [row for row in ours if row.method == asked and row.level]
+    checked = [row for row in ours if row.method == asked and row.level not in ("", "none") and row.shown != 0]
     if not checked:
         return ""
     passed = sum(row.level == "good" for row in checked)

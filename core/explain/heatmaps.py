@@ -6,6 +6,7 @@ after them bring such a map to the size of the square and to the range [0, 1].
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -264,7 +265,8 @@ def grow_location(logits: np.ndarray, size: int) -> np.ndarray:
     Parameters
     ----------
     logits : numpy.ndarray
-        Shape (cells, cells), of cells that are equally large; the last ones may reach over the square's border.
+        Shape (cells, cells), of cells that are equally large, a power of two of pixels; the last ones may reach over
+        the square's border.
     size : int
         Pixels a side of the square.
 
@@ -276,7 +278,8 @@ def grow_location(logits: np.ndarray, size: int) -> np.ndarray:
     import cv2
 
     cells = logits.shape[0]
-    grown = cv2.resize(logits.astype(np.float32), (cells * -(-size // cells),) * 2, interpolation=cv2.INTER_CUBIC)
+    pixels = 1 << math.ceil(math.log2(size / cells))
+    grown = cv2.resize(logits.astype(np.float32), (cells * pixels,) * 2, interpolation=cv2.INTER_CUBIC)
     return grown[:size, :size]
 
 

@@ -16,6 +16,8 @@ REMOVED_BLUR = 0.06
 """What is taken away is blurred, by a Gaussian of this share of the square's side: wider than any break."""
 RANDOM_ORDERS = 3
 _BLOCKS = 16
+_TIES = 2**32 - 1
+"""Seed of the order where there is none; no random order is drawn from it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +88,12 @@ def _remove(
     run: Callable, square: np.ndarray, blurred: np.ndarray, order: np.ndarray, sign: int
 ) -> tuple[float, float]:
     """Return the mean score with the first places of an order taken away, and with only them left."""
-    # The noise settles ties: a map that is flat over half the square, or empty, has no order there.
-    flat = (order + 1e-6 * (order.max() or 1.0) * np.random.default_rng(0).random(order.shape)).ravel()
-    ranks = np.argsort(np.argsort(-flat)).reshape(order.shape)
+    # A map that is flat over half the square, or empty, has no order there. Ties are settled by blocks, as in the
+    # random orders: pixels taken one by one would be something to see in themselves.
+    blocks = np.random.default_rng(_TIES).permutation(_BLOCKS**2).reshape(_BLOCKS, _BLOCKS).astype(np.float32)
+    ties = cv2.resize(blocks, order.shape[::-1], interpolation=cv2.INTER_NEAREST) / _BLOCKS**2
+    flat = (order + 1e-6 * (order.max() or 1.0) * ties).astype(np.float64).ravel()
+    ranks = np.argsort(np.argsort(-flat, kind="stable"), kind="stable").reshape(order.shape)
     hot = [(ranks < share * ranks.size) for share in REMOVED]
     squares = [np.where(each, blurred, square) for each in hot] + [np.where(each, square, blurred) for each in hot]
     batches = (np.stack(squares[start : start + FORWARD_BATCH]) for start in range(0, len(squares), FORWARD_BATCH))

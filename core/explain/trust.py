@@ -28,7 +28,8 @@ _HALF_WORDS = {
     (False, False): "the answer hangs no more on what it marks than on places drawn at random, or on edges of bones.",
     (False, True): "what it marks brings the answer back, but taking it away costs no more than taking away random "
     "places, or edges of bones.",
-    (True, False): "taking away what it marks costs the answer something, but alone it does not bring the answer back.",
+    (True, False): "taking away what it marks costs the answer something, but alone it brings back no more of it than "
+    "random places, or edges of bones.",
 }
 _CHANGES = {
     "turned": "when the wrist is turned by 5 degrees",

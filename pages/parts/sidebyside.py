@@ -21,6 +21,7 @@ from core.explain.comparison import (
     parse_rows,
     rows_of,
     summarise,
+    tell_weights_apart,
 )
 from core.explain.trust import trust_sentence
 from core.figures import around_region, film_image, hits_figure
@@ -129,7 +130,9 @@ def _seconds(methods: Sequence[str]) -> str:
 def _show_tile(desk: Desk, reader: Reader, film: Radiograph, made: Explanation | None, region: object) -> None:
     title = "The film" if made is None else METHODS[made.method].title
     sentence, positive = ("", True) if made is None else evidence_sentence(made, reader.checkpoint)
-    picture = around_region(film_image(film.pixels, made.heatmap if made and positive else None), region)
+    # Cut out before it is coloured: a large film in colour takes hundreds of megabytes.
+    heat = around_region(made.heatmap, region) if made and positive else None
+    picture = film_image(around_region(film.pixels, region), heat)
     st.image(picture, width="stretch", output_format="PNG")
     st.markdown(f"**{title}**")
     if made is None:
@@ -138,7 +141,7 @@ def _show_tile(desk: Desk, reader: Reader, film: Radiograph, made: Explanation |
     st.caption(f"{METHODS[made.method].description} {sentence}")
     checks = desk.checks.get(desk.explanation_key(reader.checkpoint, made))
     if positive:
-        tell_record(reader.checkpoint, made.method)
+        tell_record(reader.checkpoint, made.method, made.target)
     if checks and positive:
         tell(checks)
 
@@ -179,7 +182,7 @@ def show_split(cards: Collection[Checkpoint]) -> None:
         "session.",
     )
     if given is not None:
-        _show_given(given.getvalue(), names)
+        _show_given(given.getvalue(), cards, names)
         return
     place = CHECKPOINTS / MEASURED_NAME
     if not place.is_file():
@@ -201,12 +204,12 @@ def show_split(cards: Collection[Checkpoint]) -> None:
         _show_summaries(every, thin, names)
 
 
-def _show_given(content: bytes, names: Mapping[str, str]) -> None:
+def _show_given(content: bytes, cards: Collection[Checkpoint], names: Mapping[str, str]) -> None:
     """Show a table that somebody brings; nothing of it is kept where another session could see it."""
     known, digest = st.session_state.get("given-maps"), hashlib.sha256(content).digest()
     if known is None or known[0] != digest:
         try:
-            rows = parse_rows(content)
+            rows = tell_weights_apart(parse_rows(content), cards)
         except ScaphoidError as error:
             st.error(str(error))
             return
@@ -218,7 +221,7 @@ def _show_given(content: bytes, names: Mapping[str, str]) -> None:
 def _show_summaries(every: Sequence[MethodSummary], thin: Sequence[MethodSummary], names: Mapping[str, str]) -> None:
     which = st.segmented_control("Breaks", ["all", "thin"], default="all", key="breaks") or "all"
     shown = every if which == "all" else thin
-    if all(each.hit_shown is None for each in every):
+    if not any(each.shown_noted for each in every):
         st.caption(EARLIER)
     if not shown:
         st.info("None of the measured films is known to have a thin break.")

@@ -35,8 +35,10 @@ def measured_rows(place: str, changed: int) -> list[MapRow]:
     return read_rows(Path(place))
 
 
-def tell_record(card: Checkpoint, method: str) -> None:
-    """Say, beside any map, how many maps of its kind passed when they were checked."""
+def tell_record(card: Checkpoint, method: str, target: str = "for") -> None:
+    """Say, beside any map, how many maps of its kind passed when they were checked; none against the finding were."""
+    if target != "for":
+        return
     place = CHECKPOINTS / MEASURED_NAME
     with suppress(ScaphoidError, OSError):  # the page Explanations says what is wrong with the table
         record = record_sentence(measured_rows(str(place), place.stat().st_mtime_ns), card, method)
@@ -47,7 +49,7 @@ def tell_record(card: Checkpoint, method: str) -> None:
 def offer_check(desk: Desk, reader: Reader, explanation: Explanation) -> None:
     """Tell how maps of its kind fared, offer to check this one, and show what came of it."""
     if evidence_sentence(explanation, reader.checkpoint)[1]:
-        tell_record(reader.checkpoint, explanation.method)
+        tell_record(reader.checkpoint, explanation.method, explanation.target)
     if not can_be_checked(reader, explanation):
         return
     if desk.explanation_key(reader.checkpoint, explanation) not in desk.checks:
