@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +21,8 @@ from core.values import Checkpoint, Prediction, Radiograph, WristRegion
 if TYPE_CHECKING:
     import keras
 
-# Films a batch holds at most: more at once is no faster on a processor and costs memory.
+# Films of 224 pixels a side that a batch holds at most, and of larger ones as many fewer: more at once is no faster on
+# a processor and costs memory.
 BATCH_SIZE = 16
 
 
@@ -129,9 +131,10 @@ class Classifier:
         regions = [None] * len(radiographs) if regions is None else regions
         looks = LOOKS[: self.checkpoint.looks]
         wanted = [(film, region, look) for film, region in zip(radiographs, regions, strict=True) for look in looks]
+        at_once = min(BATCH_SIZE, max(1, BATCH_SIZE * 224**2 // self.checkpoint.input_size**2))
         logits = []
-        for start in range(0, len(wanted), BATCH_SIZE):
-            squares = np.stack([self.square(*item) for item in wanted[start : start + BATCH_SIZE]])[..., None]
+        for start in range(0, len(wanted), at_once):
+            squares = np.stack([self.square(*item) for item in wanted[start : start + at_once]])[..., None]
             logits += self.run(squares)["logit"][:, 0].astype(np.float64).tolist()
         means = np.reshape(logits, (len(radiographs), len(looks))).mean(axis=1)
         return [self._prediction(film, float(logit)) for film, logit in zip(radiographs, means, strict=True)]
@@ -149,6 +152,8 @@ class Classifier:
         return self.run(self.square(radiograph, region)[None, ..., None])["location"][0, ..., 0]
 
     def _prediction(self, radiograph: Radiograph, logit: float) -> Prediction:
+        if not math.isfinite(logit):
+            raise CheckpointError("The model must answer with a number, but on one of these films it does not.")
         probability = calibrate(logit, self.checkpoint.calibration)
         return Prediction(radiograph.id, self.checkpoint.id, logit, float(probability))
 

@@ -110,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
     """Carry out the command; return the exit status: 0, or 1 where any film, or the study, was not read."""
     if (options.explain is None) != (options.out is None):
         raise ScaphoidError("--explain METHOD and --out DIR belong together, and one of them is missing.")
-    from core.reading import import_tensorflow_quietly, judge, open_reader
+    from core.reading import Reader, import_tensorflow_quietly, judge, open_reader
 
     if options.explain:
         from core.explain import canonical_method
@@ -143,7 +143,9 @@ def run(options: argparse.Namespace) -> int:
         # A film given twice counts once, as it does on the screen.
         once = {film.radiograph.id: (name, film) for name, film in reversed(list(zip(names, films, strict=True)))}
         names, films = map(list, zip(*reversed(once.values()), strict=True))
-        regions = {film.radiograph.id: film.region for film in films if film.region}
+        # Found already; of several models each may have a finder of its own.
+        one = isinstance(reader, Reader)
+        regions = {film.radiograph.id: film.region for film in films if film.region} if one else None
         study = judge(reader.read([film.radiograph for film in films], regions), card)
         print(show(reading_result(names, study)), flush=True)
         status = 1 if study.probability is None else status

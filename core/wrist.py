@@ -8,6 +8,7 @@ wrist is and where the fingers point (after CenterNet, Zhou et al. 2019, https:/
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -221,6 +222,8 @@ class WristFinder:
         square; the last look starts from a square that is centred already.
         """
         region, heat = self._look(radiograph, None)
+        if not all(map(math.isfinite, (region.x, region.y, region.side, region.angle, heat))):
+            raise CheckpointError("The wrist finder must answer with numbers, but on this film it does not.")
         for _ in range(self.card.looks):
             region, closer_heat = self._look(radiograph, replace(region, side=CLOSER * region.side))
             heat = min(heat, closer_heat)

@@ -24,6 +24,12 @@ SIZE = 32
 FILMS = np.random.default_rng(8).random((3, SIZE, SIZE), np.float32) * np.float32([[[0.4]], [[0.7]], [[1.0]]])
 
 
+USUAL = (
+    "They are padded to squares: where it was trained on films that were stretched, it sees other proportions here. "
+    "Taken to speak for the finding: a high answer (--positive-unit names the other)."
+)
+
+
 def colours(films):
     return np.repeat(np.asarray(films, np.float32)[..., None], 3, axis=-1)
 
@@ -109,7 +115,7 @@ def test_a_better_mura_resnet_answers_as_in_plain_keras(archive, tmp_path, capsy
     assert told.out == "Published mine.\n"
     card = verify(tmp_path / "mine")
     assert told.err == f"{card.data['trained_on']}\n"
-    assert card.data["trained_on"].endswith("Films are prepared as: unit.")
+    assert f"Films are prepared as: unit. {USUAL}" in card.data["trained_on"]
     assert (card.input_size, card.scaling, card.settings, card.operating_points) == (SIZE, "unit", None, ())
     assert card.data["trained_on"].startswith("Not stated")
     classifier = load_classifier("mine", tmp_path)
@@ -160,6 +166,40 @@ def test_other_ways_to_write_it_answer_as_in_plain_keras(resnet, built, place, t
     expected = plainly(model, colours(FILMS) * times + plus)[:, -1]
     assert np.ptp(expected) > 1e-4
     np.testing.assert_allclose(answers(imported), expected, atol=1e-5)
+
+
+def test_what_speaks_for_the_finding_can_be_named(archive, resnet, built, tmp_path):
+    high = answers(read_model(archive.path, "resnet50", scaling="unit"))
+    low = read_model(archive.path, "resnet50", scaling="unit", positive_unit=0)
+    np.testing.assert_allclose(answers(low), 1 - high, atol=1e-6)
+    assert "for the finding: a low answer (" in low.preparation
+    layers = keras.layers
+    softmax = layers.Dense(2, "softmax")(layers.GlobalAveragePooling2D()(resnet.output))
+    model = keras.Model(resnet.input, softmax)
+    model.save(tmp_path / "model.keras")
+    for unit, words in enumerate(("the first answer", "the second answer")):
+        imported = read_model(tmp_path / "model.keras", "resnet50", scaling="unit", positive_unit=unit)
+        np.testing.assert_allclose(answers(imported), plainly(model, colours(FILMS))[:, unit], atol=1e-5)
+        assert f"for the finding: {words} (" in imported.preparation
+    with pytest.raises(CheckpointError, match="must be 0 or 1"):
+        read_model(archive.path, "resnet50", positive_unit=2)
+
+
+def test_weights_with_a_layer_that_would_be_left_out_are_refused(resnet, built, tmp_path):
+    layers = keras.layers
+    pooled = layers.BatchNormalization(name="between")(layers.GlobalAveragePooling2D()(resnet.output))
+    model = keras.Model(resnet.input, layers.Dense(1, "sigmoid")(layers.Dropout(0.3)(pooled)))
+    model.save_weights(tmp_path / "model.weights.h5")
+    with pytest.raises(CheckpointError, match="these have further ones: import the whole model"):
+        read_model(tmp_path / "model.weights.h5", "resnet50", input_size=SIZE, scaling="unit")
+
+
+def test_a_strangers_layer_called_logit_does_not_make_it_ours(resnet, built, tmp_path):
+    layers = keras.layers
+    answer = layers.Dense(1, "sigmoid", name="logit")(layers.GlobalAveragePooling2D()(resnet.output))
+    keras.Model(resnet.input, answer).save(tmp_path / "model.keras")
+    imported = read_model(tmp_path / "model.keras", "resnet50")
+    assert (imported.scaling, imported.scaling_assumed) == ("keras", True)
 
 
 @pytest.mark.parametrize("suffix", [".weights.h5", ".h5"])
@@ -216,19 +256,21 @@ def test_imagenets_normalisation_inside_the_file_is_not_done_twice(tmp_path, mon
 @pytest.mark.parametrize(
     ("scaling", "described", "assumed", "sentences"),
     [
-        ("unit", True, False, "Films are prepared as: unit."),
-        ("keras", True, True, "Films are prepared as: keras (assumed; --scaling names another)."),
+        ("unit", True, False, f"Films are prepared as: unit. {USUAL}"),
+        ("keras", True, True, f"Films are prepared as: keras (assumed; --scaling names another). {USUAL}"),
         (
             {"scale": [4.0] * 3, "offset": [-2.0] * 3},
             True,
             True,
-            "Films are prepared as: scale and offset by the numbers in the file (assumed; --scaling names another).",
+            "Films are prepared as: scale and offset by the numbers in the file (assumed; --scaling names another). "
+            + USUAL,
         ),
         (
             "byte",
             False,
             False,
-            "Films are prepared as: byte. The head's activations were assumed: ReLU, and sigmoid for the answer.",
+            f"Films are prepared as: byte. {USUAL} The head's activations were assumed: ReLU, and sigmoid for the "
+            "answer.",
         ),
     ],
 )
@@ -429,10 +471,8 @@ def test_a_damaged_array_is_refused(tmp_path, built):
         file["layers/conv2d/vars"].attrs["name"] = "conv1_conv"
         with pytest.raises(CheckpointError, match="part of this one cannot be read"):
             imports._read(file["layers/conv2d/vars/0"], (4096,), "conv1_conv")
-    unnamed = tmp_path / "unnamed.weights.h5"
-    damaged_weights(unnamed, "layers/conv2d/vars/0")
-    with pytest.raises(CheckpointError, match="part of this one cannot be read"):
-        read_model(unnamed, "resnet50", scaling="unit")
+    with pytest.raises(CheckpointError, match="plain arrays of numbers only"):  # packed, it may unpack to any size
+        read_model(path, "resnet50", scaling="unit")
 
 
 @pytest.mark.parametrize("mark", [b"HEAP", b"SNOD", b"TREE"])

@@ -307,3 +307,35 @@ def test_the_command_line_reads_with_all_and_says_what_each_said(monkeypatch, tm
     assert [(part["checkpoint"], part["probability"]) for part in study_row["models"]] == [("a", 0.2), ("b", 0.6)]
     assert predict([str(path), "--checkpoint", "all", "--explain", "gradcam", "--out", str(tmp_path / "maps")]) == 1
     assert "one --checkpoint" in capsys.readouterr().err
+
+
+def test_the_command_line_reads_a_study_as_it_reads_its_films(monkeypatch, tmp_path, capsys):
+    """Two films of other probabilities, and two models of which each finds the wrist elsewhere and goes by that."""
+    paths = [tmp_path / name for name in ("a.png", "b.png")]
+    for path, bits in zip(paths, (8, 16), strict=True):
+        path.write_bytes(png_film(bits=bits))
+    keys = [read_radiograph(path.read_bytes()).id for path in paths]
+
+    def model(name, x, probabilities):
+        card = replace(member(name), region=f"finder-{name}")
+
+        def predict(radiographs, regions):
+            told = dict(zip(keys, probabilities, strict=True))
+            return [
+                Prediction(film.id, name, 0.0, told[film.id] if region.x == x else 0.99)
+                for film, region in zip(radiographs, regions, strict=True)
+            ]
+
+        found = SimpleNamespace(find=lambda film: WristRegion(x, 100, 140, 0, 1.0))
+        return Reader(SimpleNamespace(checkpoint=card, predict=predict), found)
+
+    models = model("a", 80.0, (0.1, 0.5)), model("b", 85.0, (0.3, 0.9))
+    monkeypatch.setattr(reading_module, "import_tensorflow_quietly", lambda: None)
+    for who, films, study in ((models[0], (0.1, 0.5), 0.3), (mean_of(*models), (0.2, 0.7), 0.45)):
+        monkeypatch.setattr(reading_module, "open_reader", lambda checkpoint, folder, who=who: who)
+        assert predict([*map(str, paths), "--json", "--study"]) == 0
+        *film_rows, study_row = map(json.loads, capsys.readouterr().out.splitlines())
+        assert [row["probability"] for row in film_rows] == pytest.approx(films)
+        assert study_row["probability"] == pytest.approx(study)
+        assert study_row["films_read"] == 2
+        assert study_row["driver"] == str(paths[1])

@@ -12,10 +12,12 @@ Keras.
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +31,14 @@ from core.backbones import find_backbone
 from core.checkpoints.cards import LARGEST_CARD_BYTES, check_id, read_card_text, write_card
 from core.checkpoints.files import write_whole
 from core.checkpoints.imports import read_model
-from core.checkpoints.weights import WEIGHTS_NAME, copy_weights, load_weights, round_to_float16, save_weights
+from core.checkpoints.weights import (
+    LARGEST_WEIGHTS_BYTES,
+    WEIGHTS_NAME,
+    copy_weights,
+    load_weights,
+    round_to_float16,
+    save_weights,
+)
 from core.errors import CheckpointError
 from core.values import Checkpoint, Scores
 
@@ -374,8 +383,11 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _sha256_of(path: Path) -> str:
-    with open(path, "rb") as file:
+    # Without waiting for a pipe that nobody writes to.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
         state = os.fstat(file.fileno())
+        if not stat.S_ISREG(state.st_mode) or state.st_size > LARGEST_WEIGHTS_BYTES:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         key = (str(path), state.st_mtime_ns, state.st_ctime_ns, state.st_size)
         if key in _hashes:
             return _hashes[key]
@@ -397,6 +409,7 @@ def import_checkpoint(
     title: str | None = None,
     input_size: int | None = None,
     scaling: str | None = None,
+    positive_unit: int = 1,
     positive_label: str = "fracture",
     folder: Path = CHECKPOINTS,
 ) -> Checkpoint:
@@ -418,6 +431,9 @@ def import_checkpoint(
     scaling : str, optional
         What was handed to the network in training, a key of ``core.backbones.SCALINGS``; where not given, see
         :func:`core.checkpoints.imports.read_model`.
+    positive_unit : int
+        Which of two units speaks for the finding, 0 or 1; of a single unit, whether a high answer does (1) or a low one
+        (0). Folders of classes are usually counted in the order of the alphabet.
     positive_label : str
         What its training data called positive: ``"fracture"`` or ``"abnormal"``.
     folder : pathlib.Path
@@ -435,7 +451,7 @@ def import_checkpoint(
         raise CheckpointError("A file to import was expected, but there is none.")
     new_id = checkpoint_id or _free_id(f"{backbone}-imported", Path(folder))
     check_place(folder, new_id)
-    imported = read_model(source, backbone, input_size=input_size, scaling=scaling)
+    imported = read_model(source, backbone, input_size=input_size, scaling=scaling, positive_unit=positive_unit)
     import keras
 
     card = Checkpoint(

@@ -34,6 +34,14 @@ def _parser() -> argparse.ArgumentParser:
         "(standardised), caffe (0-255 less the mean) or local (Scaphoid's own, contrast levelled); default: what the "
         "file's own layers ask for, else keras; Scaphoid's own weights without their card have no default",
     )
+    add.add_argument(
+        "--positive-unit",
+        type=int,
+        choices=(0, 1),
+        default=1,
+        help="which of two units speaks for the finding; of one unit: 1 where a high answer does, 0 where a low one "
+        "does (default: 1)",
+    )
     add.add_argument("--positive-label", choices=POSITIVE_LABELS, default="fracture", help="what it calls positive")
     return parser
 
@@ -72,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 title=options.title,
                 input_size=options.input_size,
                 scaling=options.scaling,
+                positive_unit=options.positive_unit,
                 positive_label=options.positive_label,
                 folder=options.folder,
             )

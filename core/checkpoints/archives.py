@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.checkpoints.weights import LARGEST_WEIGHTS_BYTES, WEIGHTS_NAME, find_datasets
+from core.checkpoints.weights import LARGEST_WEIGHTS_BYTES, WEIGHTS_NAME, find_datasets, read_whole
 from core.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -112,9 +112,7 @@ def open_model_file(source: Path) -> Iterator[ModelFile]:
     import h5py
 
     try:
-        if source.stat().st_size > LARGEST_WEIGHTS_BYTES:
-            raise CheckpointError("The file must be of a size a checkpoint can have, but it is far larger.")
-        content = source.read_bytes()
+        content = read_whole(source)
     except OSError as error:
         raise CheckpointError("A file to import was expected, but there is none that can be read.") from error
     config = None

@@ -22,7 +22,7 @@ from core.values import Checkpoint, Interval, OperatingPoint, TrainingSettings
 
 FORMAT = 1
 LARGEST_CARD_BYTES = 4_000_000
-LARGEST_INPUT = 4096
+LARGEST_INPUT = 1024
 TASKS = ("fracture", "wrist")
 FITS = ("pad",)
 POSITIVE_LABELS = ("fracture", "abnormal")

@@ -1,17 +1,18 @@
 """From a model made elsewhere to the graph that Scaphoid builds: layer by layer, or not at all.
 
 The network is always built in ``core.backbones``. From the file come numbers only; its description, where it has one,
-is compared with the graph, so that what is accepted answers as it did where it was made. Three things may differ and
-are carried over exactly: how films are prepared, a head without a hidden layer or with a smaller one, and two softmax
-units.
+is compared with the graph, so that what is accepted answers a square as it did where it was made. Three things may
+differ and are carried over exactly: how the square's pixels are prepared, a head without a hidden layer or with a
+smaller one, and two softmax units. How a film becomes a square is Scaphoid's own way: it is padded, never stretched.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,7 @@ COMPARED = (
 # Names that Keras numbers itself, so that they differ from graph to graph.
 NUMBERED = ("zero_padding2d", "rescaling", "normalization")
 NORMALISATION_EPSILON = 1e-7
+_OWN_HEAD = ("hidden", "logit")
 _PREPARED_BY_WEIGHTS = "Weights alone must not prepare films themselves, but these do: import the whole model (.keras)."
 _SCALING_UNTOLD = (
     "Scaphoid's own weights without their card do not say what films are scaled to, so --scaling must name it, but it "
@@ -79,6 +81,10 @@ class ImportedModel:
         Whether the file said how its network is built; where it did not, the head's activations were assumed.
     scaling_assumed : bool
         Whether nobody said what was handed to the network.
+    units : int
+        How many answers its head gives, 1 or 2.
+    positive_unit : int
+        Which of two speaks for the finding, or of one: 1 where a high answer does, 0 where a low one does.
     """
 
     model: keras.Model
@@ -87,6 +93,8 @@ class ImportedModel:
     location_head: bool
     described: bool
     scaling_assumed: bool = False
+    units: int = 1
+    positive_unit: int = 1
 
     @property
     def preparation(self) -> str:
@@ -94,11 +102,21 @@ class ImportedModel:
         name = self.scaling if isinstance(self.scaling, str) else "scale and offset by the numbers in the file"
         assumed = " (assumed; --scaling names another)" if self.scaling_assumed else ""
         head = "" if self.described else " The head's activations were assumed: ReLU, and sigmoid for the answer."
-        return f"Films are prepared as: {name}{assumed}.{head}"
+        answer = ("a low answer", "a high answer") if self.units == 1 else ("the first answer", "the second answer")
+        return (
+            f"Films are prepared as: {name}{assumed}. They are padded to squares: where it was trained on films that "
+            f"were stretched, it sees other proportions here. Taken to speak for the finding: "
+            f"{answer[self.positive_unit]} (--positive-unit names the other).{head}"
+        )
 
 
 def read_model(
-    source: Path, backbone: str, *, input_size: int | None = None, scaling: str | None = None
+    source: Path,
+    backbone: str,
+    *,
+    input_size: int | None = None,
+    scaling: str | None = None,
+    positive_unit: int = 1,
 ) -> ImportedModel:
     """Read a model made elsewhere into the graph of `backbone`.
 
@@ -114,6 +132,8 @@ def read_model(
         What was handed to the network: a key of ``core.backbones.SCALINGS``. Where not given, it is what the file's own
         preparing layers ask for, and ``"keras"`` where it has none. Weights of Scaphoid's own, without their card, need
         it: the same network is published with several scalings.
+    positive_unit : int
+        Which of two units speaks for the finding, or of one: 1 where a high answer does, 0 where a low one does.
 
     Raises
     ------
@@ -124,10 +144,16 @@ def read_model(
     if scaling is not None and scaling not in SCALINGS:
         raise CheckpointError(f"The scaling must be one of {', '.join(SCALINGS)}, but it is another.")
     known = find_backbone(backbone)
+    if positive_unit not in (0, 1):
+        raise CheckpointError("The positive unit must be 0 or 1, but it is another.")
     with open_model_file(source) as file:
-        if file.layers:
-            return _adapt(file, backbone, input_size, scaling)
-    return _take_by_order(source, known, input_size or DEFAULT_INPUT_SIZE, scaling)
+        imported = _adapt(file, backbone, input_size, scaling) if file.layers else None
+    imported = imported or _take_by_order(source, known, input_size or DEFAULT_INPUT_SIZE, scaling)
+    if positive_unit == 0:
+        # What speaks for one of two is what speaks against the other, and so it is with a low answer.
+        logit = imported.model.get_layer("logit")
+        logit.set_weights([-values for values in logit.get_weights()])
+    return replace(imported, positive_unit=positive_unit)
 
 
 def _adapt(file: ModelFile, backbone: str, input_size: int | None, scaling: str | None) -> ImportedModel:
@@ -144,10 +170,11 @@ def _adapt(file: ModelFile, backbone: str, input_size: int | None, scaling: str 
         dense = _read_head(head)
     else:
         preparing, dense = _find_normalisation(file, names, known), _find_dense(file, names)
-    _set_head(model, dense, known)
+        _refuse_others(file, names | {"location"}, [*preparing, *dense])
+    units = _set_head(model, dense, known)
     found = _find_scaling(file, preparing, known, scaling)
     assumed = scaling is None and not _holds_own_graph(file)
-    return ImportedModel(model, found, size, location, file.described, assumed)
+    return ImportedModel(model, found, size, location, file.described, assumed, units)
 
 
 def _take_by_order(source: Path, known: Backbone, size: int, scaling: str | None) -> ImportedModel:
@@ -308,8 +335,20 @@ def _find_dense(file: ModelFile, names: set[str]) -> list[FileLayer]:
     return sorted(dense.values(), key=lambda layer: -_named(layer, _DENSE)["kernel"].shape[1])
 
 
-def _set_head(model: keras.Model, dense: Sequence[FileLayer], known: Backbone) -> None:
-    """Put the file's head into the graph's: a hidden layer with ReLU and one unit."""
+def _refuse_others(file: ModelFile, names: set[str], chosen: Sequence[FileLayer]) -> None:
+    """Refuse a file without description that has further layers: without their numbers it would answer otherwise."""
+    held = {array.name for layer in file.layers for array in layer.arrays.values()}
+    held -= {array.name for layer in file.layers if layer.name in names for array in layer.arrays.values()}
+    held -= {array.name for layer in chosen for array in layer.arrays.values()}
+    if any(not re.match(r"/(optimizer|optimizer_weights)/", name) and "/seed_generator/" not in name for name in held):
+        raise CheckpointError(
+            "Weights alone must be those of the backbone and of one or two dense layers, but these have further ones: "
+            "import the whole model (.keras)."
+        )
+
+
+def _set_head(model: keras.Model, dense: Sequence[FileLayer], known: Backbone) -> int:
+    """Put the file's head into the graph's: a hidden layer with ReLU and one unit. Return how many units it had."""
     shapes = [tuple(getattr(_named(layer, _DENSE).get("kernel"), "shape", ())) for layer in dense]
     features = int(model.get_layer("hidden").kernel.shape[0])
     widths = [features, *(shape[-1] for shape in shapes if shape)]
@@ -326,7 +365,8 @@ def _set_head(model: keras.Model, dense: Sequence[FileLayer], known: Backbone) -
         bias = np.zeros(shape[1], np.float32) if bias is None else _read(bias, shape[1:], "head")
         layers.append((_read(arrays["kernel"], shape, "head"), bias))
     kernel, bias = layers[-1]
-    if kernel.shape[1] == 2:  # Of two softmax units only the difference counts.
+    units = kernel.shape[1]
+    if units == 2:  # Of two softmax units only the difference counts.
         kernel, bias = kernel[:, 1:] - kernel[:, :1], bias[1:] - bias[:1]
     if len(layers) == 1:
         # x = relu(x) - relu(-x): two hidden units stand for none.
@@ -336,6 +376,7 @@ def _set_head(model: keras.Model, dense: Sequence[FileLayer], known: Backbone) -
     spare = HIDDEN_UNITS - hidden.shape[1]
     model.get_layer("hidden").set_weights([np.pad(hidden, ((0, 0), (0, spare))), np.pad(hidden_bias, (0, spare))])
     model.get_layer("logit").set_weights([np.pad(kernel, ((0, spare), (0, 0))), bias])
+    return units
 
 
 # --- how films are prepared -------------------------------------------------------------------------------------------
@@ -377,8 +418,12 @@ def _find_scaling(
 
 
 def _holds_own_graph(file: ModelFile) -> bool:
-    """Tell by its names whether a file holds Scaphoid's own graph, which prepares films itself."""
-    return bool({layer.name for layer in file.layers} & {"preprocessing", "logit"})
+    """Tell by its names whether a file holds Scaphoid's own graph, which prepares films itself.
+
+    A stranger's last layer may be called ``logit``, too.
+    """
+    own = ("film", "three_channels", "preprocessing", "pooled", "hidden", "logit") if file.described else _OWN_HEAD
+    return set(own) <= {layer.name for layer in file.layers}
 
 
 def _guess_range(scale: np.ndarray, offset: np.ndarray) -> str:

@@ -10,6 +10,7 @@ import errno
 import io
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 WEIGHTS_NAME = "model.weights.h5"
 LARGEST_WEIGHTS_BYTES = 2_000_000_000
+DEEPEST_GROUP = 16
+_NOT_PLAIN = "A weights file must hold plain arrays of numbers only, but it holds something else."
 
 
 def save_weights(model: keras.Model, path: Path, dtype: type = np.float16) -> None:
@@ -114,13 +117,17 @@ def load_weights(model: keras.Model, path: Path) -> None:
     Raises
     ------
     CheckpointError
-        Not a weights file, anything but numbers inside, or not this network's.
+        Not a weights file, anything but numbers inside, one that is not finite, or not this network's.
     """
     with _open(path) as file:
-        held = sum(int(np.prod(dataset.shape)) for _, dataset in find_datasets(file))
+        arrays = [array for _, array in find_datasets(file)]
+        held = sum(int(np.prod(array.shape)) for array in arrays)
+        finite = all(bool(np.isfinite(array[()]).all()) for array in arrays)
     needed = sum(int(np.prod(weight.shape)) for weight in model.weights)
     if held != needed:
         raise CheckpointError(f"The weights must hold {needed:,} numbers for this network, but they hold {held:,}.")
+    if not finite:
+        raise CheckpointError("Every weight must be a number, but one is not.")
     try:
         model.load_weights(path)
     except Exception as error:  # Keras raises many kinds for a file that does not fit.
@@ -131,30 +138,63 @@ def _open(path: Path) -> h5py.File:
     import h5py
 
     try:
-        return h5py.File(io.BytesIO(path.read_bytes()), "r")
+        return h5py.File(io.BytesIO(read_whole(path)), "r")
     except OSError as error:
         raise CheckpointError("A weights file in HDF5 was expected, but it cannot be read as one.") from error
 
 
-def find_datasets(group: h5py.Group, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, h5py.Dataset]]:
-    """Yield the name and dataset of everything in an open file.
+def read_whole(path: Path) -> bytes:
+    """Return the content of a plain file that is no larger than weights can be.
 
     Raises
     ------
     CheckpointError
-        Something in it is not a plain array of numbers: links, virtual or outside data, texts, types, huge arrays.
+        It is larger, or no plain file: to read from a pipe could take for ever.
+    OSError
+        There is none that can be read.
+    """
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode) or state.st_size > LARGEST_WEIGHTS_BYTES:
+        raise CheckpointError("The file must be of a size a checkpoint can have, but it is far larger, or no file.")
+    return path.read_bytes()
+
+
+def find_datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
+    """Yield the name and dataset of everything in an open file.
+
+    Each array lies in the file as it is, once and unpacked, so that all of them together are no larger than the file:
+    what is packed may unpack to any size, whatever its header says.
+
+    Raises
+    ------
+    CheckpointError
+        Something in it is not a plain array of numbers: links, virtual or outside data, packed or missing data, texts,
+        other types; or one thing is there under two names.
     """
     import h5py
 
-    sentence = "A weights file must hold plain arrays of numbers only, but it holds something else."
-    for name in group:
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink) or depth > 16:
-            raise CheckpointError(sentence)
-        item, path = group[name], f"{prefix}{name}"
-        if isinstance(item, h5py.Group):
-            yield from find_datasets(item, f"{path}/", depth + 1)
-            continue
-        plain = isinstance(item, h5py.Dataset) and not item.is_virtual and not item.external
-        if not plain or item.dtype.kind not in "fiu" or item.size * 4 > LARGEST_WEIGHTS_BYTES:
-            raise CheckpointError(sentence)
-        yield path, item
+    seen: set[int] = set()
+    left = file.id.get_filesize()
+
+    def walk(group: h5py.Group, prefix: str, depth: int) -> Iterator[tuple[str, h5py.Dataset]]:
+        nonlocal left
+        for name in group:
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink) or depth > DEEPEST_GROUP:
+                raise CheckpointError(_NOT_PLAIN)
+            item, path = group[name], f"{prefix}{name}"
+            place = h5py.h5o.get_info(item.id).addr
+            if place in seen:
+                raise CheckpointError(_NOT_PLAIN)
+            seen.add(place)
+            if isinstance(item, h5py.Group):
+                yield from walk(item, f"{path}/", depth + 1)
+                continue
+            plain = isinstance(item, h5py.Dataset) and not item.is_virtual and not item.external and item.chunks is None
+            if not plain or item.dtype.kind not in "fiu" or item.id.get_storage_size() != item.nbytes:
+                raise CheckpointError(_NOT_PLAIN)
+            left -= item.nbytes
+            if left < 0:
+                raise CheckpointError(_NOT_PLAIN)
+            yield path, item
+
+    yield from walk(file, "", 0)
