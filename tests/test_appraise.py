@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from core.appraise import command, documents, maps, measures, reading, steadiness, studies, tables
 from core.appraise.reading import FilmRead, WristRead
-from core.checkpoints import CHECKPOINTS, default_id, read_card, read_scores, verify
+from core.checkpoints import CHECKPOINTS, default_id, ensembles, read_card, read_scores, verify
 from core.checkpoints.cards import write_card
 from core.classifier import Classifier
 from core.errors import CheckpointError, ScaphoidError
@@ -530,6 +530,41 @@ def test_results_go_into_card_and_scores_and_the_rest_stays(published):
     assert sorted(path.name for path in (published / "stand-in").iterdir()) == [
         "card.json", "model.weights.h5", "scores.csv",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("Tested on 9 films of 3 simulated patients. What", "Tested on 30 films of 20 simulated patients. What"),
+        (ensembles.UNTESTED, "Tested on 30 films of 20 other simulated patients."),
+        (f"{ensembles.UNTESTED} The", "Tested on 30 films of 20 other simulated patients. The"),
+        ("Tested on 250 films of 90 other patients.", "Tested on 250 films of 90 other patients."),
+    ],
+)
+def test_the_numbers_in_a_cards_words_are_those_of_the_new_test(words, expected):
+    assert documents._tested_on(words, {"test_films": 30, "test_patients": 20}) == expected
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+def test_a_model_that_was_tested_on_real_films_keeps_that_test(published, monkeypatch, capsys, simulated):
+    path = published / "stand-in" / "card.json"
+    card = read_card(path.parent)
+    words = "Tested on 250 films of 90 other patients; and so on."
+    told = {"tested_on": words, "simulated": simulated}
+    path.write_text(write_card(replace(card, data=card.data | told))[0], encoding="utf-8")
+    before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+    made = [studies.KnownStudy(f"s{n}", n % 2, (make_film(0.4 + 0.1 * (n % 2), n % 2, None, n),)) for n in range(6)]
+    monkeypatch.setattr(command, "make_studies", lambda *arguments: iter(made))
+    options = ["simulated", "--studies", "6", "--resamples", "20", "--write", "--checkpoints", str(published)]
+
+    def open_stand_in(name, folder):
+        return SimpleNamespace(classifier=make_reader(name=name, region=None, data=told).classifier, finder=None)
+
+    assert command.run(command._parser().parse_args(options), open_stand_in) == 0
+    said = capsys.readouterr().err
+    unchanged = {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
+    assert unchanged != simulated
+    assert ("stand-in was not trained on simulated films: its card and scores stay" in said) != simulated
 
 
 def test_a_broken_checkpoint_gets_no_results(published):

@@ -341,4 +341,6 @@ def test_a_mean_of_models_that_were_tested_on_other_studies_has_points_and_no_re
     found = measure_ensemble(folder)
     assert "auc" in alike.data["results"]
     assert found.data["results"] == {}
+    assert found.data["tested_on"] == "The mean itself has not been tested."
+    assert alike.data["tested_on"] != found.data["tested_on"]
     assert [point.threshold for point in found.operating_points] == [p.threshold for p in alike.operating_points]

@@ -25,7 +25,7 @@ from core.appraise.tables import (
     simulated_tables,
     steadiness_tables,
 )
-from core.checkpoints import CHECKPOINTS
+from core.checkpoints import CHECKPOINTS, read_card
 from core.checkpoints.files import write_whole
 from core.datasets import FORMATS, REGION_HELP, open_dataset
 from core.errors import ExplanationError, RadiographError, ScaphoidError
@@ -34,7 +34,7 @@ from core.evaluate.explanations import to_dict
 from core.explain.comparison import CHECK_EVERY, MEASURED_NAME, KeptRows, rows_text, summarise
 from core.metrics import ENSEMBLE, RESAMPLES, compare_scores, interval_dict
 from core.phantoms import VERSION
-from core.values import Radiograph
+from core.values import Checkpoint, Radiograph
 
 if TYPE_CHECKING:
     from core.reading import Reader
@@ -129,6 +129,8 @@ def _write(report: Mapping[str, Any], reading: Reading, readers: Sequence[Reader
     """Store results in cards, tables of scores and documents, and say where."""
     told = {name: report[name] for name in ("studies", "positives", "films", "size", "first_seed", "version")}
     for card in _cards(readers):
+        if not _tests_on_simulated(card):
+            continue
         found = report["checkpoints"][card.id]
         films = reading.films[card.id]
         counts = {
@@ -145,9 +147,11 @@ def _write(report: Mapping[str, Any], reading: Reading, readers: Sequence[Reader
         print(f"Written: the card and the scores of {card.id}.", file=sys.stderr)
     for name, results in report["finders"].items():
         counts = {"test_films": report["films"], "test_patients": report["studies"]}
+        if not _tests_on_simulated(read_card(folder / name)):
+            continue
         store_results(folder / name, results, counts)
         print(f"Written: the card of {name}.", file=sys.stderr)
-    if ENSEMBLE in report["checkpoints"]:
+    if ENSEMBLE in report["checkpoints"] and all(card.data.get("simulated") for card in _cards(readers)):
         members = {card.id: card.weights_sha256 for card in _cards(readers)}
         found = report["checkpoints"][ENSEMBLE]
         counts = {
@@ -159,6 +163,14 @@ def _write(report: Mapping[str, Any], reading: Reading, readers: Sequence[Reader
         if store_ensemble_results(folder, members, found["results"], counts):
             print("Written: the ensemble's results.", file=sys.stderr)
     _update_documents(folder, readers, "simulated", simulated_tables(report), short_simulated_table(report))
+
+
+def _tests_on_simulated(card: Checkpoint) -> bool:
+    """Tell whether a card's own test is one of simulated films; what was tested on real ones keeps its results."""
+    simulated = bool(card.data.get("simulated"))
+    if not simulated:
+        print(f"{card.id} was not trained on simulated films: its card and scores stay as they are.", file=sys.stderr)
+    return simulated
 
 
 def _update_documents(folder: Path, readers: Sequence[Reader], name: str, table: str, short: str | None = None) -> bool:

@@ -11,12 +11,13 @@ from typing import Any
 
 from core.checkpoints import CARD_NAME, SCORES_NAME, read_scores, scores_text, verify
 from core.checkpoints.cards import write_card
+from core.checkpoints.ensembles import UNTESTED
 from core.checkpoints.files import write_whole
 from core.errors import CheckpointError
 from core.values import Checkpoint, Scores
 
 _END = "<!-- end -->"
-_TESTED_ON = re.compile(r"^Tested on [\d,]+ films of [\d,]+ other simulated patients")
+_TESTED_ON = re.compile(rf"^Tested on [\d,]+ films of [\d,]+ (other )?simulated patients|^{re.escape(UNTESTED)}")
 
 
 def replace_between(text: str, name: str, table: str) -> str:
@@ -122,7 +123,13 @@ def _tested_on(words: str, counts: Mapping[str, int]) -> str:
         return words
     films = counts["test_films"] - counts.get("test_films_refused", 0)
     patients = counts["test_patients"] - counts.get("test_patients_left_out", 0)
-    return _TESTED_ON.sub(f"Tested on {films:,} films of {patients:,} other simulated patients", words)
+
+    def now(told: re.Match[str]) -> str:
+        untested = told[0] == UNTESTED
+        other = "other " if untested or told[1] else ""
+        return f"Tested on {films:,} films of {patients:,} {other}simulated patients" + "." * untested
+
+    return _TESTED_ON.sub(now, words)
 
 
 def _scores_text(directory: Path, scores: Scores) -> str:

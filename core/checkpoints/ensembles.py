@@ -21,6 +21,8 @@ from core.errors import CheckpointError
 from core.values import Checkpoint, OperatingPoint
 
 ENSEMBLE_NAME = "ensemble.json"
+UNTESTED = "The mean itself has not been tested."
+"""Said of models that were tested on other studies each."""
 
 
 @dataclass(frozen=True, eq=False)

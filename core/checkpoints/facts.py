@@ -88,7 +88,7 @@ def _is_simulation(value: Any) -> bool:
 def _are_results(value: Any) -> bool:
     tables = {"kinds": _are_groups, "displacements": _are_groups, "simulated_test": _is_simulation}
     return isinstance(value, Mapping) and all(
-        tables[name](found) if name in tables else "value" not in _names(found) or _is_interval(found)
+        tables[name](found) if name in tables else not {"value", "low", "high"} <= _names(found) or _is_interval(found)
         for name, found in value.items()
         if found is not None
     )

@@ -55,7 +55,15 @@ from core.metrics.evaluation import (
     limits_dict,
     sweep_thresholds,
 )
-from core.metrics.operating import Zone, cheapest_threshold, operating_points, threshold_for, triage, youden_threshold
+from core.metrics.operating import (
+    Zone,
+    cheapest_threshold,
+    operating_points,
+    shares_at,
+    threshold_for,
+    triage,
+    youden_threshold,
+)
 from core.metrics.proportions import (
     CELLS,
     PROPORTIONS,
@@ -181,6 +189,7 @@ __all__ = [
     "resample",
     "roc_band",
     "roc_curve",
+    "shares_at",
     "subgroups",
     "sweep_thresholds",
     "taken",

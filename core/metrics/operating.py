@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.errors import ScoresError
-from core.metrics.proportions import confusion, wilson_interval
+from core.metrics.reliability import clustered_interval
 from core.metrics.resampling import RESAMPLES, Resamples, never_seen, percentile_interval, resample
 from core.metrics.tables import check_scores
 from core.values import Interval, OperatingPoint, Scores
@@ -199,10 +199,14 @@ def _needed(target: float, n: int) -> int:
 
 
 def _measured_point(name: str, threshold: float, scores: Scores) -> OperatingPoint:
-    counts = confusion(scores, threshold)
-    return OperatingPoint(
-        name=name,
-        threshold=float(threshold),
-        sensitivity=wilson_interval(counts.tp, counts.tp + counts.fn),
-        specificity=wilson_interval(counts.tn, counts.tn + counts.fp),
+    return OperatingPoint(name, float(threshold), *shares_at(scores, threshold))
+
+
+def shares_at(scores: Scores, threshold: float) -> tuple[Interval, Interval]:
+    """Return sensitivity and specificity at a threshold: `clustered_interval` over the patients of either class."""
+    called, patients = scores.probabilities >= threshold, np.asarray(scores.patient_ids)
+    positive = scores.labels == 1
+    return (
+        clustered_interval(called[positive], patients[positive]),
+        clustered_interval(~called[~positive], patients[~positive]),
     )

@@ -243,7 +243,8 @@ def _location_results(answers: Sequence[_Answer]) -> dict[str, Any]:
     known = [answer.places for answer in answers if answer.places]
     if not known:
         return {}
-    return {name: interval_dict(wilson_interval(sum(each[name] for each in known), len(known))) for name in PLACES}
+    patients = [answer.film.patient_id for answer in answers if answer.places]
+    return {name: interval_dict(rate_interval([each[name] for each in known], patients)) for name in PLACES}
 
 
 # Name, from, to below: how far the fragments are apart, in millimetres.
@@ -325,6 +326,7 @@ def appraise_finder(
     heats: dict[str, list[float]] = {}
     errors: dict[str, list[tuple[float, float, float]]] = {}
     counts: dict[str, int] = {}
+    patients: dict[str, list[str]] = {}
     done, total = 0, sum(len(splits[split]) + len(decoys[split]) for split in splits)
     for split, films in splits.items():
         heats[split], errors[split], unreadable = [], [], {}
@@ -344,6 +346,7 @@ def appraise_finder(
                 progress(done, total)
         list_unreadable(split, films, unreadable, folder)
         read = [film for place, film in enumerate(films) if place not in unreadable]
+        patients[split] = [film.patient_id for film in read]
         counts |= _count(split, films, read, 0, len(unreadable))
     found = {
         split: np.array([error[0] <= WITHIN for error in errors[split]] + [False] * len(decoys[split]))
@@ -352,7 +355,8 @@ def appraise_finder(
     calibration = fit_confidence(np.array(heats["valid"]), found["valid"])
     sure = np.array([confidence_of(heat, calibration) for heat in heats["test"]])
     counts |= {f"{split}_films_without_wrist": len(decoys[split]) for split in splits}
-    return Appraisal(calibration, (), (), _finder_results(np.array(errors["test"]), sure, found["test"]), counts)
+    results = _finder_results(np.array(errors["test"]), sure, found["test"], patients["test"])
+    return Appraisal(calibration, (), (), results, counts)
 
 
 def _errors(found: WristRegion, true: WristRegion) -> tuple[float, float, float]:
@@ -360,20 +364,24 @@ def _errors(found: WristRegion, true: WristRegion) -> tuple[float, float, float]
     return centre_error(found, true), abs(math.log2(found.side / true.side)), angle_error(found, true)
 
 
-def _finder_results(errors: np.ndarray, sure: np.ndarray, found: np.ndarray) -> dict[str, Any]:
-    """Return a finder's results; `sure` and `found` are of the films with a wrist, then of those without."""
+def _finder_results(errors: np.ndarray, sure: np.ndarray, found: np.ndarray, patients: Sequence[str]) -> dict[str, Any]:
+    """Return a finder's results; `sure` and `found` are of the films with a wrist, then of those without.
+
+    `patients` are those of the former; each of the latter is one by itself.
+    """
     wrists = len(errors)
     centre, ratio, angle = errors.T
-    shares = {
+    of_wrists = {
         "centre_within_15_percent": centre <= WITHIN,
         "side_within_a_quarter": ratio <= math.log2(1.25),
         "direction_within_15_degrees": angle <= 15,
         "wrists_with_confidence_of_half": sure[:wrists] >= 0.5,
-        "films_without_wrist_with_confidence_of_half": sure[wrists:] >= 0.5,
     }
-    results: dict[str, Any] = {
-        name: interval_dict(wilson_interval(int(holds.sum()), len(holds))) for name, holds in shares.items()
-    }
+    results: dict[str, Any] = {name: interval_dict(rate_interval(holds, patients)) for name, holds in of_wrists.items()}
+    without = sure[wrists:] >= 0.5
+    results["films_without_wrist_with_confidence_of_half"] = interval_dict(
+        wilson_interval(int(without.sum()), len(without))
+    )
     return results | {"confidence_brier": float(np.mean((sure - found) ** 2))}
 
 

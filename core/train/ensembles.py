@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from core.checkpoints import CHECKPOINTS, list_checkpoints, read_scores
-from core.checkpoints.ensembles import Ensemble, ensemble_card, ensemble_members, write_ensemble
+from core.checkpoints.ensembles import UNTESTED, Ensemble, ensemble_card, ensemble_members, write_ensemble
 from core.datasets import REGION_HELP
 from core.errors import CheckpointError, ScaphoidError
 from core.metrics import mean_scores, operating_points
@@ -95,7 +95,7 @@ def measure_ensemble(
     data: dict[str, Any] = {
         "trained_on": f"The mean of {len(members)} models: {', '.join(card.id for card in members)}.",
         "came_from": find_origins(members),
-        "tested_on": str(first.get("tested_on", "")),
+        "tested_on": str(first.get("tested_on", "")) if "test" in scores else UNTESTED,
         "not_for": str(first.get("not_for", "")),
         "simulated": all(bool(card.data.get("simulated")) for card in members),
         "licences": sorted({line for card in members for line in card.data.get("licences", ())}),

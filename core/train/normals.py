@@ -24,7 +24,7 @@ from core.datasets import REGION_HELP, open_dataset
 from core.datasets.splits import usual_parts
 from core.errors import DatasetError, RadiographError, ScaphoidError
 from core.explain.peaks import usual_peaks
-from core.metrics import clustered_interval, confusion, interval_dict, wilson_interval
+from core.metrics import clustered_interval, evaluate_scores, interval_dict, shares_at
 from core.radiographs import read_radiograph
 from core.reading import EnsembleReader, Reader, open_reader
 from core.values import Checkpoint, Interval, OperatingPoint, Radiograph, Scores, WristRegion
@@ -167,11 +167,10 @@ def set_caution(
     by_name = {point.name: point for point in points}
     low, high = by_name["high_sensitivity"], by_name["high_specificity"]
     threshold = max(high.threshold, cautious_threshold(values))
-    counts = confusion(scores, threshold)
     cautious = OperatingPoint(
         "high_specificity",
         threshold,
-        wilson_interval(counts.tp, counts.tp + counts.fn),
+        shares_at(scores, threshold)[0],
         specificity_out_of_fold([study.patient_id for study in normals], values, high.threshold),
     )
     return (low, cautious)
@@ -182,10 +181,9 @@ def results_at(scores: Sequence[Scores], threshold: float) -> dict[str, dict[str
     test = next((each for each in scores if each.split == "test"), None)
     if test is None:
         return {}
-    counts = confusion(test, threshold)
+    found = evaluate_scores(test, threshold)
     return {
-        "sensitivity_at_high_specificity": vars(wilson_interval(counts.tp, counts.tp + counts.fn)),
-        "specificity_at_high_specificity": vars(wilson_interval(counts.tn, counts.tn + counts.fp)),
+        f"{name}_at_high_specificity": interval_dict(getattr(found, name)) for name in ("sensitivity", "specificity")
     }
 
 
