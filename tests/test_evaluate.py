@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -111,7 +112,21 @@ def test_what_the_model_learned_from_is_told_before_it_is_measured(tmp_path, cap
     assert run("--data", root, "--resamples", 5, open_reader=knows) == 0
     told = "stand-in learned from patients of 2 of these 6 studies, and its limits were chosen on those of 2"
     assert told in capsys.readouterr().err
-    assert run("--data", root, "--resamples", 5, open_reader=open_stand_in(data={"split": "another"})) == 0
+    for n in range(2, 6):
+        label = "positive" if n % 2 else "negative"
+        save_film(root / f"valid/XR_ELBOW/patient{n + 10}/study1_{label}/image1.png", 60 + 20 * n)
+    for region in ("all", "XR_WRIST"):  # a recipe takes every part of the body, another the wrists alone
+        taken = fingerprint(split_dataset(index_dataset(root, region=region).splits, 0))
+        knows = open_stand_in(data={"split": taken, "simulated": False})
+        for asked in ((), ("--region", "all")):
+            assert run("--data", root, "--resamples", 5, *asked, open_reader=knows) == 0
+            assert "stand-in learned from patients of 2 of these" in capsys.readouterr().err
+    shutil.rmtree(root / "valid" / "XR_ELBOW")
+    elsewhere = open_stand_in(data={"split": "another", "simulated": False})
+    assert run("--data", root, "--resamples", 5, open_reader=elsewhere) == 0
+    assert "stand-in learned from films of patients; if these are among them" in capsys.readouterr().err
+    made = {"split": "another", "simulated": True, "simulator": {"version": 3, "seed": 1}}
+    assert run("--data", root, "--resamples", 5, open_reader=open_stand_in(data=made)) == 0
     assert "learned from" not in capsys.readouterr().err
     later = open_stand_in(data={"learned": [{"split": "x", "seed": 1, "version": "1"},
                                             {"split": own, "seed": None, "version": None}]})  # fmt: skip

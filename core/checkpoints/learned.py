@@ -28,6 +28,11 @@ def has_learned(card: Checkpoint, split: str) -> bool:
     return any(entry["split"] == split for entry in find_learned(card))
 
 
+def has_learned_from_patients(card: Checkpoint) -> bool:
+    """Tell whether its weights learned from films that were not simulated, or may have."""
+    return any(entry["version"] is None for entry in find_learned(card))
+
+
 def learned_from(split: str | None, made: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return one entry of `find_learned`; `made`: the simulator's ``seed`` and ``version``."""
     version = (made or {}).get("version")

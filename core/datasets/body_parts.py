@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from core.datasets.index import DatasetIndex, index_dataset
+from core.datasets.splits import usual_parts
+from core.values import Study
 
 WRIST = "XR_WRIST"
 WRISTS_ALONE = "Of several parts of the body the wrists alone are taken; --region all takes every one."
@@ -40,6 +42,23 @@ def open_dataset(folder: Path | str, format: str | None = None, region: str | No
             index = index_dataset(folder, format, WRIST)
             return replace(index, notes=(*index.notes, WRISTS_ALONE))
     return index
+
+
+def ways_to_take(
+    folder: Path | str,
+    format: str | None,  # noqa: A002
+    index: DatasetIndex,
+) -> list[tuple[dict[str, list[Study]], str]]:
+    """Return the parts, and their fingerprint, that a training may have taken of a dataset that was opened as `index`.
+
+    Of a MURA folder of several parts of the body: as it was opened, of all of them, and of the wrists alone.
+    """
+    found = [usual_parts(index.splits)]
+    if index.format == "mura":
+        every = index_dataset(folder, format, "all")
+        if len(parts_of_body(every)) > 1:
+            found += [usual_parts(each.splits) for each in (every, index_dataset(folder, format, WRIST))]
+    return list({split: (parts, split) for parts, split in found}.values())
 
 
 def parts_of_body(index: DatasetIndex) -> tuple[str, ...]:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.checkpoints.learned import has_learned
+from core.checkpoints.learned import has_learned, has_learned_from_patients
 from core.datasets import DatasetIndex, Problem, describe, open_dataset, select_split
-from core.datasets.splits import usual_parts
+from core.datasets.body_parts import ways_to_take
 from core.datasets.tables import NOT_GROUPS
 from core.errors import CheckpointError, DatasetError, ScaphoidError, ScoresError
 from core.evaluate.baselines import measure_baselines
@@ -191,7 +191,7 @@ def _findings_from_films(
     place = [options.checkpoints] if options.checkpoints else []
     readers = [open_reader(checkpoint_id, *place) for checkpoint_id in ids]
     for reader in readers:
-        _tell_what_was_learned(reader.classifier.checkpoint, index, studies)
+        _tell_what_was_learned(reader.classifier.checkpoint, ways_to_take(options.data, options.format, index), studies)
     read, failures = _read_all(index, studies, readers, options)
     columns = dividing_columns(index, studies, {"probability", *(scores.checkpoint_id for scores in read.scores)})
     several = read.scores if len(read.scores) == 1 else (*read.scores, mean_scores(read.scores))
@@ -227,10 +227,17 @@ def _findings_from_films(
     return findings, not (failures or index.problems)
 
 
-def _tell_what_was_learned(card: Checkpoint, index: DatasetIndex, studies: Sequence[Study]) -> None:
+def _tell_what_was_learned(
+    card: Checkpoint, ways: Sequence[tuple[Mapping[str, Sequence[Study]], str]], studies: Sequence[Study]
+) -> None:
     """Say how many of the studies that are to be measured the checkpoint learned from, or was calibrated on."""
-    parts, split = usual_parts(index.splits)
-    if not has_learned(card, split):
+    parts = next((parts for parts, split in ways if has_learned(card, split)), None)
+    if parts is None:
+        if has_learned_from_patients(card):
+            print(
+                f"note: {card.id} learned from films of patients; if these are among them, figures on them flatter it.",
+                file=sys.stderr,
+            )
         return
     patients = [study.patient_id for study in studies]
     seen = {name: {study.patient_id for study in parts[name]} for name in ("train", "valid")}

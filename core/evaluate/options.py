@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from core.datasets import FORMATS, REGION_HELP
-from core.explain.comparison import CHECK_EVERY
 
 DEFAULT_THRESHOLD = 0.5
 MOST_FILMS = 100
@@ -101,7 +100,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--check-every",
         metavar="N",
         type=_count,
-        help=f"how far heat maps can be trusted is measured on every Nth film (default: {CHECK_EVERY})",
+        help="how far heat maps can be trusted is measured on every Nth film (default: as core.appraise does)",
     )
     parser.add_argument(
         "--apart",

@@ -21,7 +21,7 @@ import numpy as np
 from core.checkpoints import CHECKPOINTS, WEIGHTS_NAME, check_place, publish, read_history, read_scores
 from core.checkpoints.learned import has_learned
 from core.datasets import REGION_HELP, open_dataset
-from core.datasets.splits import usual_parts
+from core.datasets.body_parts import ways_to_take
 from core.errors import DatasetError, RadiographError, ScaphoidError
 from core.explain.peaks import usual_peaks
 from core.metrics import clustered_interval, evaluate_scores, interval_dict, shares_at
@@ -92,9 +92,9 @@ def read_normals(
         Fewer than 20 such studies can be read, or all are of one patient; or `reader` learned from this dataset.
     """
     index = open_dataset(data, region=region)
-    _, split = usual_parts(index.splits)
+    ways = ways_to_take(data, None, index)
     cards = [each.checkpoint for each in getattr(reader, "readers", (reader,))]
-    if any(has_learned(card, split) for card in cards):
+    if any(has_learned(card, split) for card in cards for _, split in ways):
         raise DatasetError("Films that were not learned from were expected, but the model was trained on this dataset.")
     for note in index.notes:
         print(f"note: {note}", file=sys.stderr)
