@@ -1,5 +1,6 @@
 """Trainings as processes of their own: begun, seen, stopped and resumed, and never taken for another process."""
 
+import errno
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from core.train.survey import survey_dataset
 from tests.films import png_film
 
 ROOT = Path(__file__).parent.parent
+linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked at as Linux shows them")
 
 
 @pytest.fixture
@@ -70,6 +72,7 @@ def told(pid, **more):
     return {**said, "loss": 0.5, "history": [], "pid": pid, "started": 100.0, "updated": time.time(), **more}
 
 
+@linux
 def test_a_training_starts_says_where_it_is_and_is_published(runs, tmp_path):
     run_id = jobs.start_run(options(tmp_path, id="first"), runs)
     assert run_id == "first"
@@ -275,6 +278,45 @@ def test_a_name_that_is_taken_is_refused(runs, tmp_path):
     assert not (runs / "model").exists()
 
 
+@linux
+def test_a_name_is_free_again_where_the_training_ended_before_it_had_begun(runs, tmp_path, process_of):
+    dead = process_of()
+    ticks = processes.ticks_of(dead.pid)
+    for name, pid, began in (("dead", dead.pid, ticks), ("alive", None, None)):
+        process = process_of("core.train") if pid is None else dead
+        job = {"pid": process.pid, "started": 1.0, "ticks": began or processes.ticks_of(process.pid)}
+        write_run(runs, name, request=False, job=job)
+    dead.kill()
+    dead.wait()
+    assert jobs.start_run(options(tmp_path, id="dead"), runs) == "dead"
+    (runs / "soon").mkdir()
+    for taken in ("alive", "soon"):
+        with pytest.raises(TrainingError, match=f"{taken} was begun before"):
+            jobs.start_run(options(tmp_path, id=taken), runs)
+    os.utime(runs / "soon", (1.0, 1.0))
+    assert jobs.start_run(options(tmp_path, id="soon"), runs) == "soon"
+
+
+def test_a_full_disk_neither_keeps_a_name_nor_keeps_a_training_from_being_stopped(runs, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "spawn", full)
+        with pytest.raises(TrainingError, match="the system says: No space left on device"):
+            jobs.start_run(options(tmp_path, id="first"), runs)
+    assert not (runs / "first").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "write_atomically", full)
+        assert jobs.start_run(options(tmp_path, id="unnoted"), runs) == "unnoted"
+    jobs.start_run(options(tmp_path, id="first"), runs)
+    wait_for((runs / "first" / "progress.json").exists)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        jobs.stop_run("first", runs)
+    wait_for(lambda: phase("first", runs) == "stopped")
+
+
 def sleeper(*words):
     """Start a process that does nothing, with `words` on its command line."""
     code = "import time; print(flush=True); time.sleep(60)"
@@ -306,6 +348,7 @@ def test_a_training_begun_in_a_terminal_is_known_by_its_command_line(runs, proce
         folder.rmdir()
 
 
+@linux
 def test_another_process_with_the_same_number_is_never_taken_for_the_training(runs, process_of):
     strangers = {
         "other": process_of("editor").pid,
@@ -328,6 +371,7 @@ def test_another_process_with_the_same_number_is_never_taken_for_the_training(ru
     assert jobs.read_run("recycled", runs).running
 
 
+@linux
 def test_a_process_that_ended_and_is_not_yet_buried_does_not_run(runs):
     process = subprocess.Popen([sys.executable, "-c", "pass", "core.train"])
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,6 +25,8 @@ from core.values import Checkpoint, TrainingSettings
 from core.wrist import build_finder
 from tests.test_publish import film, make_data
 from tests.test_publish import make_request as ask
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_a_row_says_how_long_the_network_waited_and_warns_where_it_was_long():
@@ -137,9 +140,33 @@ def test_a_second_process_on_a_run_is_refused_and_leaves_it_alone(tmp_path, othe
     assert main(["--resume", "two-1", "--runs", str(tmp_path)]) == 1
     said = capsys.readouterr().err
     assert said == "A run is trained by one process at a time, but another one trains two-1 already.\n"
-    assert {path.name: path.read_bytes() for path in run.folder.iterdir()} == before
+    after = {path.name: path.read_bytes() for path in run.folder.iterdir()}
+    assert after == before | {runs.HELD_NAME: b""}
 
 
+def test_who_holds_a_run_is_asked_of_the_system_and_not_of_a_note(tmp_path, monkeypatch, capsys):
+    """The note of a training that lives may be gone, or its process not to be seen from here."""
+    run = begin(tmp_path)
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom core.train.runs import RunFolder\n"
+        "with RunFolder(Path(sys.argv[1])).held():\n    print('held', flush=True)\n    time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, run.folder], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        (run.folder / runs.LOCK_NAME).unlink()
+        monkeypatch.setattr(train, "collect_films", lambda _: pytest.fail("films were looked for"))
+        assert main(["--resume", "two-1", "--runs", str(tmp_path)]) == 1
+        assert "another one trains two-1 already" in capsys.readouterr().err
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+    with run.held():
+        pass
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked at as Linux shows them")
 def test_a_run_is_held_while_it_is_trained_and_what_a_killed_process_left_is_cleared(tmp_path, other, monkeypatch):
     run = begin(tmp_path)
     halves = ["state.npz.part", "state.npz.77.part", "progress.json.77.part"]
@@ -270,6 +297,29 @@ class Dark:
 
     def square(self, index):
         return np.zeros((8, 8), np.uint8), None
+
+
+def test_a_run_that_goes_on_keeps_what_it_had_until_it_has_more(tmp_path, monkeypatch):
+    run = begin(tmp_path)
+    told = {"id": "two-1", "epoch": 3, "epochs": 4, "done": 30, "total": 40, "loss": 0.5, "started": 7.0, "pid": 1}
+    told |= {"phase": "stopped", "message": "Stopped", "history": [{"epoch": n} for n in (1, 2, 3)], "updated": 9.0}
+    (run.folder / train.PROGRESS_NAME).write_text(json.dumps(told))
+    report = train.Report(run, run.load_request())
+    report(now=True, phase="reading")
+    now = json.loads((run.folder / train.PROGRESS_NAME).read_text())
+    kept = ("epoch", "done", "total", "loss", "history", "started")
+    assert {name: now[name] for name in kept} == {name: told[name] for name in kept}
+    assert (now["phase"], now["pid"], now["message"]) == ("reading", os.getpid(), "")
+    for other in ('{"id": "three-1", "history": [1]}', "{", "[]"):
+        (run.folder / train.PROGRESS_NAME).write_text(other)
+        assert train.Report(run, run.load_request()).content["history"] == []
+
+
+def test_nothing_else_is_asked_for_when_a_run_goes_on(tmp_path, capsys):
+    begin(tmp_path)
+    more = ["--runs", str(tmp_path), "--epochs", "50", "--cache-gib", "3"]
+    assert main(["--resume", "two-1", *more]) == 1
+    assert "no other option than --runs, but --epochs, --cache-gib came" in capsys.readouterr().err
 
 
 def test_judging_says_how_far_it_is_and_can_be_stopped(tmp_path, monkeypatch):

@@ -516,6 +516,16 @@ def test_progress_says_how_long_it_will_take(capsys, monkeypatch):
     assert capsys.readouterr().err.splitlines() == ["reading: 1/4, 30 s left", "reading: 4/4, done, 0 s left"]
 
 
+def test_what_is_left_is_reckoned_from_where_the_pace_is_known(monkeypatch):
+    clock = iter([0.0, 40.0, 40.0, 50.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    progress = Progress("training", every_s=1000.0)
+    progress(1, 100)  # 40 s to build the network
+    progress.begin(1)
+    progress(11, 100)
+    assert progress.seconds_left == 89.0
+
+
 def test_a_report_stops_when_it_is_asked_to(tmp_path):
     run = train.RunFolder(tmp_path / "run")
     report = Report(run, None, lambda: True)
@@ -950,6 +960,7 @@ def wait_for(folder, epochs, process):
     pytest.fail("the run came to nothing")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no kill -9 there")
 def test_a_run_is_stopped_and_killed_and_goes_on(dataset, places):  # noqa: F811
     folder = places["runs"] / "killed-1"
     more = ("--backbone", "efficientnetlite0", "--id", "killed-1", "--epochs", "5000", "--set", "small_epochs=0")

@@ -28,6 +28,7 @@ from core.train.runs import (
     Request,
     RunFolder,
     Stopped,
+    describe_refusal,
 )
 from core.values import Checkpoint
 
@@ -135,12 +136,6 @@ def _published(request: Request, run: RunFolder) -> Checkpoint | None:
         json.dumps(asdict(each), sort_keys=True) if each else "" for each in (request.settings, card.settings)
     )
     return card if asked == made and card.data.get("split") == request.split else None
-
-
-def describe_refusal(error: OSError) -> str:
-    """Return in a sentence why the system would not read or write a file; no path is in it."""
-    reason = error.strerror or "a file could not be read or written"
-    return f"A training must be able to read and write its files, but the system says: {reason}."
 
 
 def _keep_split(request: Request, data: TrainingData, run: RunFolder) -> Request:

@@ -237,12 +237,22 @@ def _asked_to_stop() -> Iterator[Any]:
             signal.signal(number, handler)
 
 
+def _refuse_others(options: argparse.Namespace) -> None:
+    """Refuse options beside ``--resume`` and ``--runs``: a run goes on as it was begun, and they would do nothing."""
+    usual = vars(build_parser().parse_args([]))
+    others = [name for name, value in vars(options).items() if name not in ("resume", "runs") and value != usual[name]]
+    if others:
+        told = ", ".join("--" + name.replace("_", "-") for name in others)
+        raise TrainingError(f"A run is resumed as it was begun, with no other option than --runs, but {told} came.")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status: 0 published, 1 failed, 130 stopped."""
     options = build_parser().parse_args(arguments)
     with _asked_to_stop() as asked:
         try:
             if options.resume:
+                _refuse_others(options)
                 request = RunFolder(options.runs / check_id(options.resume)).load_request()
             else:
                 if not options.data:

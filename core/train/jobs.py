@@ -11,10 +11,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -25,7 +27,16 @@ from core.checkpoints.cards import check_id
 from core.errors import CheckpointError, TrainingError
 from core.starts import look_at_start
 from core.train.processes import Claim, ask_to_stop, is_alive, spawn, ticks_of
-from core.train.runs import PROGRESS_NAME, REQUEST_NAME, RUNS, Request, new_id, write_atomically
+from core.train.runs import (
+    PROGRESS_NAME,
+    REQUEST_NAME,
+    RUNS,
+    STATE_NAME,
+    Request,
+    describe_refusal,
+    new_id,
+    write_atomically,
+)
 
 PROJECT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "core.train")
@@ -54,6 +65,8 @@ _LOG_BYTES = 16_384
 _NOISE = re.compile(r"WARNING: All log messages before absl|[IWE]\d{4} \d\d:\d\d:")
 
 _starting = threading.Lock()
+SOON_S = 60.0
+"""Within so many seconds a folder that was made for a run has the process in it that was started for it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +176,10 @@ def start_run(options: RunOptions, runs: Path = RUNS) -> str:
         raise TrainingError(start.sentence)
     try:
         Path(runs).mkdir(parents=True, exist_ok=True)
-        folder.mkdir()
+        with _starting:
+            if _is_free(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
     except FileExistsError as error:
         raise TrainingError(f"A new training must have a new name, but {run_id} was begun before.") from error
     except OSError as error:
@@ -184,6 +200,16 @@ def start_run(options: RunOptions, runs: Path = RUNS) -> str:
     arguments += [f"--positive-label={options.positive_label}"] if options.positive_label else []
     _spawn(arguments, folder)
     return run_id
+
+
+def _is_free(folder: Path) -> bool:
+    """Tell whether a run ended before it had begun: what was asked for was never written down, and nothing runs."""
+    if not folder.is_dir() or (folder / REQUEST_NAME).exists() or (folder / STATE_NAME).exists():
+        return False
+    job = _table(folder / JOB_NAME)
+    if claim := _claim(job, _number(job.get("started")) or 0.0, job):
+        return not is_alive(claim, folder.name)
+    return time.time() - (_changed(folder) or time.time()) > SOON_S  # else another process may be about to start it
 
 
 def resume_run(run_id: str, runs: Path = RUNS) -> None:
@@ -216,16 +242,23 @@ def stop_run(run_id: str, runs: Path = RUNS, patience_s: float = PATIENCE_S) -> 
     if not status.running or claim is None:
         raise TrainingError(f"A training that runs was expected, but {run_id} does not.")
     if not status.stopping:
-        (_folder(run_id, runs) / STOPPING_NAME).write_text(f"{claim.pid}\n", encoding="utf-8")
+        with suppress(OSError):  # a disk that is full is no reason to train on
+            (_folder(run_id, runs) / STOPPING_NAME).write_text(f"{claim.pid}\n", encoding="utf-8")
     ask_to_stop(claim, run_id, patience_s)
 
 
 def _spawn(arguments: Sequence[str], folder: Path) -> None:
     """Run the training command apart from this process and note which process it is."""
     command = [*COMMAND, *arguments, f"--runs={folder.parent.resolve()}"]
-    pid = spawn(command, PROJECT, folder / LOG_NAME)
+    try:
+        pid = spawn(command, PROJECT, folder / LOG_NAME)
+    except OSError as error:
+        if not (folder / REQUEST_NAME).exists():
+            shutil.rmtree(folder, ignore_errors=True)  # its name is free again
+        raise TrainingError(describe_refusal(error)) from error
     job = {"pid": pid, "started": time.time(), "ticks": ticks_of(pid)}
-    write_atomically(folder / JOB_NAME, json.dumps(job).encode())
+    with suppress(OSError):  # the training runs; it writes down itself which process it is
+        write_atomically(folder / JOB_NAME, json.dumps(job).encode())
 
 
 # --- reading what there is --------------------------------------------------------------------------------------------

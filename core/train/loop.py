@@ -251,6 +251,8 @@ class Loop:
         what = f", loss {np.mean(self.losses[-20:]):.4f}"
         self.progress.what = f"epoch {epoch + 1}/{self.settings.epochs}"
         self.progress(done, sum(self.work[self.first :]), what, shown)
+        if len(self.losses) == 1 and epoch == self.first:
+            self.progress.begin(done)  # the first step is built before it is made, which takes far longer
         self.report(
             epoch=epoch + 1,
             done=step + 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -74,6 +75,25 @@ def _kill(pid: int) -> None:
             os.kill(pid, signal.SIGKILL)
     except OSError:
         return
+
+
+def lock_file(file: Any) -> bool:
+    """Lock an open file until it is closed or this process ends; return whether nobody else has it locked.
+
+    Where the system or the file's place knows no locks, nobody has.
+    """
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+    return True
 
 
 def is_alive(claim: Claim, run_id: str) -> bool:

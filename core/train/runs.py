@@ -20,13 +20,13 @@ from core.datasets.splits import SPLIT_SEED
 from core.errors import TrainingError
 from core.starts import IMAGENET_START, LITE0_START
 from core.train.devices import read_team
-from core.train.processes import Claim, is_alive, ticks_of
+from core.train.processes import Claim, is_alive, lock_file, ticks_of
 from core.values import TrainingSettings
 
 RUNS = Path(__file__).resolve().parents[2] / "runs"
 """Where runs lie, whether they were begun on the Train page or in any folder by the command."""
 STATE_NAME, REQUEST_NAME, PROGRESS_NAME = "state.npz", "request.json", "progress.json"
-LOCK_NAME = "lock.json"
+LOCK_NAME, HELD_NAME = "lock.json", "held"
 """Names the process that trains a run."""
 PROGRESS_EVERY_S = 2.0
 MOST_WAITING = 0.05
@@ -154,25 +154,23 @@ class RunFolder:
             Another process that lives trains it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock, own = self.folder / LOCK_NAME, os.getpid()
+        note, own = self.folder / LOCK_NAME, os.getpid()
         taken = f"A run is trained by one process at a time, but another one trains {self.folder.name} already."
-        if self._holder() not in (None, own):
-            raise TrainingError(taken)
-        lock.unlink(missing_ok=True)
-        try:
-            with open(lock, "x", encoding="utf-8") as file:
-                json.dump({"pid": own, "ticks": ticks_of(own)}, file)
-        except FileExistsError as error:
-            raise TrainingError(taken) from error
-        for name in (STATE_NAME, REQUEST_NAME, PROGRESS_NAME):
-            for half in self.folder.glob(f"{name}*.part"):
-                half.unlink(missing_ok=True)
-        try:
-            yield
-        finally:
-            if self._holder() == own:
-                with suppress(OSError):
-                    lock.unlink(missing_ok=True)
+        # The system keeps the lock and gives it back when the process ends, however it does. The note says who has it,
+        # also to where the lock cannot be seen.
+        with open(self.folder / HELD_NAME, "ab") as file:
+            if not lock_file(file) or self._holder() not in (None, own):
+                raise TrainingError(taken)
+            write_atomically(note, json.dumps({"pid": own, "ticks": ticks_of(own)}).encode())
+            for name in (STATE_NAME, REQUEST_NAME, PROGRESS_NAME):
+                for half in self.folder.glob(f"{name}*.part"):
+                    half.unlink(missing_ok=True)
+            try:
+                yield
+            finally:
+                if self._holder() == own:
+                    with suppress(OSError):
+                        note.unlink(missing_ok=True)
 
     def _holder(self) -> int | None:
         """Return the number of the living process that trains the run; None where there is none."""
@@ -244,6 +242,12 @@ class RunFolder:
         return State(arrays["weights"], arrays["optimizer"], history, average, best, texts.get("unjudged"))
 
 
+def describe_refusal(error: OSError) -> str:
+    """Return in a sentence why the system would not read or write a file; no path is in it."""
+    reason = error.strerror or "a file could not be read or written"
+    return f"A training must be able to read and write its files, but the system says: {reason}."
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace a file by `content`, so that whoever reads it sees the old one or the new one, whole."""
     with _replacing(path) as file:
@@ -293,6 +297,8 @@ class Report:
         self.path = run.folder / PROGRESS_NAME if run and leads else None
         self.asked_to_stop = asked_to_stop
         self.written = 0.0
+        # A run that goes on has behind it what it had: it may be stopped before it has anything new to tell.
+        before = _told_before(self.path, request.id if request else "")
         self.content: dict[str, Any] = {
             "id": request.id if request else "",
             "phase": "reading",
@@ -307,7 +313,7 @@ class Report:
             "pid": os.getpid(),
             "started": time.time(),
             "updated": time.time(),
-        }
+        } | before
 
     @property
     def folder(self) -> Path | None:
@@ -333,6 +339,17 @@ class Report:
             write_atomically(self.path, json.dumps(self.content).encode())
 
 
+def _told_before(path: Path | None, run_id: str) -> dict[str, Any]:
+    """Return how far the run had come when it was last reported on; nothing where it is new."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8")) if path else {}
+        if told["id"] != run_id or not isinstance(told["history"], list):
+            return {}
+        return {name: told[name] for name in ("epoch", "done", "total", "loss", "history", "started")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
 class Progress:
     """How far a long piece of work is, on stderr: one line that is rewritten on a terminal, else a line now and then.
 
@@ -348,12 +365,18 @@ class Progress:
         self.what, self.terminal = what, sys.stderr.isatty()
         self.every_s = 0.2 if self.terminal else every_s
         self.start = self.last = time.monotonic()
+        self.before = 0.0
         self.seconds_left: float | None = None
+
+    def begin(self, done: float) -> None:
+        """Reckon what is left from here on, where so much is done: what came before went at another pace."""
+        self.start, self.before = time.monotonic(), done
 
     def __call__(self, done: float, total: float, more: str = "", shown: tuple[int, int] | None = None) -> None:
         """Say that `done` of `total` is done; `shown`: say these two numbers instead."""
         now = time.monotonic()
-        self.seconds_left = (now - self.start) / done * (total - done) if done else None
+        since = done - self.before
+        self.seconds_left = (now - self.start) / since * (total - done) if since > 0 else None
         if now - self.last < self.every_s and done < total:
             return
         self.last = now
