@@ -259,6 +259,17 @@ class TrainingSettings:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
+FINDINGS = {"fracture": "fracture", "abnormal": "abnormality"}
+"""A card's positive label -> the noun."""
+UNNAMED_FINDING = "finding"
+"""What a table of scores from elsewhere is of: it does not say."""
+
+
+def with_article(finding: str) -> str:
+    """Return ``"a fracture"``, ``"an abnormality"`` or ``"the finding"``."""
+    return {"abnormality": "an abnormality", UNNAMED_FINDING: "the finding"}.get(finding, f"a {finding}")
+
+
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
     """The card of a trained model: all that must be known to run it, trust it or doubt it.
@@ -325,6 +336,11 @@ class Checkpoint:
     card_sha256: str = ""
     scaling: str | Mapping[str, Any] = "keras"
     looks: int = 1
+
+    @property
+    def finding(self) -> str:
+        """What it looks for, as a noun."""
+        return FINDINGS[self.positive_label]
 
     def operating_point(self, name: str) -> OperatingPoint | None:
         """Return the operating point called `name`, or None."""

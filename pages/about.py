@@ -8,6 +8,7 @@ from core.errors import ScaphoidError
 from core.figures import scores_figure
 from core.measured import estimate_rows
 from core.results import held_out_scores, kind_rows, operating_point_rows, result_rows, weak_sentence
+from core.values import with_article
 from pages.parts.curves import show_figure
 from pages.parts.frame import open_page
 from pages.parts.scored import measure_chosen, splits_of
@@ -64,11 +65,11 @@ with right:
             )
             st.caption(
                 "With 95% intervals (bootstrap over patients); n studies; rates at the threshold from which it "
-                f"suspects a fracture ({model.threshold:.4f})."
+                f"suspects {with_article(card.finding)} ({model.threshold:.4f})."
             )
     rows = kind_rows(card)
     if rows:
-        kind = "simulated fracture" if card.data.get("simulated") else "fracture"
+        kind = f"simulated {card.finding}" if card.data.get("simulated") else card.finding
         with st.expander(f"AUC by kind of {kind}, each against the studies without one"):
             st.dataframe(pd.DataFrame(rows), hide_index=True, height="content")
     try:

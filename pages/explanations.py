@@ -26,12 +26,13 @@ def show() -> None:
     except ScaphoidError:
         default = None
     desk = open_desk()
+    first = desk.checkpoint if desk.checkpoint in cards else default
     if desk.films:
         names = model_names(cards.values())
         with st.container(horizontal=True, vertical_alignment="bottom"):
             film = sidebyside.choose_film(desk)
             chosen = st.selectbox(
-                "Model", sorted(cards, key=lambda key: key != default), format_func=names.get, key="model", width=330
+                "Model", sorted(cards, key=lambda key: key != first), format_func=names.get, key="model", width=330
             )
             methods = sidebyside.choose_methods(cards[chosen])
         try:

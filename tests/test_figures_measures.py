@@ -234,3 +234,23 @@ def test_every_rate_has_a_colour_that_is_no_model_s():
     assert set(RATE_COLOURS) == set(RATES)
     assert len(set(RATE_COLOURS.values())) == len(RATE_COLOURS)
     assert not set(RATE_COLOURS.values()) & set(MODEL_COLOURS)
+
+
+def test_a_group_is_named_with_its_n_only_where_all_models_have_the_same():
+    auc = Interval(0.9, 0.8, 0.95, 60)
+
+    def group(value, n, known=True):
+        return Subgroup(value, n, n // 2, n, auc if known else None, None, None, "" if known else "too few")
+
+    parts = {"A": [group("F", 60), group("M", 40)], "B": [group("F", 60), group("M", 30), group("X", 5, False)]}
+    figure = forest_figure(parts, {"A": "#112233", "B": "#445566"})
+    assert [word.strip() for word in figure.layout.yaxis.ticktext] == ["F (n=60)", "M", "X (n=5), too few"]
+
+
+def test_what_positives_have_is_named_as_the_model_names_it():
+    told = histogram_figure(SCORES, 0.5, finding="abnormality")
+    assert [trace.name.partition(" (")[0] for trace in told.data] == ["abnormality", "no abnormality"]
+    assert told.layout.xaxis.title.text == "probability of an abnormality"
+    matrix = confusion_figure(confusion(SCORES, 0.5), finding="finding")
+    assert matrix.layout.yaxis.ticktext[0].strip() == "finding"
+    assert {row["really"] for row in matrix.data[0].meta["rows"]} == {"finding", "none"}

@@ -99,8 +99,47 @@ def test_both_levels_of_a_table_that_is_taken_away_are_forgotten():
     bench = Bench("session")
     house = ("model", 1)
     bench.read = {house: {}, "one": {}, "films of one": {}, "two": {}, "films of two": {}}
-    bench.keep_only({"two"})
+    bench.uploads = {"One": "one", "Two": "two"}
+    bench.forget("one")
+    assert bench.uploads == {"Two": "two"}
     assert list(bench.read) == [house, "two", "films of two"]
+
+
+def table(rows):
+    lines = [
+        "study_id,patient_id,label,probability",
+        *(f"s{n},p{n},{label},{p}" for n, (_, label, p) in enumerate(rows)),
+    ]
+    return "\n".join(lines).encode()
+
+
+def test_a_table_stays_while_other_pages_are_looked_at_and_goes_when_it_is_removed(app):
+    app.file_uploader(key="score-tables").set_value([("mine.csv", table(TEST), "text/csv")]).run()
+    app.switch_page("pages/about.py").run()
+    app.switch_page("pages/compare.py").run()
+    assert "uploaded: mine" in app.multiselect(key="models").options or "mine" in app.multiselect(key="models").options
+    (drop,) = [button for button in app.button if button.label == "Remove mine"]
+    drop.click().run()
+    assert not app.exception
+    assert not [button for button in app.button if button.label == "Remove mine"]
+    assert "mine" not in str(app.multiselect(key="models").options)
+
+
+def test_a_threshold_goes_with_the_studies_that_it_was_chosen_on(app):
+    """Two tables of one name: where the first is taken away, the second keeps its name and its own threshold."""
+    other = [("", label, round(1 - p / 2, 3)) for _, label, p in TEST]
+    tables = [("mine.csv", table(TEST), "text/csv"), ("mine.csv", table(other), "text/csv")]
+    app.file_uploader(key="score-tables").set_value(tables).run()
+    app.selectbox(key="model").set_value("uploaded: mine").run()
+    app.button(key="apply-rule").click().run()
+    assert app.number_input(key="threshold-exact").value == 0.7
+    assert "Chosen for the largest sum" in captions(app)
+    app.file_uploader(key="score-tables").set_value([]).run()
+    app.file_uploader(key="score-tables").set_value([("mine.csv", table(other), "text/csv")]).run()
+    app.selectbox(key="model").set_value("uploaded: mine").run()
+    assert "Chosen for" not in captions(app)
+    assert app.number_input(key="threshold-exact").value == 0.5
+    assert "Patients with the finding (%)" in {slider.label for slider in app.slider}, "a table does not say of what"
 
 
 def test_without_validation_studies_a_rule_says_what_its_choice_is_worth(app):

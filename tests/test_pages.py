@@ -242,6 +242,13 @@ def test_each_model_and_their_mean_can_be_read_with(two_models, elsewhere):
     assert app.selectbox(key="checkpoint").value == two_models[0]
     app.selectbox(key="checkpoint").set_value("second-one").run()
     assert "by The second one." in words(app)
+    app.switch_page("pages/about.py").run()
+    app.switch_page("streamlit_app.py").run()
+    assert app.selectbox(key="checkpoint").value == "second-one", "another page changes nothing of the study's answer"
+    assert "by The second one." in words(app)
+    app.switch_page("pages/explanations.py").run()
+    assert app.selectbox(key="model").value == "second-one", "maps are those of the model that reads"
+    app.switch_page("streamlit_app.py").run()
 
     app.selectbox(key="checkpoint").set_value("all").run()
     assert "Uncertain (no operating point)" in words(app), "points of its models are not points of the mean"
@@ -649,7 +656,9 @@ def test_an_upload_that_is_taken_away_leaves_nothing():
         model = bench.measure(f"uploaded: {key}", key, scores, None)
         bench.made[model] = {"sweep": 1}
     bench.read["card", 1] = {}
-    bench.keep_only({"file-2"})
+    bench.uploads = {"One": "file-1", "Two": "file-2"}
+    bench.forget("file-1")
+    assert bench.uploads == {"Two": "file-2"}
     assert set(bench.read) == {"file-2", ("card", 1)}
     assert [model.name for model in bench.measured.values()] == ["file-2"]
     assert list(bench.made) == list(bench.measured.values())
@@ -708,7 +717,7 @@ def test_one_threshold_moves_everything_with_the_commands_numbers(tmp_path, caps
     assert f"Called wrong ({wrong})" in words(app)
     # The share of 50% in this table gives the PPV that the command tells; a smaller share a smaller one.
     assert told["PPV at this prevalence"] == f"{report['precision']['value']:.1%}"
-    named = {"NPV at this prevalence", "Studies to review per fracture found", "Called positive at this prevalence"}
+    named = {"NPV at this prevalence", "Studies to review per one found", "Called positive at this prevalence"}
     assert named <= set(told)
     assert "#### Net benefit" in words(app)
     app.slider(key="prevalence").set_value(10.0).run()
@@ -765,7 +774,7 @@ def wait_until(app, condition):
     raise AssertionError(words(app))
 
 
-def test_a_training_is_begun_watched_stopped_and_resumed(films, elsewhere, runs):
+def test_a_training_is_begun_watched_stopped_and_resumed(films, elsewhere, runs, monkeypatch):
     app = choose(open_page("pages/train.py"), films)
     table = app.dataframe[0].value
     assert table.values.tolist() == [["for training", 2, 2, 2, "1 (50%)"], ["for validation", 1, 1, 1, "1 (100%)"]]
@@ -777,6 +786,9 @@ def test_a_training_is_begun_watched_stopped_and_resumed(films, elsewhere, runs)
     assert not app.error
     wait_until(app, lambda text: "mine" in text and "Dotted" in text)
     assert "A training is running on this computer already" in words(app)
+    app.button(key="start").click().run()
+    assert "mine was started" in app.success[0].value, "a double click means one training"
+    monkeypatch.setattr("pages.parts.trainings.TWICE_S", 0.0)
     app.button(key="start").click().run()
     assert "mine was begun before" in words(app)
     again = open_page("pages/train.py")

@@ -23,7 +23,7 @@ from core.metrics import (
     Subgroup,
     ThresholdSweep,
 )
-from core.values import Interval, Scores
+from core.values import Interval, Scores, with_article
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -120,13 +120,13 @@ def precision_recall_figure(models: Sequence[Shown], height: int = 430) -> go.Fi
     return named_when_saved(figure)
 
 
-def reliability_figure(models: Sequence[Shown], height: int = 500) -> go.Figure:
+def reliability_figure(models: Sequence[Shown], height: int = 500, finding: str = "fracture") -> go.Figure:
     """Draw what was said against what came to be, bin by bin, with intervals; larger marks hold more studies.
 
     Below stands how many studies each bin holds. One without any is counted there, has no mark, and breaks its model's
     line: nothing is known of what lies between its neighbours. Where it is empty for every model it is shaded.
     """
-    figure = _square_figure(height, "probability that was given", "share that had a fracture")
+    figure = _square_figure(height, "probability that was given", f"share that had {with_article(finding)}")
     figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line=_GUIDE, hoverinfo="skip", showlegend=False)
     for low, high in _empty_everywhere(models):
         figure.add_vrect(x0=low, x1=high, fillcolor=GRID, opacity=0.5, line_width=0, layer="below")
@@ -205,7 +205,9 @@ def _add_counts(figure: go.Figure, model: Shown, place: int, of: int) -> None:
     )
 
 
-def confusion_figure(counts: Confusion, chosen: str | None = None, height: int = 290) -> go.Figure:
+def confusion_figure(
+    counts: Confusion, chosen: str | None = None, height: int = 290, finding: str = "fracture"
+) -> go.Figure:
     """Draw a confusion matrix whose four cells can be selected, in the order of `CELLS`.
 
     Each cell tells its studies and their share of the row, which is of what they really are.
@@ -238,7 +240,7 @@ def confusion_figure(counts: Confusion, chosen: str | None = None, height: int =
         meta={
             "rows": [
                 {
-                    "really": "fracture" if cell in ("tp", "fn") else "none",
+                    "really": finding if cell in ("tp", "fn") else "none",
                     "called": "positive" if cell in ("tp", "fp") else "negative",
                     "studies": numbers[cell],
                     "share of those": shares[cell] if sum(numbers[each] for each in rows[cell].split()) else None,
@@ -254,7 +256,7 @@ def confusion_figure(counts: Confusion, chosen: str | None = None, height: int =
         # Cells lie beside each other however wide the page is, and their names beside them.
         scaleanchor="y", constrain="domain",
     )  # fmt: skip
-    figure.update_yaxes(range=[1.55, -0.55], tickvals=[0, 1], ticktext=["fracture ", "none "], showgrid=False)
+    figure.update_yaxes(range=[1.55, -0.55], tickvals=[0, 1], ticktext=[f"{finding} ", "none "], showgrid=False)
     figure.update_xaxes(fixedrange=True, side="top")
     figure.update_yaxes(fixedrange=True)
     figure.update_layout(clickmode="event+select", dragmode=False, margin={"t": _CELLS_MARGIN - 4, "b": 4})
@@ -286,11 +288,13 @@ def rates_figure(
     return figure
 
 
-def histogram_figure(scores: Scores, threshold: float, bins: int = 40, height: int = 260) -> go.Figure:
-    """Draw how often each probability was given: studies with a fracture upwards, those without downwards."""
+def histogram_figure(
+    scores: Scores, threshold: float, bins: int = 40, height: int = 260, finding: str = "fracture"
+) -> go.Figure:
+    """Draw how often each probability was given: studies with the finding upwards, those without downwards."""
     figure = empty_figure(height)
     edges = np.linspace(0, 1, bins + 1)
-    for label, name, colour, side in ((1, "fracture", SUSPECTED, 1), (0, "no fracture", NOT_SEEN, -1)):
+    for label, name, colour, side in ((1, finding, SUSPECTED, 1), (0, f"no {finding}", NOT_SEEN, -1)):
         counts, _ = np.histogram(scores.probabilities[scores.labels == label], edges)
         figure.add_bar(
             x=(edges[:-1] + edges[1:]) / 2,
@@ -303,7 +307,7 @@ def histogram_figure(scores: Scores, threshold: float, bins: int = 40, height: i
         )
     figure.add_vline(x=threshold, line={"color": INK, "width": 2})
     figure.update_layout(barmode="relative", bargap=0.06, showlegend=True, legend={"orientation": "h", "y": 1.18})
-    figure.update_xaxes(range=[0, 1], title="probability of a fracture")
+    figure.update_xaxes(range=[0, 1], title=f"probability of {with_article(finding)}")
     most = max((int(abs(count)) for trace in figure.data for count in trace.y), default=1)
     step = _round_step(most)
     ticks = list(range(-(most // step) * step, most + 1, step))
@@ -381,10 +385,7 @@ def forest_figure(
             + " %{x:.3f} (%{customdata[0]:.3f} to %{customdata[1]:.3f}), n=%{customdata[2]}, "
             "%{customdata[3]} positive<extra>" + name + "</extra>",
         )
-    first = next(iter(groups.values()), ())
-    small = {group.value for group in first if getattr(group, rate) is None}
-    counts = {group.value: group.n for group in first}
-    words = [f"{value} (n={counts.get(value, 0):,})" + (", too few" if value in small else "") for value in values]
+    words = [_group_words(value, [group for parts in groups.values() for group in parts], rate) for value in values]
     figure.update_xaxes(title=METRIC_NAMES[rate], range=[0.3 if rate == "auc" else -0.02, 1.02])
     if rate == "auc":
         figure.add_vline(x=0.5, line={"color": MUTED, "dash": "dot"})
@@ -394,8 +395,21 @@ def forest_figure(
     return named_when_saved(figure)
 
 
+def _group_words(value: str, parts: Sequence[Subgroup], rate: str) -> str:
+    """Name a group, with its n where that is one and the same for all models, and say where it is too small for one."""
+    here = [group for group in parts if group.value == value]
+    counts, small = {group.n for group in here}, [getattr(group, rate) is None for group in here]
+    told = f" (n={counts.pop():,})" if len(counts) == 1 else ""
+    return value + told + (", too few" if all(small) else ", too few for some" if any(small) else "")
+
+
 def agreement_figure(
-    first: Scores, second: Scores, names: tuple[str, str], thresholds: tuple[float, float], height: int = 430
+    first: Scores,
+    second: Scores,
+    names: tuple[str, str],
+    thresholds: tuple[float, float],
+    height: int = 430,
+    finding: str = "fracture",
 ) -> go.Figure:
     """Draw two models' probabilities of the same studies against each other; in the shaded corners they disagree."""
     figure = _square_figure(height, names[0], names[1])
@@ -405,7 +419,7 @@ def agreement_figure(
             type="rect", x0=corner[0], x1=corner[1], y0=corner[2], y1=corner[3], fillcolor=UNCERTAIN, opacity=0.1,
             line_width=0, layer="below",
         )  # fmt: skip
-    for label, name, colour in ((0, "no fracture", NOT_SEEN), (1, "fracture", SUSPECTED)):
+    for label, name, colour in ((0, f"no {finding}", NOT_SEEN), (1, finding, SUSPECTED)):
         here = first.labels == label
         figure.add_scattergl(
             x=first.probabilities[here],

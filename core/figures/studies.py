@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core.figures.palette import INK, MUTED, NOT_SEEN, SUSPECTED, UNCERTAIN, empty_figure, percent
-from core.values import Checkpoint, Scores
+from core.values import Checkpoint, Scores, with_article
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -57,10 +57,10 @@ def zone_limits(checkpoint: Checkpoint) -> tuple[float, float]:
 
 
 def scores_figure(scores: Scores, checkpoint: Checkpoint) -> go.Figure:
-    """Draw how often each probability was given to studies with and without a fracture, and the thresholds."""
+    """Draw how often each probability was given to studies with and without the finding, and the thresholds."""
     figure = empty_figure(height=300)
-    edges = np.linspace(0, 1, 21)
-    for label, name, colour in ((0, "no fracture", NOT_SEEN), (1, "fracture", SUSPECTED)):
+    edges, finding = np.linspace(0, 1, 21), checkpoint.finding
+    for label, name, colour in ((0, f"no {finding}", NOT_SEEN), (1, finding, SUSPECTED)):
         counts, _ = np.histogram(scores.probabilities[scores.labels == label], edges)
         figure.add_bar(
             x=(edges[:-1] + edges[1:]) / 2,
@@ -72,6 +72,6 @@ def scores_figure(scores: Scores, checkpoint: Checkpoint) -> go.Figure:
     for point in checkpoint.operating_points:
         figure.add_vline(x=point.threshold, line={"color": INK, "dash": "dot", "width": 1.5})
     figure.update_layout(barmode="stack", bargap=0.08, showlegend=True, legend={"orientation": "h", "y": 1.15})
-    figure.update_xaxes(range=[0, 1], tickformat=".0%", title="probability of a fracture")
+    figure.update_xaxes(range=[0, 1], tickformat=".0%", title=f"probability of {with_article(finding)}")
     figure.update_yaxes(title="studies")
     return figure

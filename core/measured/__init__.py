@@ -13,6 +13,7 @@ from core.measured.models import (
     EstimateDifference,
     MeasuredModel,
     called_studies,
+    common_finding,
     differences,
     estimate_differences,
     left_out_columns,
@@ -43,6 +44,7 @@ from core.measured.rows import (
     studies_words,
     subgroup_row,
     sweep_rows,
+    threshold_words,
     zone_rows,
 )
 
@@ -61,6 +63,7 @@ __all__ = [
     "calibration_rows",
     "called_studies",
     "choice_words",
+    "common_finding",
     "cross_check_rows",
     "difference_rows",
     "difference_words",
@@ -83,6 +86,7 @@ __all__ = [
     "subgroup_row",
     "suggest_threshold",
     "sweep_rows",
+    "threshold_words",
     "why_not_compared",
     "zone_rows",
 ]

@@ -6,9 +6,11 @@ All of it comes from tables of scores; neither a network nor a film is needed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from hashlib import sha256
 from itertools import combinations
 
 import numpy as np
@@ -38,7 +40,7 @@ from core.metrics import (
     why_left_out,
     youden_threshold,
 )
-from core.values import Checkpoint, Scores
+from core.values import UNNAMED_FINDING, Checkpoint, Scores
 
 NO_POINT_THRESHOLD = 0.5
 """Where a model brings no operating point: uploaded scores, imported models."""
@@ -61,6 +63,8 @@ class MeasuredModel:
         From it on a study is called positive.
     own_threshold : bool
         Whether `threshold` is the model's own operating point.
+    finding : str
+        What its positives have: ``"fracture"`` or ``"abnormality"`` by its card, ``"finding"`` where none says it.
     """
 
     id: str
@@ -68,6 +72,14 @@ class MeasuredModel:
     resamples: Resamples
     threshold: float
     own_threshold: bool
+    finding: str = UNNAMED_FINDING
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 of what is measured: two tables of one name are told apart by it."""
+        told = (self.scores.study_ids, self.scores.patient_ids, self.threshold)
+        numbers = self.scores.labels.tobytes() + self.scores.probabilities.tobytes()
+        return sha256(repr(told).encode("utf-8", "surrogatepass") + numbers).hexdigest()
 
     @property
     def scores(self) -> Scores:
@@ -244,7 +256,14 @@ def measure_model(
     """
     point = card.operating_point("high_specificity") or card.operating_point("high_sensitivity") if card else None
     threshold = point.threshold if point else NO_POINT_THRESHOLD
-    return MeasuredModel(key, name, resample(scores, resamples, seed), threshold, point is not None)
+    finding = card.finding if card else UNNAMED_FINDING
+    return MeasuredModel(key, name, resample(scores, resamples, seed), threshold, point is not None, finding)
+
+
+def common_finding(models: Iterable[MeasuredModel]) -> str:
+    """Return what the positives of all these models have; ``"finding"`` where it is not the same of all."""
+    found = {model.finding for model in models}
+    return found.pop() if len(found) == 1 else UNNAMED_FINDING
 
 
 def why_not_compared(models: Sequence[MeasuredModel]) -> list[str]:

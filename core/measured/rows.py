@@ -86,13 +86,13 @@ def benefit_rows(benefit: NetBenefit) -> list[dict[str, float]]:
 _ZONE_WORDS = {"no": "none seen", "doubt": "uncertain", "yes": "suspected"}
 
 
-def rule_words(rule: str, value: float, prevalence: float = math.nan) -> str:
+def rule_words(rule: str, value: float, prevalence: float = math.nan, finding: str = "fracture") -> str:
     """Say by which of ``core.measured.RULES`` a threshold was chosen; the others as in `suggest_threshold`."""
     return {
         "youden": "the largest sum of sensitivity and specificity",
         "sensitivity": f"a sensitivity of at least {100 * value:g}%",
         "specificity": f"a specificity of at least {100 * value:g}%",
-        "cost": f"the cheapest mistakes, one missed fracture costing as much as {value:g} false alarms, where "
+        "cost": f"the cheapest mistakes, one missed {finding} costing as much as {value:g} false alarms, where "
         f"{100 * prevalence:.3g}% of patients have one,",
     }[rule]
 
@@ -290,6 +290,16 @@ def number_words(value: float, low: float = math.nan, high: float = math.nan, di
     # What rounds to nothing has no sign.
     value, low, high = (f"{round(each, digits) + 0.0:.{digits}f}" for each in (value, low, high))
     return value if "nan" in (low, high) else f"{value} ({low} to {high})"
+
+
+def threshold_words(models: Sequence[MeasuredModel]) -> str:
+    """Say at which threshold each model is measured: its own, or that of those which have none."""
+    without = [model for model in models if not model.own_threshold]
+    if not without:
+        return "each model's own threshold"
+    names, at = ", ".join(model.name for model in without), sorted({model.threshold for model in without})
+    told = f"{' and '.join(f'{threshold:g}' for threshold in at)} for {names}, which no operating point is known of"
+    return told if len(without) == len(models) else f"each model's own threshold, but {told}"
 
 
 def metric_table(models: Sequence[MeasuredModel], names: Mapping[str, str]) -> list[dict[str, str]]:

@@ -27,6 +27,7 @@ from core.measured import (
     agreement_rows,
     calibration_rows,
     called_studies,
+    common_finding,
     cross_check_rows,
     difference_rows,
     difference_words,
@@ -41,6 +42,7 @@ from core.measured import (
     roc_rows,
     shared_columns,
     subgroup_row,
+    threshold_words,
     why_not_compared,
 )
 from core.metrics import (
@@ -59,6 +61,7 @@ from core.results import comparison_rows
 from core.train.jobs import RunStatus
 from core.values import Checkpoint
 from pages.parts.curves import show_curves, show_figure, show_numbers
+from pages.parts.frame import escape_markdown
 from pages.parts.gallery import show_studies
 
 MOST_LISTED = 200
@@ -142,7 +145,7 @@ def show_curves_view(chosen: Chosen) -> None:
     st.dataframe(pd.DataFrame(rows), hide_index=True, key="areas")
     st.caption(
         "Bands hold 95% of the curves of resampled patients, point by point; where these are all 0 or all 1, they are "
-        "as wide as Wilson's interval. Marks: each model's own threshold."
+        f"as wide as Wilson's interval. Marks: {threshold_words(chosen.measured)}."
     )
     _points({model.name: roc_rows(model.scores) for model in chosen.measured}, "curve-points")
 
@@ -152,19 +155,23 @@ def show_confusion_view(chosen: Chosen) -> None:
     if _needs_scores(chosen):
         return
     st.caption("Click a cell to see its studies.")
-    columns = st.columns(min(len(chosen.measured), 4))
+    # Side by side as many as have room for their cells on a small screen.
+    columns = st.columns(len(chosen.measured) if len(chosen.measured) < 4 else 2)
     picked: list[tuple[MeasuredModel, str]] = []
     for place, model in enumerate(chosen.measured):
         with columns[place % len(columns)]:
             own = "its own threshold" if model.own_threshold else "no threshold of its own"
-            st.markdown(f"**{model.name}**  \nfrom {model.threshold:.3f} on ({own})")
+            st.markdown(f"**{escape_markdown(model.name)}**  \nfrom {model.threshold:.3f} on ({own})")
             event = show_figure(
-                confusion_figure(model.counts), f"confusion-{model.id}", on_select="rerun", selection_mode="points"
+                confusion_figure(model.counts, finding=model.finding),
+                f"confusion-{model.id}",
+                on_select="rerun",
+                selection_mode="points",
             )
             picked += [(model, CELLS[point["point_index"]]) for point in event.selection.points]
     for model, cell in picked:
         count, studies = called_studies(model.scores, model.threshold, (cell,), MOST_LISTED)
-        st.markdown(f"#### {model.name}: {CELL_WORDS[cell]} ({count:,})")
+        st.markdown(f"#### {escape_markdown(model.name)}: {CELL_WORDS[cell]} ({count:,})")
         show_studies(model, chosen.cards.get(model.id), studies, count, f"studies-{model.id}-{cell}")
 
 
@@ -173,7 +180,7 @@ def show_calibration_view(chosen: Chosen) -> None:
     if _needs_scores(chosen):
         return
     curves = [chosen.shown(model, reliability_curve(model.resamples)) for model in chosen.measured]
-    show_figure(reliability_figure(curves), "reliability")
+    show_figure(reliability_figure(curves, finding=common_finding(chosen.measured)), "reliability")
     st.caption(
         "Larger marks hold more studies; below, how many each bin holds. A bin without any has no mark and breaks the "
         "line; shaded, it is empty for every model."
@@ -196,8 +203,8 @@ def show_numbers_view(chosen: Chosen) -> None:
         pd.DataFrame(metric_table(chosen.measured, METRIC_NAMES)), hide_index=True, height="content", key="metrics"
     )
     st.caption(
-        "Each with its 95% interval (bootstrap over patients) and the number of studies it rests on; rates at each "
-        "model's own threshold."
+        "Each with its 95% interval (bootstrap over patients) and the number of studies it rests on; rates at "
+        f"{threshold_words(chosen.measured)}."
     )
     if len(chosen.measured) > 1:
         _show_differences(chosen)
@@ -254,7 +261,7 @@ def show_subgroups_view(chosen: Chosen) -> None:
         return
     columns, left_out = shared_columns(chosen.measured), left_out_columns(chosen.measured)
     for name, reason in left_out.items():
-        st.caption(f"Not offered: {name}. {reason}")
+        st.caption(f"Not offered: {escape_markdown(name)}. {reason}")
     if not columns:
         st.info(
             "The tables of scores hold nothing but the scores: a column such as view, sex or age would divide them."
@@ -272,11 +279,11 @@ def show_subgroups_view(chosen: Chosen) -> None:
     colours = {model.name: chosen.colours[model.id] for model in chosen.measured}
     show_figure(forest_figure(groups, colours, rate or "auc"), "forest")
     if rate != "auc":
-        st.caption("Each model at its own threshold.")
+        st.caption(f"At {threshold_words(chosen.measured)}.")
     for name, parts in groups.items():
-        small = [f"{part.value} ({part.too_small})" for part in parts if part.too_small]
+        small = [f"{escape_markdown(part.value)} ({part.too_small})" for part in parts if part.too_small]
         if small:
-            st.caption(f"{name}: {'; '.join(small)}")
+            st.caption(f"{escape_markdown(name)}: {'; '.join(small)}")
     _points({name: [subgroup_row(part) for part in parts] for name, parts in groups.items()}, "subgroup-points")
 
 
@@ -298,7 +305,10 @@ def show_agreement_view(chosen: Chosen) -> None:
         return
     thresholds = (one.threshold, other.threshold)
     kappa = agreement(first, second, thresholds)
-    show_figure(agreement_figure(first, second, (one.name, other.name), thresholds), "agreement")
+    show_figure(
+        agreement_figure(first, second, (one.name, other.name), thresholds, finding=common_finding([one, other])),
+        "agreement",
+    )
     st.markdown(
         f"Agreement of the calls: Cohen's kappa {number_words(kappa.value, kappa.low, kappa.high)}, n={kappa.n:,}."
     )

@@ -45,6 +45,7 @@ class Desk(Belongings):
     checks: dict[tuple, Checks] = field(default_factory=dict)
     packed: dict[str, bytes] = field(default_factory=dict)
     limits: str = ""
+    checkpoint: str = ""
 
     @property
     def study(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import streamlit as st
 
 NOTICE = "For research and education. Not a medical device: do not use it for diagnosis or treatment."
@@ -44,6 +46,11 @@ _STYLE = """
     justify-content: center; }
 </style>
 """
+
+
+def escape_markdown(text: str) -> str:
+    """Return a text from a file so that a page shows it as it is: no picture, link, colour or formula comes of it."""
+    return re.sub(r"([\\`*_\[\]()#!~$:<>|])", r"\\\1", text)
 
 
 def is_private() -> bool:

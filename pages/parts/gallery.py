@@ -89,7 +89,8 @@ def show_studies(
             "probability": study.probability,
             "wrong by": study.wrong_by,
         }
-        rows.append(row | dict(study.columns))
+        # What a table from elsewhere calls the same does not stand for what was measured here.
+        rows.append(row | {name: value for name, value in study.columns.items() if name not in row})
     # A chosen row is kept as its place: another list must be another table, or another study would open by itself.
     listed = "\n".join([model.id, model.scores.split, *(study.study_id for study in studies)])
     table = f"{key}-{zlib.crc32(listed.encode('utf-8', 'surrogatepass')):08x}"
@@ -338,5 +339,5 @@ def _move(opened: Opened, card: Checkpoint | None, study: CalledStudy) -> None:
     title = f"Simulated study {study.study_id}" if opened.films[0].simulated else "Study from the table of scores"
     open_desk().lay([film.radiograph for film in opened.films], title)
     if card:
-        st.session_state["checkpoint"] = card.id
+        open_desk().checkpoint = st.session_state["checkpoint"] = card.id
     st.switch_page(READING_ROOM)

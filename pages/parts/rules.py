@@ -9,7 +9,7 @@ import streamlit as st
 
 from core.errors import ScoresError
 from core.measured import RULES, MeasuredModel, rule_words, studies_words, suggest_threshold
-from core.values import Scores
+from core.values import Scores, with_article
 
 _STEP = 0.001
 TOO_GOOD = "A threshold chosen on the studies that it is then measured on looks better than it is."
@@ -46,7 +46,7 @@ def show_controls(model: MeasuredModel, valid: Scores | None, simulated: bool = 
         Whether all of the studies are.
     """
     state, own = st.session_state, float(model.scores.labels.mean())
-    shown = (model.id, model.scores.split, len(model.scores.labels))
+    shown = (model.id, model.identity)
     if state.get("threshold-of") != shown or "threshold" not in state:
         state["threshold-of"] = shown
         state["threshold"] = state["threshold-exact"] = model.threshold
@@ -64,7 +64,9 @@ def show_controls(model: MeasuredModel, valid: Scores | None, simulated: bool = 
     )  # fmt: skip
     with rule.popover("Choose by rule"):
         _show_rules(model, valid if valid is not model.scores else None, simulated)
-    prevalence.slider("Patients with a fracture (%)", 0.1, 99.9, step=0.1, format="%.1f", key="prevalence")
+    prevalence.slider(
+        f"Patients with {with_article(model.finding)} (%)", 0.1, 99.9, step=0.1, format="%.1f", key="prevalence"
+    )
     if state.get("rule-problem"):
         st.warning(state.pop("rule-problem"))
     how, chosen_on = _tell(model, valid, simulated)
@@ -80,7 +82,9 @@ def _show_rules(model: MeasuredModel, valid: Scores | None, simulated: bool) -> 
     if rule in ("sensitivity", "specificity"):
         value = st.number_input("Wanted", 0.01, 1.0, 0.95, 0.01, key="wanted")
     elif rule == "cost":
-        value = st.number_input("False alarms that cost as much as one missed fracture", 0.01, 1000.0, 10.0, key="cost")
+        value = st.number_input(
+            f"False alarms that cost as much as one missed {model.finding}", 0.01, 1000.0, 10.0, key="cost"
+        )
     source = model.scores
     if valid:
         places = {"valid": valid, "shown": model.scores}
@@ -93,7 +97,7 @@ def _show_rules(model: MeasuredModel, valid: Scores | None, simulated: bool) -> 
     if source is model.scores:
         st.caption(TOO_GOOD)
     # What a widget is given outlives the session's bench, and scores name patients.
-    given = weakref.ref(source), source is not model.scores, rule, value
+    given = weakref.ref(source), source is not model.scores, rule, value, model.finding
     st.button("Choose", on_click=_choose, args=given, key="apply-rule")
 
 
@@ -122,7 +126,7 @@ def _copy(source: str, target: str) -> None:
     st.session_state.pop("threshold-rule", None)
 
 
-def _choose(source: weakref.ref[Scores], elsewhere: bool, rule: str, value: float) -> None:
+def _choose(source: weakref.ref[Scores], elsewhere: bool, rule: str, value: float, finding: str) -> None:
     state, scores = st.session_state, source()
     if scores is None:
         return
@@ -133,4 +137,4 @@ def _choose(source: weakref.ref[Scores], elsewhere: bool, rule: str, value: floa
         return
     state["threshold"] = state["threshold-exact"] = found
     # Words alone: what is kept here outlives the page, and scores name patients.
-    state["threshold-rule"] = (rule_words(rule, value, state["prevalence"] / 100), elsewhere)
+    state["threshold-rule"] = (rule_words(rule, value, state["prevalence"] / 100, finding), elsewhere)

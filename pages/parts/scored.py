@@ -6,7 +6,7 @@ Uploaded tables name patients, so all of it belongs to one browser session and g
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
@@ -18,6 +18,7 @@ from core.errors import ScaphoidError
 from core.measured import UNIT_WORDS, MeasuredModel, measure_model
 from core.metrics import read_every_split
 from core.values import Checkpoint, Scores
+from pages.parts.frame import escape_markdown
 from pages.parts.sessions import Belongings, session_id
 
 SPLIT_NAMES = {
@@ -39,7 +40,7 @@ class Bench(Belongings):
         What a table was read from -> split -> scores; ``""`` is the split of a table without any. Its films by
         themselves, where it has several of a study, stand beside it.
     uploads : dict of str to str
-        Name of an uploaded table -> its key in `read`.
+        Name of an uploaded table -> its key in `read`. It keeps its name, and stays until it is removed.
     measured, made : dict
         Scores and card -> the model measured; model -> what does not move with a threshold.
     """
@@ -55,9 +56,10 @@ class Bench(Belongings):
         for kept in (self.read, self.uploads, self.measured, self.made):
             kept.clear()
 
-    def keep_only(self, file_ids: Set[str]) -> None:
-        """Forget the uploaded tables that are no longer there, and what was measured of them."""
-        gone = [key for key in self.read if isinstance(key, str) and key.removeprefix(_FILMS) not in file_ids]
+    def forget(self, file_id: str) -> None:
+        """Forget an uploaded table and what was measured of it."""
+        self.uploads = {name: key for name, key in self.uploads.items() if key != file_id}
+        gone = [key for key in self.read if isinstance(key, str) and key.removeprefix(_FILMS) == file_id]
         scores = [each for key in gone for each in self.read.pop(key).values()]
         for place in [place for place in self.measured if any(each is place[2] for each in scores)]:
             self.made.pop(self.measured.pop(place), None)
@@ -87,24 +89,46 @@ def take_uploads() -> tuple[str, ...]:
     with st.popover("Add scores from elsewhere"):
         st.caption(
             "A CSV table with the columns study_id, patient_id, label (0 or 1) and probability, one row a study; "
-            "further columns such as view or sex become subgroups. It stays in this browser session."
+            "further columns such as view or sex become subgroups. It stays until you remove it or close the browser."
         )
-        files = st.file_uploader("Tables of scores", type="csv", accept_multiple_files=True, key="score-tables")
-    bench.uploads = {}
+        files = st.file_uploader(
+            "Tables of scores",
+            type="csv",
+            accept_multiple_files=True,
+            key="score-tables",
+            on_change=_forget_removed,
+        )
+        here = {file.file_id for file in files or ()}
+        # A page that was left forgets what its uploader held, but not the tables.
+        for name, file_id in bench.uploads.items():
+            if file_id not in here:
+                st.button(f"Remove {escape_markdown(name)}", on_click=_forget, args=(file_id,), key=f"drop-{file_id}")
+    st.session_state["score-tables-here"] = here
     for file in files or ():
+        if file.file_id in bench.uploads.values():
+            continue
         name = _free_name(PurePath(file.name).stem[:40] or "table", bench.uploads)
         try:
-            if file.file_id not in bench.read:
-                with st.spinner(f"Reading {name}"):
-                    found = read_every_split(io.BytesIO(file.getvalue()), upload_key(name))
-                bench.read[file.file_id] = found["study"]
-                if "film" in found:
-                    bench.read[_FILMS + file.file_id] = found["film"]
+            with st.spinner(f"Reading {name}"):
+                found = read_every_split(io.BytesIO(file.getvalue()), upload_key(name))
+            bench.read[file.file_id] = found["study"]
+            if "film" in found:
+                bench.read[_FILMS + file.file_id] = found["film"]
             bench.uploads[name] = file.file_id
         except ScaphoidError as error:
-            st.error(f"{name}: {error}")
-    bench.keep_only({file.file_id for file in files or ()})
+            st.error(f"{escape_markdown(name)}: {error}")
     return tuple(bench.uploads)
+
+
+def _forget(file_id: str) -> None:
+    open_bench().forget(file_id)
+
+
+def _forget_removed() -> None:
+    """Forget the tables that were taken out of the uploader, and no others."""
+    now = {file.file_id for file in st.session_state["score-tables"] or ()}
+    for file_id in st.session_state.get("score-tables-here", set()) - now:
+        _forget(file_id)
 
 
 def _free_name(name: str, taken: Mapping[str, str]) -> str:

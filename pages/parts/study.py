@@ -37,7 +37,7 @@ from core.results import (
     study_result,
     weak_sentence,
 )
-from core.values import Checkpoint, Explanation, Radiograph, WristRegion
+from core.values import Checkpoint, Explanation, Radiograph, WristRegion, with_article
 from pages.parts.curves import show_figure
 from pages.parts.desk import Desk
 from pages.parts.readers import reader_of
@@ -64,7 +64,7 @@ def show_study(desk: Desk) -> None:
     viewing, asking = st.columns([0.68, 0.32], gap="medium")
     with asking:
         share_place, heat_place = st.container(), st.container()
-        reader = _choose_reader()
+        reader = _choose_reader(desk)
         card = _choose_limits(desk, reader) if reader else None
     if reader is None:
         answer_place.error("No checkpoint can be used, so the films cannot be read.")
@@ -104,7 +104,7 @@ def film_label(desk: Desk, film: Radiograph) -> str:
     return " · ".join(filter(None, (f"Film {number}", _VIEW_WORDS.get(film.view, film.view), side)))
 
 
-def _choose_reader() -> Reader | EnsembleReader | None:
+def _choose_reader(desk: Desk) -> Reader | EnsembleReader | None:
     """Let the reader choose a model where there are several, or the mean of all; None where none can be used."""
     entries = list_checkpoints(CHECKPOINTS)
     usable = {
@@ -120,7 +120,7 @@ def _choose_reader() -> Reader | EnsembleReader | None:
         st.warning(str(error))
     chosen = default if default in usable else next(iter(usable), None)
     if len(usable) > 1:
-        chosen = _choose_among(usable, default)
+        chosen = _choose_among(desk, usable, default)
     try:
         with st.spinner("Opening the model"):
             return reader_of(chosen) if chosen else None
@@ -153,7 +153,8 @@ def _choose_limits(desk: Desk, reader: Reader | EnsembleReader) -> Checkpoint:
     return apply_profile(card, saved[name]) if name else card
 
 
-def _choose_among(usable: dict[str, Checkpoint], default: str | None) -> str:
+def _choose_among(desk: Desk, usable: dict[str, Checkpoint], default: str | None) -> str:
+    """Let the reader choose; the desk keeps the choice, which the control forgets on another page."""
     names = model_names(usable.values())
     options = sorted(usable, key=lambda key: key != default)
     try:
@@ -162,9 +163,10 @@ def _choose_among(usable: dict[str, Checkpoint], default: str | None) -> str:
         options.append(ALL)
     except ScaphoidError as error:
         st.warning(f"The mean of the models is not offered: {error}")
-    if st.session_state.get("checkpoint") not in options:
-        st.session_state.pop("checkpoint", None)
-    return st.selectbox("Read with", options, format_func=names.get, key="checkpoint")
+    kept = st.session_state.get("checkpoint", desk.checkpoint)
+    st.session_state["checkpoint"] = kept if kept in options else options[0]
+    desk.checkpoint = st.selectbox("Read with", options, format_func=names.get, key="checkpoint")
+    return desk.checkpoint
 
 
 # ---- the answer ------------------------------------------------------------------------------------------------------
@@ -218,7 +220,7 @@ def _show_probabilities(desk: Desk, reading: StudyReading) -> None:
         for film in reading.films
         if film.prediction
     ]
-    st.markdown(f"**Probability of {_article(reading.checkpoint.positive_label)}**")
+    st.markdown(f"**Probability of {with_article(reading.checkpoint.finding)}**")
     show_figure(probability_figure(rows, reading.checkpoint), "probabilities")
     profile = reading.checkpoint.data.get("profile")
     if profile:
@@ -243,10 +245,6 @@ def _show_members(reading: StudyReading) -> None:
         for row in member_results(reading)
     ]
     st.html(f'<table class="members"><tr><th>Each model by itself</th><th></th><th></th></tr>{"".join(lines)}</table>')
-
-
-def _article(label: str) -> str:
-    return f"an {label}" if label == "abnormality" else f"a {label}" if label == "fracture" else label
 
 
 # ---- the heat map ----------------------------------------------------------------------------------------------------

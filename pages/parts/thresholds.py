@@ -56,7 +56,7 @@ from core.metrics import (
     roc_curve,
     sweep_thresholds,
 )
-from core.values import Checkpoint, Interval, OperatingPoint, Scores
+from core.values import Checkpoint, Interval, OperatingPoint, Scores, with_article
 from pages.parts.curves import show_figure
 from pages.parts.frame import is_private
 from pages.parts.gallery import show_studies
@@ -64,7 +64,7 @@ from pages.parts.rules import TOO_GOOD, Control, show_controls
 from pages.parts.scored import open_bench
 
 MOST_LISTED = 200
-_REVIEWS = "Studies to review per fracture found"
+_REVIEWS = "Studies to review per one found"
 
 
 def show(model: MeasuredModel, card: Checkpoint | None, colour: str, valid: Scores | None = None) -> None:
@@ -97,7 +97,7 @@ def show(model: MeasuredModel, card: Checkpoint | None, colour: str, valid: Scor
     _wrong(model, card, threshold, (cell,) if cell else ())
     left, right = st.columns(2)
     with left:
-        st.markdown(f"#### Of 1,000 patients, {100 * prevalence:.3g}% of them with a fracture")
+        st.markdown(f"#### Of 1,000 patients, {100 * prevalence:.3g}% of them with {with_article(model.finding)}")
         if seen.thousand:
             show_figure(thousand_figure(seen.thousand), "thousand")
     with right:
@@ -127,7 +127,7 @@ def _show_rates(model: MeasuredModel, threshold: float) -> None:
     )  # fmt: skip
     rates = _kept(model, "rates figure", lambda: rates_figure(_sweep(model), threshold, shown), tuple(shown))
     show_figure(move_line(rates, threshold), "rates")
-    bars = _kept(model, "histogram figure", lambda: histogram_figure(model.scores, threshold))
+    bars = _kept(model, "histogram figure", lambda: histogram_figure(model.scores, threshold, finding=model.finding))
     show_figure(move_line(bars, threshold), "histogram")
 
 
@@ -143,7 +143,10 @@ def _show_cells(model: MeasuredModel, seen: AtThreshold, colour: str) -> str | N
     # A figure with other numbers is another one to Streamlit, which drops what was selected in it: it is kept here.
     cell = st.session_state.get("cell")
     show_figure(
-        confusion_figure(seen.evaluation.confusion, chosen=cell), "cells", on_select=_keep_cell, selection_mode="points"
+        confusion_figure(seen.evaluation.confusion, chosen=cell, finding=model.finding),
+        "cells",
+        on_select=_keep_cell,
+        selection_mode="points",
     )
     if cell:
         st.button("All that are called wrong", key="all-cells", on_click=st.session_state.pop, args=("cell",))

@@ -47,6 +47,7 @@ _LOST = (
     "Resume goes on from its last whole epoch."
 )
 _SHOWN = 12
+TWICE_S = 5.0
 
 
 # ---- a new training --------------------------------------------------------------------------------------------------
@@ -246,11 +247,16 @@ def _say_what_happens(options: RunOptions, start: str, survey: DatasetSurvey) ->
 
 
 def _start(options: RunOptions) -> None:
+    started = st.session_state.get("training-started")
+    if started and started[0] == repr(options) and time.monotonic() - started[1] < TWICE_S:
+        st.success(f"{started[2]} was started.")  # a double click asks twice and means one
+        return
     try:
         run_id = jobs.start_run(options, jobs.RUNS)
     except ScaphoidError as error:
         st.error(str(error))
         return
+    st.session_state["training-started"] = (repr(options), time.monotonic(), run_id)
     st.success(f"{run_id} was started.")
 
 

@@ -356,8 +356,8 @@ class Viewer {
     pane.addEventListener("dblclick", () => this.act("zoom"), { signal });
     pane.addEventListener("pointerdown", (event) => this.startDrag(pane, event), { signal });
     pane.addEventListener("pointermove", (event) => this.moveDrag(pane, event), { signal });
-    pane.addEventListener("pointerup", () => this.endDrag(), { signal });
-    pane.addEventListener("pointercancel", () => ((this.drag = this.draft = null), this.draw()), { signal });
+    pane.addEventListener("pointerup", (event) => this.endDrag(event), { signal });
+    pane.addEventListener("pointercancel", (event) => this.dropDrag(event), { signal });
   }
 
   toFilm(pane, event) {
@@ -370,16 +370,18 @@ class Viewer {
   }
 
   startDrag(pane, event) {
-    if (!this.film) return;
+    // A second finger moves nothing: the film would leap from one to the other.
+    if (!this.film || this.drag) return;
     pane.setPointerCapture(event.pointerId);
     pane.focus({ preventScroll: true });
     const tool = event.button === 2 || event.shiftKey ? "window" : this.tool;
     const { scale } = this.view(this.film, pane);
-    this.drag = { tool, x: event.clientX, y: event.clientY, from: this.toFilm(pane, event), scale };
+    const from = this.toFilm(pane, event);
+    this.drag = { tool, x: event.clientX, y: event.clientY, from, scale, pointer: event.pointerId };
   }
 
   moveDrag(pane, event) {
-    if (!this.drag) return;
+    if (this.drag?.pointer !== event.pointerId) return;
     const [dx, dy] = [event.clientX - this.drag.x, event.clientY - this.drag.y];
     if (this.drag.tool === "mark") {
       const [x, y] = this.drag.from;
@@ -406,7 +408,14 @@ class Viewer {
     this.views.set(this.film.id, { scale, x: x - dx / scale, y: y - dy / scale });
   }
 
-  endDrag() {
+  dropDrag(event) {
+    if (this.drag?.pointer !== event.pointerId) return;
+    this.drag = this.draft = null;
+    this.draw();
+  }
+
+  endDrag(event) {
+    if (this.drag?.pointer !== event.pointerId) return;
     const { draft, drag } = this;
     this.drag = this.draft = null;
     // As wide as a hand can mean it, on the screen: a click that slips marks nothing.
