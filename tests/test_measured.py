@@ -32,6 +32,8 @@ from core.measured import (
     subgroup_row,
     suggest_threshold,
     sweep_rows,
+    thousand_words,
+    threshold_words,
     why_not_compared,
     zone_rows,
 )
@@ -206,6 +208,27 @@ def test_beside_each_error_of_calibration_stands_what_chance_alone_gives():
         assert after[words]["A"] == f"{each.value:.3f} ({each.low:.3f} to {each.high:.3f}), n=120"
         assert after[words]["B"].startswith("0.000")
     assert len(rows) == 8 + 3
+
+
+def test_a_thousand_patients_by_hand():
+    rates = {"sensitivity": Interval(0.9, 0.8, 0.95, 40), "specificity": Interval(0.7, 0.6, 0.8, 90)}
+    evaluation = replace(measured(random_scores(5)).evaluation(), **rates)
+    # Of 200 with a fracture 80 to 95% are found; of 800 without 20 to 40% are called in vain.
+    assert thousand_words(evaluation, 0.2) == (
+        "By the 95% intervals 160 to 190 of 200 are found (sensitivity, n=40), and 160 to 320 of 800 are called in "
+        "vain (specificity, n=90)."
+    )
+    one = measured(make_scores([1, 1], [0.2, 0.9])).evaluation()
+    assert "cannot be told what becomes" in thousand_words(one, 0.2)
+
+
+def test_thresholds_are_called_a_models_own_where_they_are():
+    own, none = measured(random_scores(5)), measured(random_scores(6), "b")
+    own = replace(own, own_threshold=True, threshold=0.3)
+    assert threshold_words([own]) == "each model's own threshold"
+    told = "0.5 for B, which no operating point is known of"
+    assert threshold_words([none]) == told
+    assert threshold_words([own, none]) == f"each model's own threshold, but {told}"
 
 
 def test_the_numbers_behind_the_figures():

@@ -44,6 +44,7 @@ from core.measured.rows import (
     studies_words,
     subgroup_row,
     sweep_rows,
+    thousand_words,
     threshold_words,
     zone_rows,
 )
@@ -86,6 +87,7 @@ __all__ = [
     "subgroup_row",
     "suggest_threshold",
     "sweep_rows",
+    "thousand_words",
     "threshold_words",
     "why_not_compared",
     "zone_rows",

@@ -292,6 +292,26 @@ def number_words(value: float, low: float = math.nan, high: float = math.nan, di
     return value if "nan" in (low, high) else f"{value} ({low} to {high})"
 
 
+def thousand_words(evaluation: Evaluation, prevalence: float) -> str:
+    """Say between which numbers of a thousand patients are found and called in vain, by the 95% intervals of the rates.
+
+    The two rates are of different patients; each range holds by itself.
+    """
+    found, passed = evaluation.sensitivity, evaluation.specificity
+    if math.isnan(found.value) or math.isnan(passed.value):
+        return "Of studies with one label alone it cannot be told what becomes of a thousand patients."
+    limits = (found.low, found.high, passed.low, passed.high)
+    if any(map(math.isnan, limits)):
+        return "How far these numbers can be trusted cannot be told from one patient."
+    ill, well = 1000 * prevalence, 1000 * (1 - prevalence)
+    low, high = round(ill * found.low), round(ill * found.high)
+    least, most = round(well * (1 - passed.high)), round(well * (1 - passed.low))
+    return (
+        f"By the 95% intervals {low:,} to {high:,} of {round(ill):,} are found (sensitivity, n={found.n:,}), and "
+        f"{least:,} to {most:,} of {round(well):,} are called in vain (specificity, n={passed.n:,})."
+    )
+
+
 def threshold_words(models: Sequence[MeasuredModel]) -> str:
     """Say at which threshold each model is measured: its own, or that of those which have none."""
     without = [model for model in models if not model.own_threshold]

@@ -45,6 +45,7 @@ from core.measured import (
     roc_rows,
     studies_words,
     sweep_rows,
+    thousand_words,
 )
 from core.metrics import (
     CELLS,
@@ -100,6 +101,7 @@ def show(model: MeasuredModel, card: Checkpoint | None, colour: str, valid: Scor
         st.markdown(f"#### Of 1,000 patients, {100 * prevalence:.3g}% of them with {with_article(model.finding)}")
         if seen.thousand:
             show_figure(thousand_figure(seen.thousand), "thousand")
+        st.caption(thousand_words(seen.evaluation, prevalence))
     with right:
         st.markdown("#### Net benefit")
         benefit = _kept(model, "benefit", lambda: net_benefit(model.resamples, prevalence=prevalence), prevalence)
