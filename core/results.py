@@ -226,6 +226,14 @@ def evidence_sentence(explanation: Explanation, card: Checkpoint) -> tuple[str, 
     if usual and explanation.target == "for":
         people = f" of {usual['patients']} patients" if "patients" in usual else ""
         seen = f"on 9 in 10 {usual.get('films', 'films')} without a {label} (n={usual['n']}{people})"
+        near = usual.get("low") is not None and usual["low"] <= explanation.peak <= usual["high"]
+        if near and not is_evidence(explanation, card):
+            return f"No clear evidence: what speaks for a {label} here is about as strong as {seen}.", False
+        if near:
+            return (
+                f"What speaks for a {label} here is hardly stronger than {seen}: so few cannot tell whether it is. A "
+                "heat map is a hint, not a proof."
+            ), True
         if not is_evidence(explanation, card):
             return f"No positive evidence: what speaks for a {label} here is no stronger than {seen}.", False
         return f"What speaks for a {label} here is stronger than {seen}. A heat map is a hint, not a proof.", True

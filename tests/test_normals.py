@@ -200,7 +200,7 @@ def test_a_checkpoint_is_published_anew_with_what_the_normals_say(folder, tmp_pa
     scores = Scores("old", "valid", ids, ids, labels, values)
     test = replace(scores, split="test", labels=1 - labels)
     publish(out, card(), build_classifier("efficientnetlite0", input_size=64), scores=[scores, test])
-    monkeypatch.setattr(normals, "usual_peaks", lambda _, films, __: {"gradcam": {"value": 1.5, "n": len(films)}})
+    monkeypatch.setattr(normals, "usual_peaks", lambda _, films, *__: {"gradcam": {"value": 1.5, "n": len(films)}})
     found = measure(Stand(read_card(out / "old")), out, folder / "films.csv", "made here", "Free.", "new")
     brightness = [(0.0 * 8 + 255 * 8 + 5 * number * 48) / 64 / 255 for number in range(0, 40, 2)]
     expected = cautious_threshold(brightness)

@@ -33,3 +33,13 @@ def test_only_methods_whose_peak_means_something_are_measured(monkeypatch):
     assert found["gradcam"] == {"value": 4.0, "n": 5}
     assert len(asked) == 20
     assert steps[-1] == (5, 5)
+
+
+def test_few_people_make_the_usual_peak_uncertain_however_many_films_they_have():
+    values = np.repeat([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 8) + np.tile(np.linspace(0, 0.1, 8), 6)
+    of_six = usual_peak(values, [f"p{n // 8}" for n in range(48)])
+    of_all = usual_peak(values, [f"p{n}" for n in range(48)])
+    assert of_six["value"] == of_all["value"] == usual_peak(values)["value"]
+    assert of_six["low"] <= of_all["low"] <= of_all["value"] <= of_all["high"] <= of_six["high"]
+    assert of_six["high"] - of_six["low"] > of_all["high"] - of_all["low"]
+    assert "low" not in usual_peak(values, ["one"] * 48)

@@ -148,6 +148,23 @@ def test_films_of_few_patients_are_told_as_such():
     assert "patients" not in evidence_sentence(made, card())[0]
 
 
+@pytest.mark.parametrize(
+    ("peak", "words", "shown"),
+    [
+        (0.9, "No positive evidence: what speaks for a fracture here is no stronger than", False),
+        (1.5, "No clear evidence: what speaks for a fracture here is about as strong as", False),
+        (2.5, "is hardly stronger than on 9 in 10 real films", True),
+        (3.5, "here is stronger than on 9 in 10 real films", True),
+    ],
+)
+def test_a_peak_within_the_interval_of_the_usual_one_is_not_called_stronger_or_weaker(peak, words, shown):
+    usual = {"value": 2.0, "low": 1.0, "high": 3.0, "n": 48, "films": "real films", "patients": 6}
+    made = Explanation("r", "c", "gradcam", "for", np.ones((2, 2)), peak)
+    sentence, evidence = evidence_sentence(made, card(data={"peaks": {"gradcam": usual}}))
+    assert words in sentence
+    assert evidence == shown
+
+
 def test_a_map_that_was_compared_with_nothing_claims_nothing():
     made = Explanation("r", "c", "gradcam", "against", np.ones((2, 2)), 5.0)
     assert evidence_sentence(made, card())[0].startswith("One method's estimate")

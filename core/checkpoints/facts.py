@@ -99,7 +99,7 @@ def _are_peaks(value: Any) -> bool:
         {"value", "n"} <= _names(peak)
         and _is_number(peak["value"])
         and _is_count(peak["n"])
-        and _has(peak, films=_is_text, patients=_is_count)
+        and _has(peak, films=_is_text, patients=_is_count, low=_is_number, high=_is_number)
         for peak in value.values()
     )
 

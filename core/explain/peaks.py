@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.explain import METHODS, available_methods, explain
+from core.metrics import interval_of, quantile_of
 from core.values import Checkpoint, Explanation, Radiograph, WristRegion
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def usual_peaks(
     classifier: Classifier,
     negatives: Sequence[tuple[Radiograph, WristRegion | None]],
     progress: Callable[[int, int], None] | None = None,
+    patients: Sequence[str] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Measure how strong each method's map "for" is on films without a fracture.
 
@@ -37,11 +39,14 @@ def usual_peaks(
         Films without a fracture that took no part in training.
     progress : callable, optional
         Told (done, total) in films.
+    patients : sequence of str, optional
+        Whose each film is.
 
     Returns
     -------
     dict
-        Method -> ``{"value": peak, "n": films}`` in the method's own units.
+        Method -> ``{"value": peak, "n": films}`` in the method's own units; with `patients` also ``low`` and ``high``,
+        its 95% interval.
     """
     methods = [key for key in available_methods(classifier.checkpoint) if METHODS[key].evidence]
     found: dict[str, list[float]] = {method: [] for method in methods}
@@ -50,13 +55,21 @@ def usual_peaks(
             found[method].append(explain(classifier, film, method=method, region=region).peak)
         if progress:
             progress(done, len(negatives))
-    return {method: usual_peak(peaks) for method, peaks in found.items() if peaks}
+    return {method: usual_peak(peaks, patients) for method, peaks in found.items() if peaks}
 
 
-def usual_peak(peaks: Iterable[float]) -> dict[str, Any]:
-    """Return the smallest peak that 9 in 10 of `peaks` stay at or below, and their number."""
+def usual_peak(peaks: Iterable[float], patients: Sequence[str] | None = None) -> dict[str, Any]:
+    """Return the smallest peak that 9 in 10 of `peaks` stay at or below, and their number.
+
+    With `patients`, whose each is, also the limits of its 95% interval, ``low`` and ``high``: films of one wrist are
+    alike, so that few people make the limit uncertain however many films they have.
+    """
     values = np.array(list(peaks), float)
-    return {"value": float(np.quantile(values, USUAL_SHARE, method="inverted_cdf")), "n": int(values.size)}
+    found = {"value": float(np.quantile(values, USUAL_SHARE, method="inverted_cdf")), "n": int(values.size)}
+    if patients is None or len(set(patients)) < 2:
+        return found
+    interval = interval_of(quantile_of(values, USUAL_SHARE), patients)
+    return found | {"low": min(interval.low, found["value"]), "high": max(interval.high, found["value"])}
 
 
 def is_evidence(explanation: Explanation, card: Checkpoint) -> bool:

@@ -61,10 +61,16 @@ class Negatives(Sequence[tuple[Radiograph, WristRegion | None]]):
     Parameters
     ----------
     studies : sequence of NormalStudy
+
+    Attributes
+    ----------
+    patients : tuple of str
+        Whose each film is.
     """
 
     def __init__(self, studies: Sequence[NormalStudy]) -> None:
         self._films = tuple(film for study in studies for film in study.films)
+        self.patients = tuple(study.patient_id for study in studies for _ in study.films)
 
     def __len__(self) -> int:
         """Return the number of films."""
@@ -253,8 +259,8 @@ def measure(
     normals = read_normals(reader, data, progress, region)
     points = set_caution(card.operating_points, chosen_on, normals)
     told = describe(normals, points, source, card.operating_points[1].threshold, bool(card.data.get("simulated")))
-    peaks = usual_peaks(reader.classifier, Negatives(normals), progress)
-    known = all(study.patient_known for study in normals)
+    known, negatives = all(study.patient_known for study in normals), Negatives(normals)
+    peaks = usual_peaks(reader.classifier, negatives, progress, negatives.patients if known else None)
     people = {"patients": len({study.patient_id for study in normals})} if known else {}
     data_entry: Mapping[str, Any] = {
         **card.data,
