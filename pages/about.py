@@ -6,7 +6,7 @@ import streamlit as st
 from core.checkpoints import CHECKPOINTS, default_id, list_checkpoints
 from core.errors import ScaphoidError
 from core.figures import scores_figure
-from core.measured import estimate_rows
+from core.measured import estimate_rows, studies_words
 from core.results import held_out_scores, kind_rows, operating_point_rows, result_rows, weak_sentence
 from core.values import with_article
 from pages.parts.curves import show_figure
@@ -80,7 +80,8 @@ with right:
     if scores is not None:
         studies = "simulated studies" if card.data.get("simulated") else "studies"
         st.markdown(f"#### What it said of {studies} it had never seen")
-        show_figure(scores_figure(scores, card), "scores")
+        told = f"{card.title}: {studies_words(scores, bool(card.data.get('simulated')))}"
+        show_figure(scores_figure(scores, card), "scores", of=told)
 
 with st.expander("For those who check: settings, versions, licences, hashes"):
     st.json(

@@ -32,6 +32,7 @@ from core.figures import (
     scores_figure,
     sizes_figure,
     thousand_figure,
+    told_when_saved,
 )
 from core.metrics import (
     METRIC_NAMES,
@@ -175,3 +176,11 @@ def test_a_saved_figure_of_models_names_each_model_once():
 @pytest.mark.parametrize("figure", [roc_figure([]), confusion_figure(confusion(SCORES, 0.5))])
 def test_a_saved_picture_has_the_pages_own_background(figure):
     assert figure.layout.paper_bgcolor == PANEL
+
+
+def test_a_saved_table_says_what_it_is_of():
+    figure = told_when_saved(confusion_figure(confusion(SCORES, 0.5)), "A: 12 studies\nCalled positive from 0.5 on")
+    assert set(table(figure)["of"]) == {"A: 12 studies\nCalled positive from 0.5 on"}
+    assert "of" not in table(confusion_figure(confusion(SCORES, 0.5))).columns
+    kept = told_when_saved(roc_figure([]), "A")
+    assert kept.layout.meta == {"legend": True, "told": "A"}

@@ -22,6 +22,7 @@ from core.measured import (
     left_out_columns,
     look_at,
     measure_model,
+    measured_words,
     metric_table,
     number_words,
     place_on_recall,
@@ -220,6 +221,15 @@ def test_a_thousand_patients_by_hand():
     )
     one = measured(make_scores([1, 1], [0.2, 0.9])).evaluation()
     assert "cannot be told what becomes" in thousand_words(one, 0.2)
+
+
+def test_what_a_saved_figure_is_of():
+    models = [measured(random_scores(5)), measured(random_scores(6), "b")]
+    lines = measured_words(models, ["a"], threshold=0.25, prevalence=0.1).splitlines()
+    assert lines[0].startswith("A: 120 simulated ")
+    assert lines[1].startswith("B: 120 ")
+    assert "simulated" not in lines[1]
+    assert lines[2:] == ["Called positive from 0.2500 on", "10% of the patients with the finding"]
 
 
 def test_thresholds_are_called_a_models_own_where_they_are():

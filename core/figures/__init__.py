@@ -32,6 +32,7 @@ from core.figures.palette import (
     empty_figure,
     model_colours,
     percent,
+    told_when_saved,
 )
 from core.figures.studies import ProbabilityRow, probability_figure, scores_figure, zone_limits
 from core.figures.tables import figure_csv, figure_rows
@@ -85,6 +86,7 @@ __all__ = [
     "sizes_figure",
     "thousand_figure",
     "thumbnail_bytes",
+    "told_when_saved",
     "without_points",
     "zone_limits",
 ]

@@ -44,6 +44,12 @@ def named_when_saved(figure: go.Figure) -> go.Figure:
     return figure
 
 
+def told_when_saved(figure: go.Figure, words: str) -> go.Figure:
+    """Say what a figure is of, where it is saved: there no page stands around it. Return it."""
+    figure.update_layout(meta={**(figure.layout.meta or {}), "told": words})
+    return figure
+
+
 def empty_figure(height: int) -> go.Figure:
     """Return a figure with the house's colours and nothing on it."""
     import plotly.graph_objects as go

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 FIRST_COLUMNS = ("series", "x", "y", "low", "high", "n")
-LAST_COLUMNS = ("x axis", "y axis")
+LAST_COLUMNS = ("x axis", "y axis", "of")
 
 
 def figure_rows(figure: go.Figure) -> list[dict[str, Any]]:
@@ -51,6 +51,8 @@ def figure_rows(figure: go.Figure) -> list[dict[str, Any]]:
 def figure_csv(figure: go.Figure) -> bytes:
     """Return `figure_rows` as CSV in UTF-8, marked as such for spreadsheets; floats keep all their digits."""
     rows = figure_rows(figure)
+    if told := (figure.layout.meta or {}).get("told"):
+        rows = [{**row, "of": told} for row in rows]
     names = dict.fromkeys(name for row in rows for name in row)
     others = [name for name in names if name not in (*FIRST_COLUMNS, *LAST_COLUMNS)]
     order = [name for name in (*FIRST_COLUMNS, *others, *LAST_COLUMNS) if name in names]

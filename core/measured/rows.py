@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 
-from core.measured.models import UNIT_WORDS, EstimateDifference, MeasuredModel
+from core.measured.models import UNIT_WORDS, EstimateDifference, MeasuredModel, common_finding
 from core.metrics import (
     METRIC_NAMES,
     Evaluation,
@@ -24,7 +24,7 @@ from core.metrics import (
     were_it_calibrated,
     wilson_rates,
 )
-from core.values import Checkpoint, Interval, OperatingPoint, Scores
+from core.values import Checkpoint, Interval, OperatingPoint, Scores, with_article
 
 
 def roc_rows(scores: Scores) -> list[dict[str, float]]:
@@ -290,6 +290,19 @@ def number_words(value: float, low: float = math.nan, high: float = math.nan, di
     # What rounds to nothing has no sign.
     value, low, high = (f"{round(each, digits) + 0.0:.{digits}f}" for each in (value, low, high))
     return value if "nan" in (low, high) else f"{value} ({low} to {high})"
+
+
+def measured_words(models: Sequence[MeasuredModel], simulated: Container[str] = (), **at: float) -> str:
+    """Say of which models and studies a figure is, a line each; `at`: ``threshold`` and ``prevalence``, where it is.
+
+    `simulated` are the ids of the models that were measured on simulated films.
+    """
+    lines = [f"{model.name}: {studies_words(model.scores, model.id in simulated)}" for model in models]
+    if "threshold" in at:
+        lines.append(f"Called positive from {at['threshold']:.4f} on")
+    if "prevalence" in at:
+        lines.append(f"{100 * at['prevalence']:.3g}% of the patients with {with_article(common_finding(models))}")
+    return "\n".join(lines)
 
 
 def thousand_words(evaluation: Evaluation, prevalence: float) -> str:

@@ -34,6 +34,7 @@ from core.measured import (
     differences,
     estimate_differences,
     left_out_columns,
+    measured_words,
     metric_table,
     number_words,
     place_on_recall,
@@ -81,6 +82,11 @@ class Chosen:
     def shown(self, model: MeasuredModel, curve: Any, band: Any = None, point: Any = None) -> Shown:
         """Return what a figure draws of a model."""
         return Shown(model.name, self.colours[model.id], curve, band, point)
+
+    def told(self, *models: MeasuredModel, **at: float) -> str:
+        """Say of which models, all where none is given, and of which studies a figure is."""
+        simulated = [model.id for model in self.measured if _on_simulated_films(self, model)]
+        return measured_words(models or self.measured, simulated, **at)
 
 
 def _points(tables: Mapping[str, Sequence[Mapping[str, Any]]], key: str) -> None:
@@ -137,10 +143,10 @@ def show_curves_view(chosen: Chosen) -> None:
     left, right = st.columns(2)
     with left:
         st.markdown("#### ROC")
-        show_figure(roc_figure(roc), "roc")
+        show_figure(roc_figure(roc), "roc", of=chosen.told())
     with right:
         st.markdown("#### Precision and recall")
-        show_figure(precision_recall_figure(recall), "precision-recall")
+        show_figure(precision_recall_figure(recall), "precision-recall", of=chosen.told())
     rows = metric_table(chosen.measured, {name: METRIC_NAMES[name] for name in ("auc", "average_precision")})
     st.dataframe(pd.DataFrame(rows), hide_index=True, key="areas")
     st.caption(
@@ -165,6 +171,7 @@ def show_confusion_view(chosen: Chosen) -> None:
             event = show_figure(
                 confusion_figure(model.counts, finding=model.finding),
                 f"confusion-{model.id}",
+                of=chosen.told(model, threshold=model.threshold),
                 on_select="rerun",
                 selection_mode="points",
             )
@@ -180,7 +187,7 @@ def show_calibration_view(chosen: Chosen) -> None:
     if _needs_scores(chosen):
         return
     curves = [chosen.shown(model, reliability_curve(model.resamples)) for model in chosen.measured]
-    show_figure(reliability_figure(curves, finding=common_finding(chosen.measured)), "reliability")
+    show_figure(reliability_figure(curves, finding=common_finding(chosen.measured)), "reliability", of=chosen.told())
     st.caption(
         "Larger marks hold more studies; below, how many each bin holds. A bin without any has no mark and breaks the "
         "line; shaded, it is empty for every model."
@@ -277,7 +284,7 @@ def show_subgroups_view(chosen: Chosen) -> None:
         st.info(str(error))
         return
     colours = {model.name: chosen.colours[model.id] for model in chosen.measured}
-    show_figure(forest_figure(groups, colours, rate or "auc"), "forest")
+    show_figure(forest_figure(groups, colours, rate or "auc"), "forest", of=chosen.told())
     if rate != "auc":
         st.caption(f"At {threshold_words(chosen.measured)}.")
     for name, parts in groups.items():

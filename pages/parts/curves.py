@@ -13,7 +13,15 @@ import pandas as pd
 import streamlit as st
 
 from core.checkpoints import CheckpointEntry
-from core.figures import LEARNING_PANELS, LearningCurve, figure_csv, learning_figure, model_colours, without_points
+from core.figures import (
+    LEARNING_PANELS,
+    LearningCurve,
+    figure_csv,
+    learning_figure,
+    model_colours,
+    told_when_saved,
+    without_points,
+)
 from core.train.jobs import RunStatus
 
 _SAVERS = '<button data-format="png">PNG</button><button data-format="svg">SVG</button>'
@@ -35,13 +43,16 @@ def colours_of_all(
     return model_colours([*(entry.id for entry in entries), *(run.id for run in runs), *others])
 
 
-def show_figure(figure: Any, key: str, saved: bool = True, **options: Any) -> Any:
+def show_figure(figure: Any, key: str, saved: bool = True, of: str = "", **options: Any) -> Any:
     """Show a figure; return what was selected in it. The only place that shows one.
 
     Below it are its downloads, as a picture of points or of lines and as a table of its numbers, unless `saved` is
-    False: what shows a patient's film is not handed out. The table is made when somebody asks for it, and pictures by
-    the browser, so that a figure that moves with a slider costs no more.
+    False: what shows a patient's film is not handed out. `of` says in them which models and studies it is of. The table
+    is made when somebody asks for it, and pictures by the browser, so that a figure that moves with a slider costs no
+    more.
     """
+    if of:
+        told_when_saved(figure, of)
     name = f"scaphoid-{re.sub(r'[^0-9A-Za-z]+', '-', key).strip('-')}"
     config = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "scale": 2, "filename": name}}
     with st.container(key=f"saved-{key}", gap=None):

@@ -227,8 +227,10 @@ def _show_summaries(every: Sequence[MethodSummary], thin: Sequence[MethodSummary
         st.info("None of the measured films is known to have a thin break.")
     for checkpoint in dict.fromkeys(each.checkpoint_id for each in shown):
         ours = [each for each in shown if each.checkpoint_id == checkpoint]
-        st.markdown(f"**{names.get(checkpoint, checkpoint)}**: {ours[0].films} {ours[0].origin} films")
-        show_figure(hits_figure([(method_title(each.method), each.hit) for each in ours]), f"hits-{checkpoint}")
+        name, films = names.get(checkpoint, checkpoint), f"{ours[0].films} {ours[0].origin} films"
+        st.markdown(f"**{name}**: {films}")
+        hits = hits_figure([(method_title(each.method), each.hit) for each in ours])
+        show_figure(hits, f"hits-{checkpoint}", of=f"{name}: {films} with a break" + ", thin ones" * (which == "thin"))
         st.dataframe(pd.DataFrame([_row(each) for each in ours]), hide_index=True, height="content")
         checked = [_checked_row(each) for each in ours if each.checked]
         if checked:

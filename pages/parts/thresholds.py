@@ -40,6 +40,7 @@ from core.measured import (
     choice_words,
     estimate_rows,
     look_at,
+    measured_words,
     place_on_roc,
     point_rows,
     roc_rows,
@@ -83,6 +84,8 @@ def show(model: MeasuredModel, card: Checkpoint | None, colour: str, valid: Scor
     control = show_controls(model, valid, bool(card and card.data.get("simulated")))
     threshold, prevalence = control.threshold, control.prevalence
     seen = look_at(model, threshold, prevalence)
+    simulated = [model.id] if card and card.data.get("simulated") else []
+    of = measured_words([model], simulated, threshold=threshold)
     _say(seen, card)
     with st.expander("Every estimate at this threshold"):
         rows = estimate_rows(seen.evaluation)
@@ -92,22 +95,25 @@ def show(model: MeasuredModel, card: Checkpoint | None, colour: str, valid: Scor
         _offer_saving(card, seen, control)
     left, right = st.columns([3, 2])
     with left:
-        _show_rates(model, threshold)
+        _show_rates(model, threshold, of)
     with right:
-        cell = _show_cells(model, seen, colour)
+        cell = _show_cells(model, seen, colour, of)
     _wrong(model, card, threshold, (cell,) if cell else ())
     left, right = st.columns(2)
     with left:
         st.markdown(f"#### Of 1,000 patients, {100 * prevalence:.3g}% of them with {with_article(model.finding)}")
         if seen.thousand:
-            show_figure(thousand_figure(seen.thousand), "thousand")
+            elsewhere = measured_words([model], simulated, threshold=threshold, prevalence=prevalence)
+            show_figure(thousand_figure(seen.thousand), "thousand", of=elsewhere)
         st.caption(thousand_words(seen.evaluation, prevalence))
     with right:
         st.markdown("#### Net benefit")
         benefit = _kept(model, "benefit", lambda: net_benefit(model.resamples, prevalence=prevalence), prevalence)
         drawn = Shown(model.name, colour, benefit)
         figure = _kept(model, "benefit figure", lambda: benefit_figure([drawn], threshold), prevalence, colour)
-        show_figure(move_line(figure, threshold), "benefit")
+        show_figure(
+            move_line(figure, threshold), "benefit", of=measured_words([model], simulated, prevalence=prevalence)
+        )
     _show_zones(model, card, valid)
     with st.expander("The numbers behind the figures"):
         tables = {
@@ -121,19 +127,19 @@ def show(model: MeasuredModel, card: Checkpoint | None, colour: str, valid: Scor
             st.caption("The table's own button saves it as CSV. Rates have limits where the figure draws them.")
 
 
-def _show_rates(model: MeasuredModel, threshold: float) -> None:
+def _show_rates(model: MeasuredModel, threshold: float, of: str) -> None:
     """Show the rates at every threshold, and how often each probability was given."""
     shown = st.multiselect(
         "Rates", list(RATE_COLOURS), default=list(RATE_COLOURS)[:4], format_func=METRIC_NAMES.get, key="rates",
         label_visibility="collapsed",
     )  # fmt: skip
     rates = _kept(model, "rates figure", lambda: rates_figure(_sweep(model), threshold, shown), tuple(shown))
-    show_figure(move_line(rates, threshold), "rates")
+    show_figure(move_line(rates, threshold), "rates", of=of)
     bars = _kept(model, "histogram figure", lambda: histogram_figure(model.scores, threshold, finding=model.finding))
-    show_figure(move_line(bars, threshold), "histogram")
+    show_figure(move_line(bars, threshold), "histogram", of=of)
 
 
-def _show_cells(model: MeasuredModel, seen: AtThreshold, colour: str) -> str | None:
+def _show_cells(model: MeasuredModel, seen: AtThreshold, colour: str, of: str) -> str | None:
     """Show the curve and the confusion matrix; return the cell of it that was chosen."""
 
     def draw() -> Any:
@@ -141,12 +147,13 @@ def _show_cells(model: MeasuredModel, seen: AtThreshold, colour: str) -> str | N
         return roc_figure([curve], height=340)
 
     point = place_on_roc(seen.evaluation)
-    show_figure(move_point(_kept(model, "roc figure", draw, colour), point), "roc")
+    show_figure(move_point(_kept(model, "roc figure", draw, colour), point), "roc", of=of)
     # A figure with other numbers is another one to Streamlit, which drops what was selected in it: it is kept here.
     cell = st.session_state.get("cell")
     show_figure(
         confusion_figure(seen.evaluation.confusion, chosen=cell, finding=model.finding),
         "cells",
+        of=of,
         on_select=_keep_cell,
         selection_mode="points",
     )
