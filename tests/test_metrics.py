@@ -23,6 +23,7 @@ from core.metrics import (
     calibrate_both,
     cases_like,
     confusion,
+    digest_of,
     evaluate,
     evaluate_scores,
     fit_study_calibration,
@@ -830,3 +831,16 @@ def test_films_that_cannot_be_taken_together(tmp_path, wrong, sentence):
     table.write_text(FILMS.replace(*wrong))
     with pytest.raises(ScoresError, match=sentence):
         read_scores(table, split="test")
+
+
+def test_a_tables_digest_tells_every_other_table_apart():
+    first = make_scores([1, 0], [0.2, 0.9])
+    again = make_scores([1, 0], [0.2, 0.9])
+    others = [
+        make_scores([0, 0], [0.2, 0.9]),
+        make_scores([1, 0], [0.2, 0.8]),
+        make_scores([1, 0], [0.2, 0.9], ["p", "p"]),
+    ]
+    digests = [digest_of(each) for each in (first, *others)]
+    assert digest_of(again) == digests[0]
+    assert len(set(digests)) == 4

@@ -237,7 +237,7 @@ def cross_check_rows(models: Sequence[MeasuredModel]) -> list[dict[str, str]]:
         for name, method, found in others:
             row = rows.setdefault(name, {"": METRIC_NAMES[name], "method": method})
             mine = getattr(own, name)
-            ours = f"ours {mine.low:.3f} to {mine.high:.3f}"
+            ours = "ours has none" if math.isnan(mine.low) else f"ours {mine.low:.3f} to {mine.high:.3f}"
             row[model.name] = f"{number_words(found.value, found.low, found.high)}; {ours}"
     return list(rows.values())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -20,6 +21,12 @@ SPLIT_COLUMN = "split"
 FILM_COLUMN = "film_id"
 FILM_SEPARATOR = " / "
 """Between a study's name and its film's, where each film stands for itself."""
+
+
+def digest_of(scores: Scores) -> str:
+    """Return the SHA-256 of what is scored and how: 64 hexadecimal digits that say nothing of the patients."""
+    told = repr((scores.split, scores.study_ids, scores.patient_ids)).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(told + scores.labels.tobytes() + scores.probabilities.tobytes()).hexdigest()
 
 
 def check_scores(scores: Scores) -> None:

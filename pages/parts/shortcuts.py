@@ -31,6 +31,7 @@ from core.evaluate.shortcuts import (
 )
 from core.figures import MUTED, AucRow, aucs_figure
 from core.measured import number_words
+from core.metrics import digest_of
 from core.results import model_names
 from core.train import jobs
 from core.train.films import WRIST, WRISTS_ALONE
@@ -163,7 +164,9 @@ def _models_beside(
             )
         for split, scores in matching.items():
             if scores is not None:
-                made = ("lead", key, split, len(shortcuts), tuple(each.auc.n for each in shortcuts), scored[split])
+                # By its digest: what was made outlives a table of scores that is taken away, and scores name patients.
+                told = digest_of(scored[split])
+                made = ("lead", key, split, len(shortcuts), tuple(each.auc.n for each in shortcuts), told)
                 leads[key, split] = table.once(made, lambda scores=scores: lead_over(scores, shortcuts))
                 names[key, split] = f"{name}, {SPLIT_NAMES.get(split, split)}" if split else name
     _say_beside(index, place, leads, names)
