@@ -128,7 +128,12 @@ def run(options: argparse.Namespace) -> int:
             print(f"{path}: {film}", file=sys.stderr, flush=True)
             status = 1
             continue
-        reading = judge(reader.read([film]), card)
+        try:
+            reading = judge(reader.read([film]), card)
+        except ScaphoidError as error:
+            print(f"{path}: {error}", file=sys.stderr, flush=True)
+            status = 1
+            continue
         if options.study:  # else nothing is asked of it any more, and a thousand films do not fit into memory
             names.append(str(path))
             films.append(reading.films[0])

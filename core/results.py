@@ -18,7 +18,7 @@ from core.explain.peaks import is_evidence
 from core.metrics import METRIC_NAMES, RATES, WITHOUT_THRESHOLD, Resamples, cases_like, evaluate, interval_dict
 from core.quality import REFUSED_BELOW
 from core.reading import FilmReading, StudyReading, mean_probability
-from core.values import Checkpoint, Explanation, Interval, Scores
+from core.values import Checkpoint, Explanation, Interval, Scores, with_article
 
 BOTH_WRISTS = (
     "A study is of one wrist, but these films are of a left and of a right one: an answer for both together would say "
@@ -211,7 +211,8 @@ def evidence_sentence(explanation: Explanation, card: Checkpoint) -> tuple[str, 
     positive : bool
         False where the map is not to be shown as evidence.
     """
-    label = card.positive_label
+    label = card.finding
+    a_label = with_article(label)
     if not explanation.peak > 0:
         return f"No positive evidence: nothing on the film speaks {explanation.target} {label} to this method.", False
     if not METHODS[explanation.method].evidence:
@@ -220,23 +221,23 @@ def evidence_sentence(explanation: Explanation, card: Checkpoint) -> tuple[str, 
     usual = peaks.get(explanation.method)
     if peaks and not usual and explanation.target == "for":
         return (
-            f"How strong this method's maps are on films without a {label} was not measured for this model, so this "
+            f"How strong this method's maps are on films without {a_label} was not measured for this model, so this "
             "one may be no stronger. A hint, not a proof."
         ), True
     if usual and explanation.target == "for":
         people = f" of {usual['patients']} patients" if "patients" in usual else ""
-        seen = f"on 9 in 10 {usual.get('films', 'films')} without a {label} (n={usual['n']}{people})"
+        seen = f"on 9 in 10 {usual.get('films', 'films')} without {a_label} (n={usual['n']}{people})"
         near = usual.get("low") is not None and usual["low"] <= explanation.peak <= usual["high"]
         if near and not is_evidence(explanation, card):
-            return f"No clear evidence: what speaks for a {label} here is about as strong as {seen}.", False
+            return f"No clear evidence: what speaks for {a_label} here is about as strong as {seen}.", False
         if near:
             return (
-                f"What speaks for a {label} here is hardly stronger than {seen}: so few cannot tell whether it is. A "
+                f"What speaks for {a_label} here is hardly stronger than {seen}: so few cannot tell whether it is. A "
                 "heat map is a hint, not a proof."
             ), True
         if not is_evidence(explanation, card):
-            return f"No positive evidence: what speaks for a {label} here is no stronger than {seen}.", False
-        return f"What speaks for a {label} here is stronger than {seen}. A heat map is a hint, not a proof.", True
+            return f"No positive evidence: what speaks for {a_label} here is no stronger than {seen}.", False
+        return f"What speaks for {a_label} here is stronger than {seen}. A heat map is a hint, not a proof.", True
     return (
         "One method's estimate of what weighed in the answer; how strong such maps usually are was not measured. A "
         "hint, not a proof."

@@ -606,7 +606,18 @@ def test_a_figure_is_saved_as_points_as_lines_and_as_numbers(page, server):
     assert not figure.locator(".legendtext").count(), "the page itself says whose curve it is"
     with page.expect_download() as download:
         figure.get_by_role("button", name="SVG", exact=True).click()
-    legend = re.findall('class="legendtext"[^>]*>([^<]*)<', Path(download.value.path()).read_text())
+    drawing = Path(download.value.path()).read_text()
+    legend = re.findall('class="legendtext"[^>]*>([^<]*)<', drawing)
+    (title,) = re.findall(r'<text class="gtitle".*?</text>', drawing, re.DOTALL)
+    told = " ".join(re.sub("<[^>]*>", "\n", title).split())
+    card = read_card(CHECKPOINTS / default_id())
+    assert told.startswith(f"{card.title}: ")
+    assert "simulated test studies" in told
+    assert "Called positive from" in told
+    heights = [float(y) for y in re.findall(r' y="([\d.]+)"', title)]
+    assert 0 < max(heights) < 60, "all of it lies in the room above the figure"
+    whole = float(re.search(r'<svg[^>]* height="([\d.]+)"', drawing)[1])
+    assert whole > figure.locator(".js-plotly-plot").bounding_box()["height"] + 20
     assert legend == [read_card(CHECKPOINTS / default_id()).title], "on paper nothing else does"
     assert not figure.locator(".legendtext").count()
     bars = pd.read_csv(io.BytesIO(saved["CSV"]))

@@ -391,6 +391,11 @@ BROKEN = {
     "a kind as text": (lambda c: c["data"].update(results={"kinds": {"colles": "x"}}), "as results"),
     "a kind's limit": (lambda c: c["data"].update(results={"kinds": {"colles": {"auc": {"low": 1}}}}), "as results"),
     "peaks as text": (lambda c: c["data"].update(peaks={"gradcam": "x"}), "as peaks a table of peaks"),
+    "half a limit": (lambda c: c["data"].update(peaks={"gradcam": {"value": 1, "n": 2, "low": 0.5}}), "as peaks"),
+    "crossed limits": (
+        lambda c: c["data"].update(peaks={"gradcam": {"value": 1, "n": 2, "low": 2, "high": 3}}),
+        "as peaks",
+    ),
     "a huge film": (lambda c: c["data"].update(simulator={"version": 3, "size": 10**7}), "as simulator a table"),
     "origins as text": (lambda c: c["data"].update(came_from=["x"]), "as came_from a list of checkpoints"),
     "words as a number": (lambda c: c["data"].update(tested_on=7), "as tested_on text, or a list of sentences"),

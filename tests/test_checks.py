@@ -142,9 +142,10 @@ def test_an_empty_map_takes_its_places_from_all_over_the_square():
     assert found.insertion == pytest.approx(np.mean(REMOVED), abs=0.1)
 
 
-def test_places_without_an_order_are_taken_in_pieces_as_large_as_those_drawn_at_random():
+@pytest.mark.parametrize("level", [0.0, 0.9])
+def test_places_without_an_order_are_taken_in_pieces_as_large_as_those_drawn_at_random(level):
     square = np.random.default_rng(4).random((64, 64)).astype(np.float32)
-    heat = np.zeros((64, 64), np.float32)
+    heat = np.full((64, 64), level, np.float32)
     heat[:20, :20] = np.linspace(1, 2, 400).reshape(20, 20)
     seen = []
 
@@ -158,6 +159,8 @@ def test_places_without_an_order_are_taken_in_pieces_as_large_as_those_drawn_at_
     assert taken.mean() == pytest.approx(max(REMOVED), abs=0.01)
     opened = cv2.morphologyEx(taken.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3)))
     assert (taken & (opened == 0)).mean() < 0.02, "no lone pixels"
+    assert taken[40:].any(), "from all over the square"
+    assert taken[20:40].mean() < 0.9
 
 
 # --- stray heat ------------------------------------------------------------------------------------------------------

@@ -269,9 +269,9 @@ def test_an_uploaded_study_on_the_desk_is_not_lost(monkeypatch, dataset):
 def test_an_abnormal_study_is_not_called_a_fracture(monkeypatch, dataset):
     card = replace(CARD, positive_label="abnormal")
     app, table = opened(monkeypatch, scores_of(dataset), 0, card)
-    assert set(table["label"]) == {"abnormal", "none"}
+    assert set(table["label"]) == {"abnormality", "none"}
     look_in(app, dataset)
-    assert "abnormal, missed" in app.markdown[0].value
+    assert "abnormality, missed" in app.markdown[0].value
 
 
 def test_scores_of_other_films_do_not_open_these(monkeypatch, dataset):

@@ -290,7 +290,12 @@ def test_a_name_is_free_again_where_the_training_ended_before_it_had_begun(runs,
     dead.wait()
     assert jobs.start_run(options(tmp_path, id="dead"), runs) == "dead"
     (runs / "soon").mkdir()
-    for taken in ("alive", "soon"):
+    (runs / "archive" / "older").mkdir(parents=True)
+    (runs / "notes").mkdir()
+    (runs / "notes" / "mine.txt").write_text("kept")
+    for kept in ("archive", "notes"):
+        os.utime(runs / kept, (1.0, 1.0))
+    for taken in ("alive", "soon", "archive", "notes"):
         with pytest.raises(TrainingError, match=f"{taken} was begun before"):
             jobs.start_run(options(tmp_path, id=taken), runs)
     os.utime(runs / "soon", (1.0, 1.0))

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import itertools
 import logging
 import os
 import pickle
@@ -548,6 +549,24 @@ def test_a_run_that_is_longer_than_the_film_is_refused_and_not_unpacked():
     finally:
         tracemalloc.stop()
     assert "cut short" in refusal(films.wrapped_frame("RLE", bytes(frame[:64]) + bytes(8), small))
+
+
+@pytest.mark.parametrize("surplus", [1, 2, 40])
+@pytest.mark.parametrize("bits", [8, 12])
+def test_bytes_that_a_writer_added_to_run_lengths_cost_no_film(bits, surplus):
+    film = films.dicom_film("RLE", bits=bits)
+    small = pydicom.dcmread(io.BytesIO(film))
+    frame = get_frame(small.PixelData, 0, number_of_frames=1)
+    count = int.from_bytes(frame[:4], "little")
+    starts = [int.from_bytes(frame[4 + 4 * n : 8 + 4 * n], "little") for n in range(count)] + [len(frame)]
+    body, places = b"", []
+    for start, end in itertools.pairwise(starts):
+        places.append(64 + len(body))
+        body += frame[start:end] + bytes([surplus - 1]) + bytes(surplus)
+        body += bytes(len(body) % 2)
+    head = b"".join(number.to_bytes(4, "little") for number in [count, *places])
+    padded = read_radiograph(films.wrapped_frame("RLE", head.ljust(64, b"\0") + body, small)).pixels
+    np.testing.assert_array_equal(padded, read_radiograph(film).pixels)
 
 
 @pytest.mark.parametrize("kind", ["u1", "u2"])

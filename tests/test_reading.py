@@ -339,3 +339,25 @@ def test_the_command_line_reads_a_study_as_it_reads_its_films(monkeypatch, tmp_p
         assert study_row["probability"] == pytest.approx(study)
         assert study_row["films_read"] == 2
         assert study_row["driver"] == str(paths[1])
+
+
+def test_a_film_that_a_model_cannot_answer_is_told_and_the_others_are_read(monkeypatch, tmp_path, capsys):
+    paths = [tmp_path / name for name in ("a.png", "b.png")]
+    for path, bits in zip(paths, (8, 16), strict=True):
+        path.write_bytes(png_film(bits=bits))
+    keys = [read_radiograph(path.read_bytes()).id for path in paths]
+    who, _ = reader(dict.fromkeys(keys, 0.4), card=member("a"))
+    answer = who.classifier.predict
+
+    def predict_some(radiographs, regions):
+        if radiographs[0].id == keys[0]:
+            raise CheckpointError("The model must answer with a number, but on one of these films it does not.")
+        return answer(radiographs, regions)
+
+    who.classifier.predict = predict_some
+    monkeypatch.setattr(reading_module, "open_reader", lambda checkpoint, folder: who)
+    monkeypatch.setattr(reading_module, "import_tensorflow_quietly", lambda: None)
+    assert predict([*map(str, paths), "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["file"] for line in out.splitlines()] == [str(paths[1])]
+    assert err.startswith(f"{paths[0]}: The model must answer with a number")

@@ -315,11 +315,21 @@ def test_a_run_that_goes_on_keeps_what_it_had_until_it_has_more(tmp_path, monkey
         assert train.Report(run, run.load_request()).content["history"] == []
 
 
-def test_nothing_else_is_asked_for_when_a_run_goes_on(tmp_path, capsys):
-    begin(tmp_path)
-    more = ["--runs", str(tmp_path), "--epochs", "50", "--cache-gib", "3"]
-    assert main(["--resume", "two-1", *more]) == 1
-    assert "no other option than --runs, but --epochs, --cache-gib came" in capsys.readouterr().err
+def test_nothing_else_is_asked_for_when_a_run_goes_on(tmp_path, monkeypatch, capsys):
+    run = begin(tmp_path)
+    request = run.load_request()
+    monkeypatch.setattr(train, "collect_films", lambda _: (_ for _ in ()).throw(train.Stopped))
+    resume = ["--resume", "two-1", "--runs", str(tmp_path)]
+    same = ["--data", request.data, "--backbone", request.settings.backbone, "--preset", request.settings.preset]
+    same += ["--out", request.out, "--id", "two-1", "--set", f"weight_decay={request.settings.weight_decay}"]
+    assert main([*resume, *same]) == 130, "what is as it was may be said again"
+    for more, told in (
+        (["--epochs", "50", "--cache-gib", "3"], "--epochs, --cache-gib asks"),
+        (["--data", str(tmp_path / "elsewhere")], "--data asks"),
+        (["--set", "dropout=0.9"], "--dropout asks"),
+    ):
+        assert main([*resume, *more]) == 1
+        assert f"resumed as it was begun, but {told} for something else" in capsys.readouterr().err
 
 
 def test_judging_says_how_far_it_is_and_can_be_stopped(tmp_path, monkeypatch):

@@ -99,9 +99,15 @@ def _are_peaks(value: Any) -> bool:
         {"value", "n"} <= _names(peak)
         and _is_number(peak["value"])
         and _is_count(peak["n"])
-        and _has(peak, films=_is_text, patients=_is_count, low=_is_number, high=_is_number)
+        and _has(peak, films=_is_text, patients=_is_count)
+        and _are_limits(peak.get("low"), peak["value"], peak.get("high"))
         for peak in value.values()
     )
+
+
+def _are_limits(low: Any, value: float, high: Any) -> bool:
+    """Tell whether limits are around a value, or there are none."""
+    return (low is None and high is None) or (_is_number(low) and _is_number(high) and low <= value <= high)
 
 
 def _are_counts(value: Any) -> bool:

@@ -30,7 +30,7 @@ def has_learned(card: Checkpoint, split: str) -> bool:
 
 def has_learned_from_patients(card: Checkpoint) -> bool:
     """Tell whether its weights learned from films that were not simulated, or may have."""
-    return any(entry["version"] is None for entry in find_learned(card))
+    return not card.data.get("simulated") and any(entry["version"] is None for entry in find_learned(card))
 
 
 def learned_from(split: str | None, made: Mapping[str, Any] | None) -> dict[str, Any]:

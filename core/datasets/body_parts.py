@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from core.datasets.index import DatasetIndex, index_dataset
 from core.datasets.splits import usual_parts
+from core.errors import DatasetError
 from core.values import Study
 
 WRIST = "XR_WRIST"
@@ -54,10 +56,10 @@ def ways_to_take(
     Of a MURA folder of several parts of the body: as it was opened, of all of them, and of the wrists alone.
     """
     found = [usual_parts(index.splits)]
-    if index.format == "mura":
-        every = index_dataset(folder, format, "all")
-        if len(parts_of_body(every)) > 1:
-            found += [usual_parts(each.splits) for each in (every, index_dataset(folder, format, WRIST))]
+    for region in ("all", WRIST) if index.format == "mura" else ():
+        # What is asked here is no reason to stop: a part that is not there was not taken either.
+        with suppress(DatasetError):
+            found.append(usual_parts(index_dataset(folder, format, region).splits))
     return list({split: (parts, split) for parts, split in found}.values())
 
 

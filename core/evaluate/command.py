@@ -190,8 +190,9 @@ def _findings_from_films(
         import_tensorflow_quietly()
     place = [options.checkpoints] if options.checkpoints else []
     readers = [open_reader(checkpoint_id, *place) for checkpoint_id in ids]
+    ways = ways_to_take(options.data, options.format, index)
     for reader in readers:
-        _tell_what_was_learned(reader.classifier.checkpoint, ways_to_take(options.data, options.format, index), studies)
+        _tell_what_was_learned(reader.classifier.checkpoint, ways, studies)
     read, failures = _read_all(index, studies, readers, options)
     columns = dividing_columns(index, studies, {"probability", *(scores.checkpoint_id for scores in read.scores)})
     several = read.scores if len(read.scores) == 1 else (*read.scores, mean_scores(read.scores))
@@ -235,7 +236,8 @@ def _tell_what_was_learned(
     if parts is None:
         if has_learned_from_patients(card):
             print(
-                f"note: {card.id} learned from films of patients; if these are among them, figures on them flatter it.",
+                f"note: {card.id} may have learned from films of patients; if these are among them, figures on them "
+                "flatter it.",
                 file=sys.stderr,
             )
         return

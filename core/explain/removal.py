@@ -92,7 +92,7 @@ def _remove(
     # random orders: pixels taken one by one would be something to see in themselves.
     blocks = np.random.default_rng(_TIES).permutation(_BLOCKS**2).reshape(_BLOCKS, _BLOCKS).astype(np.float32)
     ties = cv2.resize(blocks, order.shape[::-1], interpolation=cv2.INTER_NEAREST) / _BLOCKS**2
-    flat = (order + 1e-6 * (order.max() or 1.0) * ties).astype(np.float64).ravel()
+    flat = (order.astype(np.float64) + 1e-6 * float(order.max() or 1.0) * ties).ravel()
     ranks = np.argsort(np.argsort(-flat, kind="stable"), kind="stable").reshape(order.shape)
     hot = [(ranks < share * ranks.size) for share in REMOVED]
     squares = [np.where(each, blurred, square) for each in hot] + [np.where(each, square, blurred) for each in hot]

@@ -37,10 +37,11 @@ from core.metrics import (
     per_thousand,
     resample,
     threshold_for,
+    were_it_calibrated,
     why_left_out,
     youden_threshold,
 )
-from core.values import UNNAMED_FINDING, Checkpoint, Scores
+from core.values import UNNAMED_FINDING, Checkpoint, Interval, Scores
 
 NO_POINT_THRESHOLD = 0.5
 """Where a model brings no operating point: uploaded scores, imported models."""
@@ -73,6 +74,11 @@ class MeasuredModel:
     threshold: float
     own_threshold: bool
     finding: str = UNNAMED_FINDING
+
+    @cached_property
+    def by_chance(self) -> dict[str, Interval]:
+        """What chance alone makes of its calibration errors, see ``core.metrics.were_it_calibrated``."""
+        return were_it_calibrated(self.scores)
 
     @cached_property
     def identity(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
@@ -21,7 +22,6 @@ from core.metrics import (
     reliability_curve,
     roc_curve,
     triage,
-    were_it_calibrated,
     wilson_rates,
 )
 from core.values import Checkpoint, Interval, OperatingPoint, Scores, with_article
@@ -118,7 +118,8 @@ def choice_words(scores: Scores, card: Checkpoint, which: str, how: str = "by ha
     if scores.split == "test":
         told += ", which are no longer held out for it"
     stays = {"upper": ("both", "lower"), "lower": ("both", "upper")}.get(which, ())
-    for words in before.split(_BEFORE) if stays else ():
+    # What was saved by earlier versions says it in other words.
+    for words in re.split(f"{re.escape(_BEFORE)}|; before that ", before) if stays else ():
         if words.startswith(tuple(_CHOSEN[each] for each in stays)):
             return told + _BEFORE + words
     return told
@@ -126,7 +127,7 @@ def choice_words(scores: Scores, card: Checkpoint, which: str, how: str = "by ha
 
 def zone_rows(measured: Resamples | Scores, card: Checkpoint) -> list[dict[str, str]]:
     """Return what the card's two limits make of the studies, as `point_rows`."""
-    return point_rows(measured, card.operating_points, card.positive_label)
+    return point_rows(measured, card.operating_points, card.finding)
 
 
 def point_rows(
@@ -210,7 +211,7 @@ def calibration_rows(models: Sequence[MeasuredModel]) -> list[dict[str, str]]:
     """
     rows = metric_table(models, {name: METRIC_NAMES[name] for name in ("ece", "adaptive_ece", "brier", "log_loss")})
     rows += brier_part_rows(models)
-    chance = {model.name: were_it_calibrated(model.scores) for model in models}
+    chance = {model.name: model.by_chance for model in models}
     told = {
         METRIC_NAMES["ece"]: "ece",
         METRIC_NAMES["adaptive_ece"]: "adaptive_ece",

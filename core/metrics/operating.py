@@ -51,8 +51,8 @@ def operating_points(
     Returns
     -------
     tuple of OperatingPoint
-        (high_sensitivity, high_specificity), thresholds never falling. Sensitivity and specificity carry Wilson
-        intervals over the studies of `scores`; they are measured where they were chosen.
+        (high_sensitivity, high_specificity), thresholds never falling. Sensitivity and specificity have
+        intervals over the patients (`clustered_interval`); they are measured where they were chosen.
 
     Raises
     ------

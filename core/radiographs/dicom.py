@@ -13,12 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
+from itertools import pairwise
 
 import numpy as np
 import pydicom
 from pydicom.encaps import get_frame
 from pydicom.pixels import apply_color_lut, get_decoder
-from pydicom.uid import UID
+from pydicom.uid import UID, RLELossless
 
 from core.errors import RadiographError
 from core.radiographs.pixels import (
@@ -85,6 +86,9 @@ _CONTENTS = "The file is a DICOMDIR, a table of contents; expected one of the fi
 _CUT_SHORT = "The DICOM file is damaged or cut short; expected one complete film."
 # A window may turn this share of the exposed pixels white before a wider one is used.
 _WHITE_LIMIT = 0.05
+
+# Bytes that a writer may add to a run-length encoded segment.
+_RLE_SURPLUS = 64
 
 
 @dataclass(frozen=True)
@@ -288,11 +292,37 @@ def _unpack_rle(dataset: pydicom.Dataset, samples: int, header: ImageHeader) -> 
 
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
     size = header.height * header.width * samples * header.bits // 8
-    pixels = imagecodecs.dicomrle_decode(frame, f"<u{header.bits // 8}", out=size)
+    try:
+        pixels = imagecodecs.dicomrle_decode(frame, f"<u{header.bits // 8}", out=size)
+    except imagecodecs.DicomrleError:
+        pixels = b""
     if len(pixels) != size:
-        raise RadiographError(_CUT_SHORT)
+        # Some writers add a few bytes to a segment; pydicom leaves those out, but unpacks whatever it is given.
+        if not _unpacks_within(frame, header.height * header.width + _RLE_SURPLUS):
+            raise RadiographError(_CUT_SHORT)
+        dataset.file_meta = getattr(dataset, "file_meta", None) or pydicom.dataset.FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = RLELossless
+        array = get_decoder(RLELossless).as_array(dataset, index=0, raw=True, correct_unused_bits=False)[0]
+        pixels = (array if samples == 1 else array.transpose(2, 0, 1)).tobytes()
     # One sample after another, each of the whole film.
     dataset.PixelData, dataset.PlanarConfiguration = pixels, 1
+
+
+def _unpacks_within(frame: bytes, limit: int) -> bool:
+    """Tell whether no run-length encoded segment of a frame unpacks to more than `limit` bytes (PS3.5, annex G)."""
+    count = struct.unpack_from("<I", frame)[0]
+    if not 1 <= count <= 15:
+        return False
+    places = [*struct.unpack_from(f"<{count}I", frame, 4), len(frame)]
+    for start, end in pairwise(places):
+        at, unpacked = start, 0
+        while at < end:
+            told = frame[at]
+            unpacked += told + 1 if told < 128 else 257 - told if told > 128 else 0
+            at += told + 2 if told < 128 else 2 if told > 128 else 1
+            if unpacked > limit:
+                return False
+    return True
 
 
 def _decode_compressed(dataset: pydicom.Dataset, syntax: str, header: ImageHeader) -> tuple[np.ndarray, int]:

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -237,13 +237,26 @@ def _asked_to_stop() -> Iterator[Any]:
             signal.signal(number, handler)
 
 
-def _refuse_others(options: argparse.Namespace) -> None:
-    """Refuse options beside ``--resume`` and ``--runs``: a run goes on as it was begun, and they would do nothing."""
-    usual = vars(build_parser().parse_args([]))
-    others = [name for name, value in vars(options).items() if name not in ("resume", "runs") and value != usual[name]]
+def _refuse_others(options: argparse.Namespace, request: Request) -> None:
+    """Refuse options beside ``--resume`` that ask for something else than the run was begun with: they do nothing.
+
+    What is as it was may be said again.
+    """
+    usual, settings = vars(build_parser().parse_args([])), asdict(request.settings)
+    begun = {
+        **settings,
+        **{name: getattr(request, name) for name in ("id", "task", "format", "finder", "title", "region", "precision")},
+        **{name: getattr(request, name) for name in ("deterministic", "cache", "cache_gib", "positive_label")},
+        **{"data": request.data, "out": request.out, "teacher": list(request.teachers) or None},
+    }
+    given = {name: value for name, value in vars(options).items() if value != usual[name]}
+    given |= {name: str(Path(given[name]).resolve()) for name in ("data", "out", "cache") if name in given}
+    for name, value in (_setting(text) for text in given.pop("set", None) or ()):
+        given[name], begun[name] = value, (settings | settings["extra"]).get(name)
+    others = [name for name, value in given.items() if name not in ("resume", "runs") and begun.get(name) != value]
     if others:
         told = ", ".join("--" + name.replace("_", "-") for name in others)
-        raise TrainingError(f"A run is resumed as it was begun, with no other option than --runs, but {told} came.")
+        raise TrainingError(f"A run is resumed as it was begun, but {told} asks for something else.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -252,8 +265,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with _asked_to_stop() as asked:
         try:
             if options.resume:
-                _refuse_others(options)
                 request = RunFolder(options.runs / check_id(options.resume)).load_request()
+                _refuse_others(options, request)
             else:
                 if not options.data:
                     raise TrainingError("A folder of films is needed after --data, but none came.")

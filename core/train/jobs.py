@@ -28,10 +28,11 @@ from core.errors import CheckpointError, TrainingError
 from core.starts import look_at_start
 from core.train.processes import Claim, ask_to_stop, is_alive, spawn, ticks_of
 from core.train.runs import (
+    HELD_NAME,
+    LOCK_NAME,
     PROGRESS_NAME,
     REQUEST_NAME,
     RUNS,
-    STATE_NAME,
     Request,
     describe_refusal,
     new_id,
@@ -204,7 +205,12 @@ def start_run(options: RunOptions, runs: Path = RUNS) -> str:
 
 def _is_free(folder: Path) -> bool:
     """Tell whether a run ended before it had begun: what was asked for was never written down, and nothing runs."""
-    if not folder.is_dir() or (folder / REQUEST_NAME).exists() or (folder / STATE_NAME).exists():
+    left = (LOG_NAME, JOB_NAME, STOPPING_NAME, PROGRESS_NAME, LOCK_NAME, HELD_NAME)
+    try:
+        files = list(folder.iterdir())
+    except OSError:
+        return False
+    if any(file.is_dir() or not (file.name in left or file.name.endswith(".part")) for file in files):
         return False
     job = _table(folder / JOB_NAME)
     if claim := _claim(job, _number(job.get("started")) or 0.0, job):

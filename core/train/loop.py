@@ -58,8 +58,6 @@ def fit(
     location, first = has_location_head(request, data), None
     if not run.has_state:
         request = replace(request, precision=policy)
-        if team.leads:
-            run.save_request(request)  # A run goes on as it began, on whatever machine.
         # Before films are decoded, which takes long: what training starts from may not be to be had.
         with computing(policy, strategy):
             first = build_network(request, size_of_epoch(request.settings, 0), location, start=True)
@@ -205,6 +203,8 @@ class Loop:
         if not self.team.leads:
             return
         average = self.average.get() if self.average else None
+        if not self.run_folder.has_state:
+            self.run_folder.save_request(self.request)  # It goes on in the precision it began in, on whatever machine.
         weights, optimizer = _values(self.trained), _values(self.trained.optimizer)
         self.run_folder.save_state(State(weights, optimizer, self.history, average, self.best, unjudged))
 

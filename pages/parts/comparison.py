@@ -197,7 +197,8 @@ def show_calibration_view(chosen: Chosen) -> None:
     st.caption(
         "Brier score = reliability − resolution + uncertainty + within. 95% intervals (bootstrap over patients). An "
         "error is never negative, so its interval does not reach 0; “by chance alone” is the error, and the range of "
-        "95% of such errors, that a perfectly calibrated model with the same probabilities would show."
+        "95% of such errors, that a perfectly calibrated model with the same probabilities would show (studies are "
+        "taken for independent)."
     )
     _points({model.name: reliability_rows(model.resamples) for model in chosen.measured}, "reliability-points")
 
@@ -315,6 +316,7 @@ def show_agreement_view(chosen: Chosen) -> None:
     show_figure(
         agreement_figure(first, second, (one.name, other.name), thresholds, finding=common_finding([one, other])),
         "agreement",
+        of=chosen.told(one, other),
     )
     st.markdown(
         f"Agreement of the calls: Cohen's kappa {number_words(kappa.value, kappa.low, kappa.high)}, n={kappa.n:,}."

@@ -61,7 +61,7 @@ class Desk(Belongings):
         """Forget the study."""
         super().clear()
         self.number = next(_STUDY_NUMBERS)
-        self.title, self.films, self.problems = "", (), ()
+        self.title, self.films, self.problems, self.checkpoint = "", (), (), ""
         for made in (self.regions, self.readings, self.explanations, self.checks, self.packed):
             made.clear()
 

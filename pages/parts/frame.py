@@ -50,7 +50,8 @@ _STYLE = """
 
 def escape_markdown(text: str) -> str:
     """Return a text from a file so that a page shows it as it is: no picture, link, colour or formula comes of it."""
-    return re.sub(r"([\\`*_\[\]()#!~$:<>|])", r"\\\1", text)
+    plain = re.sub(r"(://|www(?=\.)|@)", "\\1\u200b", text, flags=re.IGNORECASE)  # else an address becomes a link
+    return re.sub(r"([\\`*_\[\]()#!~$:<>|&])", r"\\\1", plain)
 
 
 def is_private() -> bool:

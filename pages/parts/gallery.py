@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import weakref
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -191,7 +192,7 @@ def _picture(pixels: np.ndarray) -> str:
 def _truth(study: CalledStudy, card: Checkpoint | None) -> str:
     if card is None:
         return "positive" if study.label else "negative"
-    return card.positive_label if study.label else "none"
+    return card.finding if study.label else "none"
 
 
 def _show_study(model: MeasuredModel, card: Checkpoint | None, study: CalledStudy, key: str) -> None:
@@ -206,7 +207,7 @@ def _show_study(model: MeasuredModel, card: Checkpoint | None, study: CalledStud
         return
     unit = model.scores.unit
     what = (f"simulated {unit}" if opened.films[0].simulated else unit).capitalize()
-    truth = _truth(study, card) if study.label or card is None else f"no {card.positive_label}"
+    truth = _truth(study, card) if study.label or card is None else f"no {card.finding}"
     st.markdown(f"##### {what} {study.study_id}: {truth}, {CELL_WORDS[study.cell]}, {percent(study.probability)}")
     if unit == "film" and len(opened.films) > 1:
         st.caption("All films of its study: which of them this one is, its name does not tell.")
@@ -229,7 +230,7 @@ def _show_study(model: MeasuredModel, card: Checkpoint | None, study: CalledStud
             width = round(min(FILM_TALL * film.radiograph.width / film.radiograph.height, FILM_WIDE))
             st.image(picture, width=width, output_format="PNG", caption=_caption(opened, number, film, heated))
     if heated and card and opened.maps:
-        st.caption(f"{METHODS[_method(card)].title}, only where it is evidence for: {card.positive_label}.")
+        st.caption(f"{METHODS[_method(card)].title}, only where it is evidence for: {card.finding}.")
         tell_record(card, _method(card))
 
 
@@ -242,7 +243,8 @@ def _open(model: MeasuredModel, card: Checkpoint | None, study: CalledStudy, key
         They were simulated by another version.
     """
     shelf, scores = _open_shelf(), model.scores
-    place = (scores, card.card_sha256 if card else None, study.study_id)
+    # A study that lies open must not hold a table that is taken away: scores name patients.
+    place = (weakref.ref(scores), card.card_sha256 if card else None, study.study_id)
     if key in shelf.studies and shelf.studies[key].key == place:
         return shelf.studies[key]
     shelf.studies.pop(key, None)

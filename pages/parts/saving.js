@@ -5,27 +5,40 @@ function save(place, format, filename) {
   const button = plot?.querySelector(".modebar-btn[data-title^='Download plot']");
   if (!button) return;
   const usual = plot._context.toImageButtonOptions;
-  const { showlegend, legend, title, margin, height } = plot.layout;
+  const { showlegend, legend, title, margin } = plot.layout;
+  const { legend: marked, told } = plot.layout.meta ?? {};
+  const { height, width, _size: size } = plot._fullLayout;
   // Two points a pixel: a picture of points is printed, too.
-  plot._context.toImageButtonOptions = { format, filename, ...(format === "png" && { scale: 2 }) };
+  const options = { format, filename, ...(format === "png" && { scale: 2 }) };
   // The colours that the page explains must be explained on paper. The picture is made of a copy of this layout.
-  if (plot.layout.meta?.legend)
+  if (marked)
     Object.assign(plot.layout, { showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 } });
-  const { told } = plot.layout.meta ?? {};
-  // What it is of stands below it, in room of its own.
+  // What it is of stands above it, in room of its own.
   if (told) {
-    const text = told.replaceAll("<", "&lt;").replaceAll("\n", "<br>");
-    const place = { x: 0.01, xanchor: "left", y: 0, yanchor: "bottom", yref: "container", pad: { b: 6 } };
-    const more = 16 * told.split("\n").length + 10;
+    const lines = told.split("\n").flatMap((line) => wrapped(line, Math.max(30, Math.floor(width / 6))));
+    const more = 14.3 * lines.length + 8 + (marked ? 24 : 0);
+    const text = lines.map((line) => line.replaceAll("&", "&amp;").replaceAll("<", "&lt;")).join("<br>");
+    const place = { x: 0, xanchor: "left", y: 1, yanchor: "top", xref: "container", yref: "container" };
     Object.assign(plot.layout, {
-      title: { text, font: { size: 11 }, ...place },
-      margin: { ...margin, b: (margin?.b ?? 80) + more },
-      height: (height ?? plot.offsetHeight) + more,
+      title: { text, font: { size: 11 }, pad: { t: 6, l: 8 }, ...place },
+      margin: { ...margin, t: size.t + more },
     });
+    options.height = height + more;
   }
+  plot._context.toImageButtonOptions = options;
   button.click();
-  Object.assign(plot.layout, { showlegend, legend, title, margin, height });
+  Object.assign(plot.layout, { showlegend, legend, title, margin });
   plot._context.toImageButtonOptions = usual;
+}
+
+function wrapped(line, most) {
+  const lines = [""];
+  for (const word of line.split(" ")) {
+    const last = lines.length - 1;
+    if (lines[last] && lines[last].length + 1 + word.length > most) lines.push(word);
+    else lines[last] += (lines[last] && " ") + word;
+  }
+  return lines;
 }
 
 export default function ({ data, parentElement }) {

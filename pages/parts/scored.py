@@ -19,7 +19,7 @@ from core.measured import UNIT_WORDS, MeasuredModel, measure_model
 from core.metrics import read_every_split
 from core.values import Checkpoint, Scores
 from pages.parts.frame import escape_markdown
-from pages.parts.sessions import Belongings, session_id
+from pages.parts.sessions import Belongings, forget_upload, session_id
 
 SPLIT_NAMES = {
     "test": "test (held out)",
@@ -89,7 +89,8 @@ def take_uploads() -> tuple[str, ...]:
     with st.popover("Add scores from elsewhere"):
         st.caption(
             "A CSV table with the columns study_id, patient_id, label (0 or 1) and probability, one row a study; "
-            "further columns such as view or sex become subgroups. It stays until you remove it or close the browser."
+            "further columns such as view or sex become subgroups. It stays until you remove it, or leave or reload "
+            "the dashboard."
         )
         files = st.file_uploader(
             "Tables of scores",
@@ -120,8 +121,15 @@ def take_uploads() -> tuple[str, ...]:
     return tuple(bench.uploads)
 
 
+def uploaded_here() -> tuple[str, ...]:
+    """Return the names of the tables that this page's own uploader holds; others were brought on other pages."""
+    here = st.session_state.get("score-tables-here", set())
+    return tuple(name for name, file_id in open_bench().uploads.items() if file_id in here)
+
+
 def _forget(file_id: str) -> None:
     open_bench().forget(file_id)
+    forget_upload(session_id(), file_id)
 
 
 def _forget_removed() -> None:

@@ -92,6 +92,12 @@ def forget_uploads(session: str) -> None:
         server.media_file_mgr.remove_orphaned_files()
 
 
+def forget_upload(session: str, file_id: str) -> None:
+    """Drop one of a session's uploaded files from the server's memory."""
+    if runtime.exists():
+        runtime.get_instance().uploaded_file_mgr.remove_file(session, file_id)
+
+
 def _forbid_return(session: str) -> tuple[Any, Any]:
     """Let a session that ends be shut down, not kept; return what Streamlit knows it and its browser by."""
     if not runtime.exists():

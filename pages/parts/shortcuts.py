@@ -39,7 +39,7 @@ from pages.parts.composition import show_copies
 from pages.parts.curves import colours_of_all, show_figure, show_numbers
 from pages.parts.folders import folder_at
 from pages.parts.lighttable import Table, open_table, show_progress
-from pages.parts.scored import SPLIT_NAMES, load_scores, take_uploads, upload_key
+from pages.parts.scored import SPLIT_NAMES, load_scores, open_bench, take_uploads, upload_key, uploaded_here
 
 FILMS_READ = (500, 1500, 4000)
 """How many films may be read for the baselines."""
@@ -143,11 +143,12 @@ def _models_beside(
     index: DatasetIndex, place: str, shortcuts: Sequence[Shortcut]
 ) -> tuple[dict[tuple[str, str], Lead], dict[tuple[str, str], str], dict[str, str]]:
     """Return the models that have scores of this dataset's studies; say how to get some where none has."""
-    uploads = take_uploads()
+    take_uploads()
+    uploads = uploaded_here()
     entries = list_checkpoints(CHECKPOINTS)
     cards = [entry.checkpoint for entry in entries if entry.checkpoint and entry.checkpoint.task == "fracture"]
-    named = model_names(cards) | {upload_key(name): name for name in uploads}
-    colours = colours_of_all(entries, jobs.list_runs(jobs.RUNS), map(upload_key, uploads))
+    named = model_names(cards) | {upload_key(name): name for name in open_bench().uploads}
+    colours = colours_of_all(entries, jobs.list_runs(jobs.RUNS), map(upload_key, open_bench().uploads))
     leads, names = {}, {}
     table = open_table()
     for key, name in named.items():

@@ -74,8 +74,14 @@ def show_study(desk: Desk) -> None:
         with asking:
             _offer_closing(desk)
         return
-    with answer_place, st.spinner("Reading the films"):
-        reading = desk.reading(reader, card)
+    try:
+        with answer_place, st.spinner("Reading the films"):
+            reading = desk.reading(reader, card)
+    except ScaphoidError as error:
+        answer_place.error(str(error))
+        with asking:
+            _offer_closing(desk)
+        return
     with answer_place:
         _show_answer(desk, reading)
     with share_place:
@@ -331,7 +337,7 @@ def _show_films(desk: Desk, reading: StudyReading, card: Checkpoint, explanation
     if explanation:
         _, positive = evidence_sentence(explanation, card)
         method = METHODS[explanation.method]
-        side = f", {explanation.target} {card.positive_label}" if method.directed else ""
+        side = f", {explanation.target} {card.finding}" if method.directed else ""
         title = f"{method.title}{side}"
         overlay = ViewerOverlay(explanation, title if positive else f"{title}: No positive evidence", positive)
     show_viewer(desk.study, films, desk.packed_film, overlay, lambda: _take_region(desk))

@@ -170,7 +170,7 @@ def _show_zones(model: MeasuredModel, card: Checkpoint | None, valid: Scores | N
     except ScoresError as error:
         st.caption(f"None seen, uncertain or suspected: none of these can be told here. {error}")
         return
-    label = card.positive_label if card else "a positive label"
+    label = card.finding if card else "a positive label"
     rows = _kept(model, "zones", lambda: point_rows(model.resamples, points, label), card)
     st.dataframe(pd.DataFrame(rows), hide_index=True, height="content", key="zones")
     low, high = points
