@@ -615,7 +615,7 @@ def test_a_figure_is_saved_as_points_as_lines_and_as_numbers(page, server):
     assert "simulated test studies" in told
     assert "Called positive from" in told
     heights = [float(y) for y in re.findall(r' y="([\d.]+)"', title)]
-    assert 0 < max(heights) < 60, "all of it lies in the room above the figure"
+    assert 12 < min(heights) <= max(heights) < 60, "all of it lies in the room above the figure"
     whole = float(re.search(r'<svg[^>]* height="([\d.]+)"', drawing)[1])
     assert whole > figure.locator(".js-plotly-plot").bounding_box()["height"] + 20
     assert legend == [read_card(CHECKPOINTS / default_id()).title], "on paper nothing else does"

@@ -717,7 +717,7 @@ def test_one_threshold_moves_everything_with_the_commands_numbers(tmp_path, caps
     assert f"Called wrong ({wrong})" in words(app)
     # The share of 50% in this table gives the PPV that the command tells; a smaller share a smaller one.
     assert told["PPV at this prevalence"] == f"{report['precision']['value']:.1%}"
-    named = {"NPV at this prevalence", "Studies to review per one found", "Called positive at this prevalence"}
+    named = {"NPV at this prevalence", "Reviews per one found", "Called at this prevalence"}
     assert named <= set(told)
     assert "#### Net benefit" in words(app)
     app.slider(key="prevalence").set_value(10.0).run()

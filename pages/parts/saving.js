@@ -5,29 +5,31 @@ function save(place, format, filename) {
   const button = plot?.querySelector(".modebar-btn[data-title^='Download plot']");
   if (!button) return;
   const usual = plot._context.toImageButtonOptions;
-  const { showlegend, legend, title, margin } = plot.layout;
+  const { showlegend, legend, title, margin, font } = plot.layout;
   const { legend: marked, told } = plot.layout.meta ?? {};
   const { height, width, _size: size } = plot._fullLayout;
   // Two points a pixel: a picture of points is printed, too.
   const options = { format, filename, ...(format === "png" && { scale: 2 }) };
+  // A picture has no fonts of the page's own: words measured in one and drawn in another would be cut off.
+  plot.layout.font = { ...font, family: "sans-serif" };
   // The colours that the page explains must be explained on paper. The picture is made of a copy of this layout.
   if (marked)
     Object.assign(plot.layout, { showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 } });
   // What it is of stands above it, in room of its own.
   if (told) {
     const lines = told.split("\n").flatMap((line) => wrapped(line, Math.max(30, Math.floor(width / 6))));
-    const more = 14.3 * lines.length + 8 + (marked ? 24 : 0);
+    const more = 14.3 * lines.length + 10 + (marked ? 24 : 0);
     const text = lines.map((line) => line.replaceAll("&", "&amp;").replaceAll("<", "&lt;")).join("<br>");
     const place = { x: 0, xanchor: "left", y: 1, yanchor: "top", xref: "container", yref: "container" };
     Object.assign(plot.layout, {
-      title: { text, font: { size: 11 }, pad: { t: 6, l: 8 }, ...place },
+      title: { text, font: { size: 11, family: "sans-serif" }, pad: { t: 17, l: 8 }, ...place },
       margin: { ...margin, t: size.t + more },
     });
     options.height = height + more;
   }
   plot._context.toImageButtonOptions = options;
   button.click();
-  Object.assign(plot.layout, { showlegend, legend, title, margin });
+  Object.assign(plot.layout, { showlegend, legend, title, margin, font });
   plot._context.toImageButtonOptions = usual;
 }
 

@@ -66,7 +66,7 @@ from pages.parts.rules import TOO_GOOD, Control, show_controls
 from pages.parts.scored import open_bench
 
 MOST_LISTED = 200
-_REVIEWS = "Studies to review per one found"
+_REVIEWS = "Reviews per one found"
 
 
 def show(model: MeasuredModel, card: Checkpoint | None, colour: str, valid: Scores | None = None) -> None:
@@ -222,7 +222,7 @@ def _say(seen: AtThreshold, card: Checkpoint | None) -> None:
         "PPV at this prevalence": elsewhere.ppv,
         "NPV at this prevalence": elsewhere.npv,
         _REVIEWS: elsewhere.needed_to_review,
-        "Called positive at this prevalence": elsewhere.called,
+        "Called at this prevalence": elsewhere.called,
     }
     for place, (name, interval) in zip(st.columns([3, 3, 4, 4, 5, 5]), cells.items(), strict=True):
         share = name != _REVIEWS
