@@ -199,7 +199,7 @@ def load_network(checkpoint_id: str | None = None, folder: Path = CHECKPOINTS) -
     )
     if checkpoint.feature_layer not in {layer.name for layer in model.layers}:
         raise CheckpointError("The card's feature layer must be a layer of its network, but it is not.")
-    load_weights(model, directory / WEIGHTS_NAME)
+    load_weights(model, directory / WEIGHTS_NAME, checkpoint.weights_sha256)
     return checkpoint, model
 
 

@@ -308,7 +308,7 @@ def load_finder_network(checkpoint_id: str, folder: str | Path = CHECKPOINTS) ->
         raise CheckpointError("A checkpoint that finds wrists was expected, but this one reads films for fractures.")
     _check_calibration(card.calibration)
     model = build_finder(card.input_size)
-    load_weights(model, Path(folder) / card.id / WEIGHTS_NAME)
+    load_weights(model, Path(folder) / card.id / WEIGHTS_NAME, card.weights_sha256)
     return card, model
 
 

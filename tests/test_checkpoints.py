@@ -699,6 +699,25 @@ def test_a_pipe_in_place_of_weights_is_refused_and_not_waited_for(folder, model)
         load_weights(model, path)
 
 
+def test_weights_that_change_between_the_look_at_them_and_the_load_are_not_loaded(tmp_path, model, monkeypatch):
+    folder = tmp_path / "checkpoints"
+    card = publish(folder, CARD, model)
+    path = folder / CARD.id / WEIGHTS_NAME
+    with pytest.raises(CheckpointError, match="altered since"):
+        load_weights(model, path, "0" * 64)
+    load, given = type(model).load_weights, []
+
+    def swapped(self, place):
+        path.write_bytes(b"another file by now")
+        given.append(Path(place))
+        load(self, place)
+
+    monkeypatch.setattr(type(model), "load_weights", swapped)
+    load_weights(model, path, card.weights_sha256)  # Keras reads what was looked at
+    assert given[0] != path
+    assert not given[0].exists()
+
+
 def test_the_right_count_in_the_wrong_shape_is_refused(weights, tmp_path):
     turned = tmp_path / "turned.weights.h5"
     turned.write_bytes(weights.read_bytes())

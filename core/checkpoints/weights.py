@@ -7,6 +7,7 @@ opens the file, and so is a file whose count of numbers is not the network's.
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import os
 import shutil
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 WEIGHTS_NAME = "model.weights.h5"
 LARGEST_WEIGHTS_BYTES = 2_000_000_000
 DEEPEST_GROUP = 16
+_NO_HDF5 = "A weights file in HDF5 was expected, but it cannot be read as one."
 _NOT_PLAIN = "A weights file must hold plain arrays of numbers only, but it holds something else."
 
 
@@ -61,7 +63,7 @@ def copy_weights(source: Path, target: Path, dtype: type = np.float16) -> None:
 
     # Written in memory first: where a disk is full, HDF5 ends the process instead of raising an error.
     content = io.BytesIO()
-    with _open(source) as full, h5py.File(content, "w") as copy:
+    with _open(_read(source)) as full, h5py.File(content, "w") as copy:
         for name, dataset in find_datasets(full):
             if name.partition("/")[0] not in {"layers", "vars"}:  # the optimizer's state, where training saved it
                 continue
@@ -111,15 +113,29 @@ def round_to_float16(model: keras.Model) -> None:
         weight.assign(value.astype(np.float32))
 
 
-def load_weights(model: keras.Model, path: Path) -> None:
+def load_weights(model: keras.Model, path: Path, sha256: str | None = None) -> None:
     """Load a weights file into `model`, as float32.
+
+    The file is read once: what is compared with `sha256` and checked is what Keras is given, whatever becomes of the
+    file meanwhile.
+
+    Parameters
+    ----------
+    model : keras.Model
+    path : pathlib.Path
+    sha256 : str, optional
+        Of the whole file, as its card tells it.
 
     Raises
     ------
     CheckpointError
-        Not a weights file, anything but numbers inside, one that is not finite, or not this network's.
+        Not a weights file, another one than `sha256` says, anything but numbers inside, one that is not finite, or not
+        this network's; or there is no room for a copy.
     """
-    with _open(path) as file:
+    content = _read(path)
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise CheckpointError("The weights must be as they were published, but they have been altered since.")
+    with _open(content) as file:
         arrays = [array for _, array in find_datasets(file)]
         held = sum(int(np.prod(array.shape)) for array in arrays)
         finite = all(bool(np.isfinite(array[()]).all()) for array in arrays)
@@ -129,18 +145,32 @@ def load_weights(model: keras.Model, path: Path) -> None:
     if not finite:
         raise CheckpointError("Every weight must be a number, but one is not.")
     try:
-        model.load_weights(path)
+        with tempfile.TemporaryDirectory() as folder:
+            own = Path(folder) / WEIGHTS_NAME
+            own.write_bytes(content)
+            model.load_weights(own)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES):
+            raise CheckpointError("Weights are loaded from a copy, but there is no room for one.") from error
+        raise CheckpointError("The weights must fit the network on the card, but they do not.") from error
     except Exception as error:  # Keras raises many kinds for a file that does not fit.
         raise CheckpointError("The weights must fit the network on the card, but they do not.") from error
 
 
-def _open(path: Path) -> h5py.File:
+def _read(path: Path) -> bytes:
+    try:
+        return read_whole(path)
+    except OSError as error:
+        raise CheckpointError(_NO_HDF5) from error
+
+
+def _open(content: bytes) -> h5py.File:
     import h5py
 
     try:
-        return h5py.File(io.BytesIO(read_whole(path)), "r")
+        return h5py.File(io.BytesIO(content), "r")
     except OSError as error:
-        raise CheckpointError("A weights file in HDF5 was expected, but it cannot be read as one.") from error
+        raise CheckpointError(_NO_HDF5) from error
 
 
 def read_whole(path: Path) -> bytes:

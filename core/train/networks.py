@@ -124,7 +124,7 @@ def open_checkpoint(checkpoint_id: str, out: Path, size: int) -> tuple[Checkpoin
     if card.task != "fracture":
         raise CheckpointError("A checkpoint that reads films for fractures was expected, but this one finds wrists.")
     model = build_classifier(card.backbone, input_size=size, location_head=card.location_head, scaling=card.scaling)
-    load_weights(model, folder / WEIGHTS_NAME)
+    load_weights(model, folder / WEIGHTS_NAME, card.weights_sha256)
     return card, model
 
 
