@@ -222,7 +222,8 @@ def test_the_default_is_loaded_where_no_id_is_given(folder, classifier):
     set_default("lite0-test", folder)
     again = load_classifier(None, folder)
     assert again.checkpoint.weights_sha256 == classifier.checkpoint.weights_sha256
-    assert again.predict([film(1)])[0].logit == classifier.predict([film(1)])[0].logit
+    # The sums of two models are shared out among threads differently.
+    assert again.predict([film(1)])[0].logit == pytest.approx(classifier.predict([film(1)])[0].logit, abs=1e-4)
 
 
 @pytest.mark.parametrize("checkpoint_id", ["absent", "../checkpoints/lite0-test", "/etc", "", "LITE0"])
