@@ -17,8 +17,10 @@ from core.figures import png_bytes
 from core.quality import Quality
 from core.reading import FilmReading
 from core.train import normals
-from core.train.normals import cautious_threshold, measure, read_normals, specificity_out_of_fold
+from core.train.normals import cautious_share, cautious_threshold, measure, read_normals, specificity_out_of_fold
 from core.values import Checkpoint, Interval, OperatingPoint, Prediction, Scores
+
+TWO = Scores("a", "valid", ("s1", "s2"), ("p1", "p2"), np.array([0, 1]), np.array([0.1, 0.97]))
 
 
 def test_one_in_ten_may_be_called():
@@ -63,6 +65,36 @@ def test_many_films_of_few_patients_do_not_make_a_narrow_interval():
     assert called["high"] - called["low"] > 0.5
 
 
+def test_fewer_are_called_until_one_in_ten_holds_out_of_fold():
+    """At 4 of 40 the threshold calls all of A and one of B; without either it lies below three films of theirs."""
+    patients = ["A"] * 3 + ["B"] * 3 + [f"p{i}" for i in range(34)]
+    values = np.array([0.9, 0.91, 0.92, 0.8, 0.81, 0.82, *np.linspace(0, 0.3, 34)])
+    assert np.mean(values >= cautious_threshold(values)) == 0.1
+    assert specificity_out_of_fold(patients, values).value == 34 / 40
+    share = cautious_share(patients, values)
+    assert share == 2 / 40
+    assert specificity_out_of_fold(patients, values, false_alarms=share).value == 37 / 40
+    studies = [normals.NormalStudy(patient, value, (None,)) for patient, value in zip(patients, values, strict=True)]
+    low, high = normals.set_caution(card().operating_points, TWO, studies)
+    assert low.threshold == 0.2
+    assert high.threshold == pytest.approx(0.905)
+    assert high.specificity.value == 37 / 40
+    told = normals.describe(studies, (low, high), "here", 0.25)["sentence"]
+    assert "are called suspected, also by thresholds chosen without their own patient;" in told
+    # A floor above them all calls none, so nothing is given up for it.
+    assert cautious_share(patients, values, 0.95) == 0.1
+
+
+def test_the_strictest_share_where_one_patient_is_always_called():
+    patients = [f"p{i // 8}" for i in range(40)]
+    values = np.where(np.arange(40) // 8 == 4, 0.9, np.arange(40) / 100)
+    assert cautious_share(patients, values) == 0
+    studies = [normals.NormalStudy(patient, value, (None,)) for patient, value in zip(patients, values, strict=True)]
+    points = normals.set_caution(card().operating_points, TWO, studies)
+    assert points[1].specificity.value == 0.8
+    assert "thresholds chosen without" not in normals.describe(studies, points, "here", 0.25)["sentence"]
+
+
 def test_a_threshold_that_was_not_raised_is_not_said_to_be_set_on_the_normals():
     studies = [normals.NormalStudy(f"p{i}", i / 100, (None,) * films) for i, films in enumerate([1] * 19 + [2])]
     rate = Interval(0.9, 0.8, 0.95, 100)
@@ -83,8 +115,7 @@ def test_specificity_is_that_of_the_threshold_that_is_published():
     studies = [normals.NormalStudy(f"p{i}", i / 10, ()) for i in range(10)]
     rate = Interval(0.9, 0.8, 0.95, 100)
     points = (OperatingPoint("high_sensitivity", 0.2, rate, rate), OperatingPoint("high_specificity", 0.95, rate, rate))
-    scores = Scores("a", "valid", ("s1", "s2"), ("p1", "p2"), np.array([0, 1]), np.array([0.1, 0.97]))
-    high = normals.set_caution(points, scores, studies)[1]
+    high = normals.set_caution(points, TWO, studies)[1]
     assert (high.threshold, high.sensitivity.value, high.specificity.value) == (0.95, 1.0, 1.0)
 
 

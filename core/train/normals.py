@@ -3,8 +3,8 @@
 A threshold chosen on simulated films does not carry over to real ones: there the same network calls far more wrists
 broken. Films of real wrists without a fracture are easy to come by and hold no answer to learn from, so nothing is
 trained on them; they only say how strong evidence must be before it is called evidence. Two things are set: the
-threshold from which a fracture is suspected, so that at most 1 in 10 of these studies are, and the usual peak of each
-heat map (:mod:`core.explain.peaks`).
+threshold from which a fracture is suspected, so that at most 1 in 10 of these studies are, also where each is judged by
+a threshold that was chosen without its patient; and the usual peak of each heat map (:mod:`core.explain.peaks`).
 """
 
 from __future__ import annotations
@@ -143,7 +143,52 @@ def cautious_threshold(probabilities: np.ndarray, false_alarms: float = FALSE_AL
     return float(middle if middle > below else above)  # two neighbouring numbers have none between them
 
 
-def specificity_out_of_fold(patients: Sequence[str], probabilities: np.ndarray, floor: float = 0.0) -> Interval:
+def cautious_share(
+    patients: Sequence[str], probabilities: np.ndarray, floor: float = 0.0, false_alarms: float = FALSE_ALARMS
+) -> float:
+    """Return the share of studies to let a threshold call, so that out of fold no more than `false_alarms` are called.
+
+    What a threshold calls of the very studies that it was chosen on is less than what it will call of others; so it is
+    chosen to call fewer of them, by as many as were called too many out of fold, until that holds.
+
+    Parameters
+    ----------
+    patients, probabilities, floor
+        As of :func:`specificity_out_of_fold`.
+    false_alarms : float
+        [0, 1].
+
+    Returns
+    -------
+    float
+        At most `false_alarms`; 0 also where not even that keeps enough of them uncalled.
+    """
+    n = len(probabilities)
+    allowed = int(np.floor(false_alarms * n + 1e-9))
+    share, right = false_alarms, _right_out_of_fold(patients, probabilities, floor, false_alarms)
+    count = allowed
+    while count > 0 and (called := int((~right).sum())) > allowed:
+        count = max(count - (called - allowed), 0)
+        share = count / n
+        right = _right_out_of_fold(patients, probabilities, floor, share)
+    return share
+
+
+def _right_out_of_fold(
+    patients: Sequence[str], probabilities: np.ndarray, floor: float, false_alarms: float
+) -> np.ndarray:
+    """Tell which studies a threshold that was chosen on the other patients' does not call, (n,) bool."""
+    names, values = np.asarray(patients), np.asarray(probabilities, float)
+    right = np.zeros(values.size, bool)
+    for patient in np.unique(names):
+        own = names == patient
+        right[own] = values[own] < max(floor, cautious_threshold(values[~own], false_alarms))
+    return right
+
+
+def specificity_out_of_fold(
+    patients: Sequence[str], probabilities: np.ndarray, floor: float = 0.0, false_alarms: float = FALSE_ALARMS
+) -> Interval:
     """Return the specificity at thresholds that were each chosen without the patient they judge.
 
     Its interval is over patients, see :func:`core.metrics.clustered_interval`.
@@ -156,13 +201,10 @@ def specificity_out_of_fold(patients: Sequence[str], probabilities: np.ndarray, 
         (n,), of studies without a fracture.
     floor : float
         No threshold is lower.
+    false_alarms : float
+        Share of the others that each threshold may call, [0, 1].
     """
-    names, values = np.asarray(patients), np.asarray(probabilities, float)
-    right = np.zeros(values.size, bool)
-    for patient in np.unique(names):
-        own = names == patient
-        right[own] = values[own] < max(floor, cautious_threshold(values[~own]))
-    return clustered_interval(right, patients)
+    return clustered_interval(_right_out_of_fold(patients, probabilities, floor, false_alarms), patients)
 
 
 def set_caution(
@@ -172,12 +214,14 @@ def set_caution(
     values = np.array([study.probability for study in normals])
     by_name = {point.name: point for point in points}
     low, high = by_name["high_sensitivity"], by_name["high_specificity"]
-    threshold = max(high.threshold, cautious_threshold(values))
+    patients = [study.patient_id for study in normals]
+    share = cautious_share(patients, values, high.threshold)
+    threshold = max(high.threshold, cautious_threshold(values, share))
     cautious = OperatingPoint(
         "high_specificity",
         threshold,
         shares_at(scores, threshold)[0],
-        specificity_out_of_fold([study.patient_id for study in normals], values, high.threshold),
+        specificity_out_of_fold(patients, values, high.threshold, share),
     )
     return (low, cautious)
 
@@ -223,9 +267,11 @@ def describe(
     what = "films" if all(len(study.films) == 1 for study in normals) else "studies"
     whose = f"{values.size} real {what} without a fracture"
     whose += f" of {len(set(patients))} patients ({source})" if known else f" ({source})"
+    kept = points[1].specificity.value >= 1 - FALSE_ALARMS
+    elsewhere = ", also by thresholds chosen without their own patient" if known and kept else ""
     studies = "simulated studies" if simulated else "its validation studies"
     set_on = (
-        f"{SENTENCE_BEGINS} was raised until at most 1 in 10 of {whose} are called suspected"
+        f"{SENTENCE_BEGINS} was raised until at most 1 in 10 of {whose} are called suspected{elsewhere}"
         if high > before
         else f"{SENTENCE_BEGINS} was set on {studies} and checked on {whose}: at most 1 in 10 of them are "
         "called suspected, and it was not raised"
