@@ -5,6 +5,7 @@ The command line and the reading room both go this way, so that they cannot disa
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import sys
@@ -203,11 +204,16 @@ def import_tensorflow_quietly() -> None:
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
+    # Millions of objects are made, and none is garbage: to look through them again and again takes half a second.
+    collecting = gc.isenabled()
+    gc.disable()
     try:
         import tensorflow
 
         tensorflow.config.list_physical_devices()  # It also complains of a graphics card that is not there.
     finally:
+        if collecting:
+            gc.enable()
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)

@@ -25,13 +25,14 @@ def held_films() -> dict[str, int | bool]:
     from core.values import Explanation, Radiograph
 
     gc.collect()
-    films = [thing for thing in gc.get_objects() if isinstance(thing, Radiograph) and thing.source != "simulated film"]
+    things = [thing for thing in gc.get_objects() if isinstance(thing, Radiograph | Explanation | UploadedFile)]
+    films = [thing for thing in things if isinstance(thing, Radiograph) and thing.source != "simulated film"]
     server = runtime.get_instance()
     return {
         "films": len(films),
-        "heatmaps": sum(isinstance(thing, Explanation) for thing in gc.get_objects()),
+        "heatmaps": sum(isinstance(thing, Explanation) for thing in things),
         "uploads": sum(len(files) for files in server.uploaded_file_mgr.file_storage.values()),
-        "files": sum(isinstance(thing, UploadedFile) for thing in gc.get_objects()),
+        "files": sum(isinstance(thing, UploadedFile) for thing in things),
         "media": len(server.media_file_mgr._file_metadata),
         "tensorflow": "tensorflow" in sys.modules,
     }

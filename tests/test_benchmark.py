@@ -235,6 +235,7 @@ def test_memory_is_that_of_the_method_that_takes_most(subject, monkeypatch):
     monkeypatch.setattr(benchmark, "_alone", alone)
     monkeypatch.setattr(benchmark, "MEMORY_METHODS", ("gradcam", "quickscorecam"))
     monkeypatch.setattr(benchmark, "FILM_SIZE", 128)
+    monkeypatch.setattr(benchmark, "random_classifier", lambda size, backbone: small_classifier())
     row = benchmark.measure_memory(subject, 3, 32)
     assert asked == [("efficientnetlite0", 32, methods) for methods in (("gradcam",), ("quickscorecam",), ())]
     assert (row.unit, row.name, row.n) == ("GB", "most memory of a map, 32 px", 1)

@@ -11,6 +11,7 @@ import pytest
 
 from core import explain as explaining
 from core.checkpoints import CHECKPOINTS, default_id
+from core.classifier import load_classifier
 from core.explain import METHODS, Method, checks, trust
 from core.explain.checks import GRID, Checks, check_map, is_flat, lay_back, likeness
 from core.explain.localisation import edge_map
@@ -20,7 +21,6 @@ from core.explain.stray import bone_edges, find_bright, find_limb, stray_heat
 from core.explain.trust import check_rows, trust_sentence
 from core.phantoms import simulate_film
 from core.radiographs import fit_square
-from core.reading import open_reader
 from core.values import WristRegion
 from tests.test_explain import _stand_in_backbone, brightness_classifier, film_of, small_classifier  # noqa: F401
 
@@ -283,10 +283,10 @@ def test_half_a_map_of_edges_is_caught_on_the_embedded_model_too(monkeypatch):
     monkeypatch.setattr(
         checks, "SHUFFLES", dict.fromkeys(checks.SHUFFLES, 1)
     )  # one of each tells, in a third of the time
-    reader = open_reader(default_id(CHECKPOINTS), CHECKPOINTS)
+    classifier = load_classifier(default_id(CHECKPOINTS), CHECKPOINTS)
     broken = simulate_film(3, size=224, positive=True, square=True)
-    scrambled = ScrambledClassifier(reader.classifier)
-    found = check_map(reader.classifier, film_of(broken.pixels), method="blend", scrambled=scrambled)
+    scrambled = ScrambledClassifier(classifier)
+    found = check_map(classifier, film_of(broken.pixels), method="blend", scrambled=scrambled)
     assert trust_sentence(found)[0] == "bad"
 
 

@@ -664,6 +664,25 @@ def test_an_upload_that_is_taken_away_leaves_nothing():
     assert list(bench.made) == list(bench.measured.values())
 
 
+def test_a_model_of_the_house_is_measured_once_for_all_sessions_and_an_upload_for_its_own_alone(monkeypatch):
+    from pages.parts import scored
+
+    shown = checkpoints.default_id(checkpoints.CHECKPOINTS)
+    card = replace(checkpoints.read_card(checkpoints.CHECKPOINTS / shown), card_sha256="0" * 64)
+    asked = []
+    monkeypatch.setattr(scored, "measure_model", lambda key, name, scores, card: asked.append(key) or object())
+    read = [read_table(io.BytesIO(score_table(number)), "house") for number in (0, 0, 1)]
+    assert read[0] is not read[1]
+    one, two = scored.Bench("one"), scored.Bench("two")
+    assert one.measure("house", "House", read[0], card) is two.measure("house", "House", read[1], card)
+    assert one.measure("house", "House", read[0], card) is not two.measure("house", "House", read[2], card)
+    again = replace(card, card_sha256="1" * 64)
+    assert one.measure("house", "House", read[0], card) is not two.measure("house", "House", read[1], again)
+    uploaded = one.measure("uploaded: table", "table", read[0], None)
+    assert two.measure("uploaded: table", "table", read[1], None) is not uploaded
+    assert asked == ["house"] * 3 + ["uploaded: table"] * 2
+
+
 def test_limits_are_saved_by_the_computers_own_user_only(monkeypatch):
     monkeypatch.setattr("pages.parts.thresholds.is_private", lambda: False)
     app = open_page("pages/threshold.py")

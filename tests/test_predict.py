@@ -1,6 +1,6 @@
 """The command line of the second opinion, run as a user runs it."""
 
-import functools
+import hashlib
 import json
 import shutil
 import subprocess
@@ -26,9 +26,18 @@ CONTRACT = {"file", "probability", "logit", "decision", "threshold", "positive_l
 
 @pytest.fixture(scope="module", autouse=True)
 def models_are_loaded_once():
-    """Load each checkpoint once for all tests; a folder of its own is another checkpoint."""
+    """Load each checkpoint once for all tests; a folder with any other file in it is another one."""
+    kept = {}
+
+    def open_once(checkpoint_id=None, folder=CHECKPOINTS):
+        files = sorted(path for path in Path(folder).rglob("*") if path.is_file() and path.name != PROFILES_NAME)
+        content = tuple((str(path.relative_to(folder)), hashlib.sha256(path.read_bytes()).digest()) for path in files)
+        if (checkpoint_id, content) not in kept:
+            kept[checkpoint_id, content] = open_reader(checkpoint_id, folder)
+        return kept[checkpoint_id, content]
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("core.reading.open_reader", functools.cache(open_reader))
+        patch.setattr("core.reading.open_reader", open_once)
         yield
 
 

@@ -12,7 +12,7 @@ from pages.parts.readers import _warm_maps  # as it is before tests/conftest.py 
 from tests.films import png_film
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def reader():
     return readers.open_reader(default_id(CHECKPOINTS), CHECKPOINTS)
 

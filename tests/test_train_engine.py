@@ -829,6 +829,8 @@ def test_several_devices_share_every_batch(dataset, places, monkeypatch):  # noq
 # A line is learned on one device and, by the production's own step, on two. Prints what each share held, and by the
 # optimizer's name the losses and weights alone and together.
 SHARED = """
+import gc
+gc.disable()  # while TensorFlow is imported
 import json, sys
 import numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
@@ -928,6 +930,8 @@ def test_two_devices_keep_the_statistics_of_all_films(shared):
 
 # Step by step, as in this process, and a network with hardly any weights: what is killed does not depend on it.
 STEPWISE = """
+import gc
+gc.disable()  # while TensorFlow is imported
 import sys, tensorflow as tf
 tf.config.run_functions_eagerly(True)
 from core.train import loop

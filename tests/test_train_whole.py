@@ -175,6 +175,8 @@ def test_a_recipe_trains_on_mura_as_it_is_unpacked(mura, places, built, capsys, 
 
 # One of several processes that train together, each with a tiny network.
 TOGETHER = """
+import gc
+gc.disable()  # while TensorFlow is imported
 import sys
 from core.train import loop
 from core.train.__main__ import main
