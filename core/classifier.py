@@ -101,13 +101,14 @@ class Classifier:
         ----------
         radiograph : Radiograph
         region : WristRegion or None
-            The square to read, turned so that the fingers point up; None reads the whole film, its proportions kept.
+            The square to read, turned so that the fingers point up; None reads the whole film, its proportions kept
+            unless the card says that films are stretched.
         look : Look
             How the square differs from that one; a whole film can only be mirrored.
         """
         if region is not None and (look.scale != 1.0 or look.turn_degrees):
             region = replace(region, side=region.side * look.scale, angle=region.angle + look.turn_degrees)
-        fit = fit_square(radiograph.height, radiograph.width, self.checkpoint.input_size, region)
+        fit = fit_square(radiograph.height, radiograph.width, self.checkpoint.input_size, region, self.checkpoint.fit)
         square = np.asarray(fit.apply(radiograph.pixels), dtype=np.float32)
         return np.ascontiguousarray(square[:, ::-1]) if look.mirrored else square
 

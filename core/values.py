@@ -259,6 +259,8 @@ class TrainingSettings:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
+FITS = ("pad", "stretch")
+"""How a film becomes a square: with its proportions kept, black beside it, or with both sides made as long."""
 FINDINGS = {"fracture": "fracture", "abnormal": "abnormality"}
 """A card's positive label -> the noun."""
 UNNAMED_FINDING = "finding"
@@ -287,7 +289,7 @@ class Checkpoint:
     input_size : int
         Pixels a side.
     fit : str
-        How a film or region becomes a square: ``"pad"`` (whole film, its proportions kept).
+        How a film becomes a square: one of `FITS`. What a finder cuts out of it is one already.
     looks : int
         Of a classifier: how many of ``core.classifier.LOOKS`` are averaged; of a finder: how often it looks closer, 1
         or 2.

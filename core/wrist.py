@@ -279,7 +279,7 @@ def to_film(reading: GridReading, fit: SquareFit, turned: float = 0.0) -> WristR
     x, y = fit.inverse @ [reading.x * fit.size - 0.5, reading.y * fit.size - 0.5, 1.0] + 0.5
     angle = (reading.angle + turned + 180.0) % 360.0 - 180.0
     return WristRegion(
-        float(x), float(y), reading.side * fit.size / fit.scale, angle if angle > -180.0 else 180.0, confidence=0.0
+        float(x), float(y), reading.side * fit.size / fit.scales[0], angle if angle > -180.0 else 180.0, confidence=0.0
     )
 
 

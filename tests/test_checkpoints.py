@@ -343,7 +343,7 @@ BROKEN = {
     "huge input": (lambda c: c.update(input_size=10**9), "from 32 to 1024"),
     "true for a number": (lambda c: c.update(input_size=True), "input_size"),
     "unknown task": (lambda c: c.update(task="knee"), "task must be fracture or wrist"),
-    "unknown fit": (lambda c: c.update(fit="stretch"), "fit must be pad"),
+    "unknown fit": (lambda c: c.update(fit="crop"), "fit must be pad or stretch"),
     "unknown scaling": (lambda c: c.update(scaling="double"), "scaling must be one of keras, unit, byte, torch, caffe"),
     "scaling by a list": (lambda c: c.update(scaling=[1, 0]), "scaling must be one of"),
     "scaling by two": (lambda c: c.update(scaling={"scale": [1, 1], "offset": [0, 0, 0]}), "three numbers each"),
@@ -402,6 +402,11 @@ BROKEN = {
     "learned as text": (lambda c: c["data"].update(learned=["x"]), "as learned a list of datasets"),
     "counts as text": (lambda c: c["data"].update(counts={"test_films": "x"}), "as counts a table of counts"),
     "simulated as text": (lambda c: c["data"].update(simulated="no"), "as simulated true or false"),
+    "a stretched square of the wrist": (lambda c: c.update(fit="stretch", region="finder"), "must keep proportions"),
+    "a finder that stretches": (
+        lambda c: c.update(fit="stretch", task="wrist", region=None, looks=1, calibration=None),
+        "must keep proportions",
+    ),
     "a profile": (lambda c: c["data"].update(profile={"name": "x"}), "must not name a profile"),
     "a finder's looks": (
         lambda c: c.update(looks=3, task="wrist", region="finder", calibration=None),

@@ -91,6 +91,30 @@ def test_a_square_laid_on_itself_is_itself():
         assert covered[GRID // cells : -GRID // cells or None].any()
 
 
+def test_a_square_of_a_stretched_film_is_laid_back_where_it_was():
+    here = fit_square(90, 180, 224, None, "stretch")
+    there = fit_square(90, 180, 224, WristRegion(94, 45.5, 180, 5), "stretch")
+    (x, y), (x2, y2) = (fit.matrix @ [120.0, 40.0, 1.0] for fit in (here, there))
+    back, covered = lay_back(blob(224, y2, x2, 15.0), there, here)
+    assert likeness(back, blob(224, y, x, 15.0), covered) > 0.99
+
+
+def test_a_stretched_film_moves_as_far_along_both_sides(monkeypatch):
+    seen = {}
+    classifier = small_classifier()
+    classifier.checkpoint = replace(classifier.checkpoint, fit="stretch")
+    original = classifier.square
+    monkeypatch.setattr(classifier, "square", lambda film, region: seen.setdefault(region, original(film, region)))
+    wide = film_of(np.random.default_rng(0).random((60, 120)).astype(np.float32))
+    check_map(classifier, wide, method="gradcam")
+    whole = fit_square(60, 120, 32, None, "stretch")
+    for place in seen:
+        if place is not None and not place.angle:
+            x, y = whole.matrix @ [place.x - 0.5, place.y - 0.5, 1]
+            assert abs(x - 15.5) == pytest.approx(0.04 * 32 / 2**0.5)
+            assert abs(y - 15.5) == pytest.approx(0.04 * 32 / 2**0.5)
+
+
 def test_the_wrist_turns_and_moves_as_it_is_said(film, monkeypatch):
     """Where the middle of the left edge, and the middle, of what is read at first lie in what is read then."""
     seen = {}

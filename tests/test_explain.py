@@ -76,7 +76,8 @@ class StandIn:
         )
 
     def square(self, radiograph, region=None):
-        fit = fit_square(radiograph.height, radiograph.width, self.checkpoint.input_size, region)
+        card = self.checkpoint
+        fit = fit_square(radiograph.height, radiograph.width, card.input_size, region, card.fit)
         return fit.apply(radiograph.pixels)
 
     def run(self, squares):
@@ -691,6 +692,24 @@ def test_heat_lies_where_the_evidence_is_on_the_film(method, angle):
     outside = np.maximum(abs(across), abs(down)) > 62
     assert not heat[outside].any()
     assert heat.max() == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("method", ["gradcam", "scorecam", "location"])
+@pytest.mark.parametrize(("height", "width"), [(200, 420), (420, 200)])
+def test_heat_lies_where_the_evidence_is_on_a_stretched_film(method, height, width):
+    pixels = np.zeros((height, width))
+    y, x = round(0.7 * height), round(0.3 * width)
+    pixels[y - 8 : y + 8, x - 8 : x + 8] = 1
+    classifier = brightness_classifier()
+    classifier.checkpoint = replace(classifier.checkpoint, fit="stretch")
+    heat = explain(classifier, film_of(pixels), method=method).heatmap
+    assert heat.shape == (height, width)
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    assert abs(row - y) <= 0.04 * height
+    assert abs(column - x) <= 0.04 * width
+    # One cell of the network is wider on the film along its longer side.
+    rows, columns = (np.flatnonzero((heat > 0.5).any(axis=axis)) for axis in (1, 0))
+    assert (np.ptp(columns) > np.ptp(rows)) == (width > height)
 
 
 @pytest.mark.parametrize("angle", [0, 90])

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from core.backbones import BACKBONES, CAFFE_MEAN, IMAGENET_DEVIATION, IMAGENET_MEAN, build_classifier, find_scaling
 from core.checkpoints import archives, imports, verify
@@ -27,7 +28,7 @@ FILMS = np.random.default_rng(8).random((3, SIZE, SIZE), np.float32) * np.float3
 
 
 USUAL = (
-    "They are padded to squares: where it was trained on films that were stretched, it sees other proportions here. "
+    "They are padded to squares; --fit stretch is for what was trained on films that were stretched. "
     "Taken to speak for the finding: a high answer (--positive-unit names the other)."
 )
 
@@ -131,6 +132,21 @@ def test_a_better_mura_resnet_answers_as_in_plain_keras(archive, tmp_path, capsy
     assert np.ptp(expected) > 1e-4
     np.testing.assert_allclose(got, expected, atol=1e-5)
     assert decide(got[0], card).text == "Uncertain (no operating point)"
+
+
+@pytest.mark.usefixtures("built")
+def test_a_model_that_was_trained_on_stretched_films_reads_them_so(archive, tmp_path, capsys):
+    arguments = ["import", str(archive.path), "--backbone", "resnet50", "--scaling", "unit", "--id", "mine"]
+    assert main([*arguments, "--fit", "stretch", "--folder", str(tmp_path)]) == 0
+    assert "They are stretched to squares, their proportions lost, as it was trained." in capsys.readouterr().err
+    assert verify(tmp_path / "mine").fit == "stretch"
+    classifier = load_classifier("mine", tmp_path)
+    wide = np.random.default_rng(1).random((2 * SIZE, 3 * SIZE), np.float32)
+    boxed = np.asarray(Image.fromarray(wide).resize((SIZE, SIZE), Image.Resampling.BOX))
+    film = Radiograph("0" * 64, wide, "test")
+    np.testing.assert_allclose(classifier.square(film), boxed, atol=1e-5)
+    expected = plainly(archive.model, colours(boxed[None]))[0, 0]
+    assert classifier.predict([film])[0].probability == pytest.approx(expected, abs=1e-5)
 
 
 def described_models(base):

@@ -30,7 +30,7 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut, apply_windowing
 from core.errors import RadiographError
 from core.radiographs import fit_square, read_radiograph
 from core.radiographs import pixels as pixel_rules
-from core.values import Radiograph, WristRegion
+from core.values import FITS, Radiograph, WristRegion
 from tests import films
 
 LIMB = films.draw_limb()
@@ -816,17 +816,24 @@ def test_points_go_there_and_back(height, width, size, region, x, y):
 
 
 @given(
-    st.integers(101, 260), st.integers(101, 260), SIZES, st.none() | REGIONS, st.floats(0.2, 0.8), st.floats(0.2, 0.8)
+    st.integers(101, 260),
+    st.integers(101, 260),
+    SIZES,
+    st.none() | REGIONS,
+    st.sampled_from(FITS),
+    st.floats(0.2, 0.8),
+    st.floats(0.2, 0.8),
 )
-@settings(max_examples=80, deadline=None)
-def test_a_spot_comes_back_to_its_place(height, width, size, region, across, down):
-    fit = fit_square(height, width, size, region)
+@settings(max_examples=120, deadline=None)
+def test_a_spot_comes_back_to_its_place(height, width, size, region, how, across, down):
+    fit = fit_square(height, width, size, region, how)
     u, v = across * size, down * size
     x, y = send(fit.inverse, u, v)
-    reach = 3 * max(1.0, 1 / fit.scale)
+    small, large = min(fit.scales), max(fit.scales)
+    reach = 3 * max(1.0, 1 / small)
     if not (2.5 * reach < x < width - 2.5 * reach and 2.5 * reach < y < height - 2.5 * reach):
         return
-    if not (3 + 2.5 * reach * fit.scale < min(u, v) and max(u, v) < size - 4 - 2.5 * reach * fit.scale):
+    if not (3 + 2.5 * reach * large < min(u, v) and max(u, v) < size - 4 - 2.5 * reach * large):
         return
     rows, columns = np.mgrid[0:height, 0:width]
     spot = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * (reach / 3) ** 2 * 4)).astype(np.float32)
@@ -876,6 +883,33 @@ def test_reduction_by_a_whole_number_is_the_mean_of_blocks():
     film = np.random.default_rng(1).random((512, 512), np.float32)
     blocks = film.reshape(64, 8, 64, 8).mean(axis=(1, 3))
     np.testing.assert_allclose(fit_square(512, 512, 64).apply(film), blocks, atol=1e-5)
+
+
+@pytest.mark.parametrize(("height", "width"), [(400, 1000), (1000, 400), (300, 100)])
+def test_a_stretched_film_is_what_pillow_makes_of_it(height, width):
+    """Both sides are reduced by their own factor; Pillow's box filter takes the same mean of each pixel's share."""
+    film = np.random.default_rng(1).random((height, width), np.float32)
+    fit = fit_square(height, width, 100, None, "stretch")
+    assert fit.scales == pytest.approx((100 / width, 100 / height))
+    boxed = np.asarray(Image.fromarray(film).resize((100, 100), Image.Resampling.BOX))
+    np.testing.assert_allclose(fit.apply(film), boxed, atol=1e-5)
+    # Nothing is padded: the film's corners are the square's.
+    np.testing.assert_allclose(send(fit.matrix, -0.5, -0.5), (-0.5, -0.5), atol=1e-9)
+    np.testing.assert_allclose(send(fit.matrix, width - 0.5, height - 0.5), (99.5, 99.5), atol=1e-9)
+    np.testing.assert_array_equal(fit_square(200, 200, 50, None, "stretch").matrix, fit_square(200, 200, 50).matrix)
+
+
+def test_a_turned_square_of_a_stretched_film_is_turned_after_it_was_stretched():
+    """Of 200 x 100 pixels it becomes 200 x 200, and what lay 25 above the middle lies 50 above it."""
+    fit = fit_square(100, 200, 200, WristRegion(100, 50, 200, 90), "stretch")
+    x, y = send(fit.matrix, 99.5, 24.5)
+    plain = fit_square(200, 200, 200, WristRegion(100, 100, 200, 90))
+    np.testing.assert_allclose((x, y), send(plain.matrix, 99.5, 49.5), atol=1e-9)
+
+
+def test_another_fit_is_a_mistake():
+    with pytest.raises(ValueError, match="pad, stretch"):
+        fit_square(100, 100, 64, None, "crop")
 
 
 def test_enlargement_is_bilinear():

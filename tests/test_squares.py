@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from core.train import squares
 from core.train.batches import FractureSampler
@@ -80,6 +81,26 @@ def test_a_break_that_is_marked_nowhere_stays_a_break(tmp_path):
     targets = drawn.batch(0, 0)[1]
     assert targets["logit"][0, 0] == 1
     assert not targets["location"].any(), "nothing is said of any cell"
+
+
+def test_whole_films_are_stretched_where_it_is_asked_for(tmp_path):
+    """Pillow's box filter takes the same means; decoded films that were padded are not taken for these."""
+    path = tmp_path / "wide.png"
+    picture = np.random.default_rng(0).integers(0, 256, (256, 640)).astype(np.uint8)
+    cv2.imwrite(str(path), picture)
+    film = replace(marked(path), marks=lambda height, width: picture, region=None)
+    shelf = Shelf(tmp_path / "kept")
+    padded = Squares([film], 64, whole=True, masks=True, shelf=shelf)
+    stretched = Squares([film], 64, whole=True, fit="stretch", masks=True, shelf=shelf)
+    expected = np.asarray(Image.fromarray(picture).resize((64, 64), Image.Resampling.BOX))
+    pixels, mask = stretched.square(0)
+    assert np.abs(pixels.astype(int) - expected).max() <= 1
+    assert np.mean((mask > 0) == (expected / 255 > 0.25)) > 0.97
+    assert not padded.square(0)[0][:19].any()
+    # A square of the wrist is one already.
+    wrist = [replace(film, region=WristRegion(300, 128, 200))]
+    one, other = (Squares(wrist, 64, fit=fit, masks=True, shelf=shelf).square(0)[0] for fit in ("pad", "stretch"))
+    np.testing.assert_array_equal(one, other)
 
 
 def test_no_film_is_measured_unless_its_region_is_asked_for(tmp_path, monkeypatch):

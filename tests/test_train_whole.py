@@ -148,6 +148,7 @@ def test_a_recipe_trains_on_mura_as_it_is_unpacked(mura, places, built, capsys, 
     card = verify(places["out"] / name)
     assert (card.positive_label, card.backbone, card.settings.preset) == ("abnormal", backbone, preset)
     assert card.settings.extra["augmentation"] == preset
+    assert card.fit == ("stretch" if preset == "better-mura" else "pad")
     assert decide(1.0, card).text == "Abnormality suspected"
     assert card.data["simulated"] is False
     assert f"films of a dataset in the format mura of {3 + parts} patients" in card.data["trained_on"]

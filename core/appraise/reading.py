@@ -176,7 +176,7 @@ def _places(film: KnownFilm, classifier: _Classifier, region: WristRegion | None
     card, radiograph = classifier.checkpoint, film.radiograph
     if not card.location_head or not film.facts["label"]:
         return {}
-    square = fit_square(radiograph.height, radiograph.width, card.input_size, region)
+    square = fit_square(radiograph.height, radiograph.width, card.input_size, region, card.fit)
     return look_at_peak(film.mask, square, classifier.location(radiograph, region))
 
 

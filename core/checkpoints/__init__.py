@@ -409,6 +409,7 @@ def import_checkpoint(
     title: str | None = None,
     input_size: int | None = None,
     scaling: str | None = None,
+    fit: str = "pad",
     positive_unit: int = 1,
     positive_label: str = "fracture",
     folder: Path = CHECKPOINTS,
@@ -434,6 +435,8 @@ def import_checkpoint(
     positive_unit : int
         Which of two units speaks for the finding, 0 or 1; of a single unit, whether a high answer does (1) or a low one
         (0). Folders of classes are usually counted in the order of the alphabet.
+    fit : str
+        How films became squares in its training, one of :data:`core.values.FITS`.
     positive_label : str
         What its training data called positive: ``"fracture"`` or ``"abnormal"``.
     folder : pathlib.Path
@@ -454,6 +457,7 @@ def import_checkpoint(
     imported = read_model(source, backbone, input_size=input_size, scaling=scaling, positive_unit=positive_unit)
     import keras
 
+    imported = replace(imported, fit=fit)
     card = Checkpoint(
         id=new_id,
         title=title or f"{known.title} (imported)",
@@ -462,6 +466,7 @@ def import_checkpoint(
         feature_layer=known.feature_layer,
         input_size=imported.input_size,
         scaling=imported.scaling,
+        fit=fit,
         location_head=imported.location_head,
         positive_label=positive_label,
         data={

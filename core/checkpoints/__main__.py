@@ -11,6 +11,7 @@ from core.backbones import BACKBONES, SCALINGS
 from core.checkpoints import CHECKPOINTS, CheckpointEntry, default_id, import_checkpoint, list_checkpoints
 from core.checkpoints.cards import POSITIVE_LABELS
 from core.errors import ScaphoidError
+from core.values import FITS
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -33,6 +34,13 @@ def _parser() -> argparse.ArgumentParser:
         help="what was handed to the network: keras (its own preprocessing), unit (0-1), byte (0-255), torch "
         "(standardised), caffe (0-255 less the mean) or local (Scaphoid's own, contrast levelled); default: what the "
         "file's own layers ask for, else keras; Scaphoid's own weights without their card have no default",
+    )
+    add.add_argument(
+        "--fit",
+        choices=FITS,
+        default="pad",
+        help="how films became squares in its training: their proportions kept, black beside them (pad), or both sides "
+        "made as long (stretch); default: pad",
     )
     add.add_argument(
         "--positive-unit",
@@ -80,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 title=options.title,
                 input_size=options.input_size,
                 scaling=options.scaling,
+                fit=options.fit,
                 positive_unit=options.positive_unit,
                 positive_label=options.positive_label,
                 folder=options.folder,

@@ -18,13 +18,12 @@ from typing import Any
 from core.backbones import SMALLEST_INPUT, find_backbone, find_scaling
 from core.checkpoints.facts import check_facts
 from core.errors import CheckpointError
-from core.values import Checkpoint, Interval, OperatingPoint, TrainingSettings
+from core.values import FITS, Checkpoint, Interval, OperatingPoint, TrainingSettings
 
 FORMAT = 1
 LARGEST_CARD_BYTES = 4_000_000
 LARGEST_INPUT = 1024
 TASKS = ("fracture", "wrist")
-FITS = ("pad",)
 POSITIVE_LABELS = ("fracture", "abnormal")
 OPERATING_POINTS = ("high_sensitivity", "high_specificity")
 
@@ -132,6 +131,9 @@ def parse_card(content: Mapping[str, Any]) -> Checkpoint:
         wrist, whole = entries["task"] == "wrist", entries["region"] is None
         _expect(not wrist, "A wrist finder must look closer once or twice", entries["looks"])
         _expect(not whole, "A checkpoint that reads whole films must look once or, mirrored, twice", entries["looks"])
+    if entries["fit"] != "pad":
+        whole = entries["task"] == "fracture" and entries["region"] is None
+        _expect(whole, "A checkpoint that reads the wrist's square, or finds it, must keep proportions", entries["fit"])
     points = parse_points(entries["operating_points"])
     if entries["calibration"] is not None and entries["task"] == "fracture":
         _check_calibration(entries["calibration"])

@@ -3,7 +3,7 @@
 The network is always built in ``core.backbones``. From the file come numbers only; its description, where it has one,
 is compared with the graph, so that what is accepted answers a square as it did where it was made. Three things may
 differ and are carried over exactly: how the square's pixels are prepared, a head without a hidden layer or with a
-smaller one, and two softmax units. How a film becomes a square is Scaphoid's own way: it is padded, never stretched.
+smaller one, and two softmax units. How films became squares no file says: they are padded, or stretched where asked.
 """
 
 from __future__ import annotations
@@ -85,6 +85,8 @@ class ImportedModel:
         How many answers its head gives, 1 or 2.
     positive_unit : int
         Which of two speaks for the finding, or of one: 1 where a high answer does, 0 where a low one does.
+    fit : str
+        How films became squares when it was trained, as whoever imports it says.
     """
 
     model: keras.Model
@@ -95,6 +97,7 @@ class ImportedModel:
     scaling_assumed: bool = False
     units: int = 1
     positive_unit: int = 1
+    fit: str = "pad"
 
     @property
     def preparation(self) -> str:
@@ -102,10 +105,14 @@ class ImportedModel:
         name = self.scaling if isinstance(self.scaling, str) else "scale and offset by the numbers in the file"
         assumed = " (assumed; --scaling names another)" if self.scaling_assumed else ""
         head = "" if self.described else " The head's activations were assumed: ReLU, and sigmoid for the answer."
+        squares = (
+            "They are padded to squares; --fit stretch is for what was trained on films that were stretched."
+            if self.fit == "pad"
+            else "They are stretched to squares, their proportions lost, as it was trained."
+        )
         answer = ("a low answer", "a high answer") if self.units == 1 else ("the first answer", "the second answer")
         return (
-            f"Films are prepared as: {name}{assumed}. They are padded to squares: where it was trained on films that "
-            f"were stretched, it sees other proportions here. Taken to speak for the finding: "
+            f"Films are prepared as: {name}{assumed}. {squares} Taken to speak for the finding: "
             f"{answer[self.positive_unit]} (--positive-unit names the other).{head}"
         )
 

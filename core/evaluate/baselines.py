@@ -86,16 +86,18 @@ class BaselineResult:
     model_ahead_by: Interval
 
 
-def film_facts(film: Radiograph, bytes_per_pixel: float, region: WristRegion | None, input_size: int) -> StudyFacts:
-    """Return what the baselines know of one film; `bytes_per_pixel` is its file's."""
+def film_facts(
+    film: Radiograph, bytes_per_pixel: float, region: WristRegion | None, input_size: int, fit: str = "pad"
+) -> StudyFacts:
+    """Return what the baselines know of one film; `bytes_per_pixel` is its file's, `fit` the model's."""
     import cv2
 
     from core.radiographs import fit_square
 
-    square = np.asarray(fit_square(film.height, film.width, input_size, region).apply(film.pixels), np.float32)
+    square = np.asarray(fit_square(film.height, film.width, input_size, region, fit).apply(film.pixels), np.float32)
     smooth = cv2.GaussianBlur(square, (0, 0), 2.0)
     response = np.sort(np.abs(cv2.Laplacian(smooth, cv2.CV_32F)).ravel())
-    coarse = np.asarray(fit_square(film.height, film.width, COARSE_PIXELS, region).apply(film.pixels), np.float32)
+    coarse = np.asarray(fit_square(film.height, film.width, COARSE_PIXELS, region, fit).apply(film.pixels), np.float32)
     area = film.width * film.height
     numbers = {
         "width": film.width,

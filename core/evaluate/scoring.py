@@ -263,11 +263,12 @@ class _Gathered:
         self.studies.append(study)
         self.probabilities.append(row)
         if self.with_facts:
-            size = self.readers[0].classifier.checkpoint.input_size
+            card = self.readers[0].classifier.checkpoint
             fit = seen[self._finder_key(self.readers[0])] or next(filter(None, seen.values()))
             # A film that was made coarser is still stored in the file it came from.
             stored = {place: paths[place].stat().st_size / films[place].pixels.size for place in fit}
-            facts = [film_facts(film, stored[place], region, size) for place, (film, region) in fit.items()]
+            sort = card.input_size, card.fit
+            facts = [film_facts(film, stored[place], region, *sort) for place, (film, region) in fit.items()]
             self.facts.append(study_facts(facts))
 
     def _fit(self, films: Sequence[Radiograph], regions: Sequence[WristRegion | None]) -> dict[int, _Seen]:

@@ -338,7 +338,8 @@ def explain(
     heat, peak, used = explain_square(classifier, square, method=key, target=target, progress=progress, **settings)
     # Where nothing speaks for the target there is no place to show, though a map may have steeper places than others.
     heat = heat if peak > 0 else np.zeros_like(heat)
-    film_heat = lay_on_film(heat, fit_square(radiograph.height, radiograph.width, size, region))
+    fit = classifier.checkpoint.fit
+    film_heat = lay_on_film(heat, fit_square(radiograph.height, radiograph.width, size, region, fit))
     used |= {"input_size": size, "region": asdict(region) if region else None}
     return Explanation(radiograph.id, classifier.checkpoint.id, key, target, film_heat, peak, used)
 
@@ -364,7 +365,7 @@ def lay_on_film(heat: np.ndarray, fit: SquareFit) -> np.ndarray:
 
     if heat.shape[0] < fit.size:  # OpenCV knows 32 steps from one value to the next: on a large film they would be seen
         heat = upsample(heat, fit.size)
-    cells = max(1, round(fit.size / fit.scale))  # pixels of the film along the square's side
+    cells = max(1, round(fit.size / max(fit.scales)))  # pixels of the film along the square's (shorter) side
     if heat.shape[0] > cells:
         heat = cv2.resize(np.ascontiguousarray(heat, np.float32), (cells, cells), interpolation=cv2.INTER_AREA)
     return np.clip(fit.invert(heat), 0, 1)

@@ -182,7 +182,7 @@ def check_map(
     }
     repeated = _repeated(classifier, square, heat, asked)
     progress(3, total)
-    fit = fit_square(radiograph.height, radiograph.width, square.shape[0], region)
+    fit = fit_square(radiograph.height, radiograph.width, square.shape[0], region, classifier.checkpoint.fit)
     sign = 1 if target == "for" else -1
     removal = measure_removal(classifier.run, square, heat, bone_edges(square, fit), sign)
     progress(4, total)
@@ -243,21 +243,23 @@ def _moved(
     asked: Mapping[str, Any],
 ) -> dict[str, float]:
     height, width = radiograph.height, radiograph.width
+    size, how = classifier.square(radiograph, region).shape[0], classifier.checkpoint.fit
     whole = region or WristRegion(width / 2, height / 2, float(max(height, width)))
-    step = SHIFT * whole.side / np.sqrt(2)  # aslant
+    step = SHIFT * whole.side / np.sqrt(2) * np.ones(2)  # aslant
+    if how == "stretch":
+        step *= np.array([width, height]) / max(height, width)  # as far along both sides of the square
     places = {
         # The square moves one way, and the wrist in it the other.
         "turned right": replace(whole, angle=whole.angle - TURN_DEGREES),
         "turned left": replace(whole, angle=whole.angle + TURN_DEGREES),
-        "shifted one way": replace(whole, x=whole.x - step, y=whole.y - step),
-        "shifted the other": replace(whole, x=whole.x + step, y=whole.y + step),
+        "shifted one way": replace(whole, x=whole.x - step[0], y=whole.y - step[1]),
+        "shifted the other": replace(whole, x=whole.x + step[0], y=whole.y + step[1]),
     }
-    size = classifier.square(radiograph, region).shape[0]
-    here = fit_square(height, width, size, region)
+    here = fit_square(height, width, size, region, how)
     found = {}
     for name, place in places.items():
         other, _, _ = explain_square(classifier, classifier.square(radiograph, place), **asked)
-        back, covered = lay_back(other, fit_square(height, width, size, place), here)
+        back, covered = lay_back(other, fit_square(height, width, size, place, how), here)
         found[name] = likeness(heat, back, covered)
     for name, factor in zip(("made darker", "made brighter"), EXPOSURES, strict=True):
         film = replace(radiograph, pixels=np.clip(radiograph.pixels * np.float32(factor), 0, 1))

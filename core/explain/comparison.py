@@ -294,7 +294,7 @@ def measure_maps(
         for method in (*chosen, *BASELINES):
             checks, shown = None, math.nan
             if method in BASELINES:
-                heat = baseline_map(method, film.radiograph, card.input_size, region)
+                heat = baseline_map(method, film.radiograph, card.input_size, region, card.fit)
             else:
                 made = explain(classifier, film.radiograph, method=method, region=region)
                 heat, shown = made.heatmap, float(is_evidence(made, card))
@@ -315,11 +315,11 @@ def count_refused(films: Sequence[Any], rows: Iterable[MapRow]) -> int:
     return len(films) - len({row.film for row in rows})
 
 
-def baseline_map(key: str, film: Radiograph, size: int, region: WristRegion | None) -> np.ndarray:
+def baseline_map(key: str, film: Radiograph, size: int, region: WristRegion | None, fit: str = "pad") -> np.ndarray:
     """Return the map of one of `BASELINES`, in the square that a classifier reads, laid on the film."""
-    fit = fit_square(film.height, film.width, size, region)
-    square = centre_map(size, size) if key == "centre" else bone_edges(fit.apply(film.pixels), fit)
-    return lay_on_film(square, fit)
+    place = fit_square(film.height, film.width, size, region, fit)
+    square = centre_map(size, size) if key == "centre" else bone_edges(place.apply(film.pixels), place)
+    return lay_on_film(square, place)
 
 
 def _row(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from core.values import WristRegion
+from core.values import FITS, WristRegion
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,8 @@ class SquareFit:
     Notes
     -----
     In edge coordinates, where a pixel reaches from i to i + 1, the map is a similarity: film point p becomes
-    ``size / side * R (p - centre) + size / 2``. Pixel centres lie half a pixel further in on both sides.
+    ``size / side * R (p - centre) + size / 2``. Pixel centres lie half a pixel further in on both sides. Where films
+    are stretched, p is first scaled along both sides to the longer one, and so is the centre.
     """
 
     matrix: np.ndarray
@@ -45,9 +46,10 @@ class SquareFit:
         return cv2.invertAffineTransform(self.matrix)
 
     @property
-    def scale(self) -> float:
-        """Pixels of the square for one pixel of the film."""
-        return float(np.hypot(self.matrix[0, 0], self.matrix[0, 1]))
+    def scales(self) -> tuple[float, float]:
+        """Pixels of the square for one of the film, along the film's rows and along its columns."""
+        across, down = np.hypot(self.matrix[0, :2], self.matrix[1, :2])
+        return float(across), float(down)
 
     def _find_box(self, margin: float) -> tuple[int, int, int, int]:
         """Return the part of the film that holds the square and a margin: left, top, right, bottom, ends not in it."""
@@ -75,15 +77,15 @@ class SquareFit:
         height, width = self.film_shape
         if pixels.shape != self.film_shape:
             raise ValueError(f"expected a film of shape {self.film_shape}, got {pixels.shape}")
-        left, top, right, bottom = self._find_box(margin=2 + 2 / self.scale)
+        left, top, right, bottom = self._find_box(margin=2 + 2 / min(self.scales))
         if right <= left or bottom <= top:
             return np.zeros((self.size, self.size), np.float32)
         part = np.asarray(pixels[top:bottom, left:right], dtype=np.float32)
-        step_x = step_y = 1.0
-        if self.scale < 1:
-            reduced = [max(1, round(length * self.scale)) for length in part.shape]
-            step_y, step_x = part.shape[0] / reduced[0], part.shape[1] / reduced[1]
-            part = cv2.resize(part, (reduced[1], reduced[0]), interpolation=cv2.INTER_AREA)
+        across, down = (min(scale, 1.0) for scale in self.scales)
+        reduced = max(1, round(part.shape[0] * down)), max(1, round(part.shape[1] * across))
+        step_y, step_x = part.shape[0] / reduced[0], part.shape[1] / reduced[1]
+        if reduced != part.shape:
+            part = cv2.resize(part, reduced[::-1], interpolation=cv2.INTER_AREA)
         # Reduced pixel centre i is film pixel centre (i + 0.5) * step - 0.5 + left.
         to_film = np.array([[step_x, 0, (step_x - 1) / 2 + left], [0, step_y, (step_y - 1) / 2 + top], [0, 0, 1]])
         square = cv2.warpAffine(
@@ -153,7 +155,7 @@ def _clear_outside(picture: np.ndarray, matrix: np.ndarray, width: int, height: 
         row[stop:] = 0
 
 
-def fit_square(height: int, width: int, size: int, region: WristRegion | None = None) -> SquareFit:
+def fit_square(height: int, width: int, size: int, region: WristRegion | None = None, fit: str = "pad") -> SquareFit:
     """Say how a film, or a region of it, becomes a square.
 
     Parameters
@@ -163,13 +165,22 @@ def fit_square(height: int, width: int, size: int, region: WristRegion | None = 
     size : int
         Pixels a side of the square.
     region : WristRegion or None
-        Its square is cut out and turned so that the fingers point up. Without one the whole film is taken, its
-        proportions kept, centred.
+        Its square is cut out and turned so that the fingers point up. Without one the whole film is taken, centred.
+    fit : str
+        One of :data:`core.values.FITS`. Where films are stretched a region's square is cut out of the stretched film,
+        whose sides are as long as the longer one was; its centre is still given in the film's own pixels.
 
     Returns
     -------
     SquareFit
+
+    Raises
+    ------
+    ValueError
+        A size, region or fit that is none.
     """
+    if fit not in FITS:
+        raise ValueError(f"expected one of {', '.join(FITS)}, got another fit")
     x, y, side, angle = width / 2, height / 2, float(max(height, width)), 0.0
     if region is not None:
         x, y, side, angle = region.x, region.y, region.side, np.deg2rad(region.angle)
@@ -178,5 +189,7 @@ def fit_square(height: int, width: int, size: int, region: WristRegion | None = 
     scale = size / side
     # Fingers point along (sin, -cos) on the film, y downwards; on the square along (0, -1).
     turn = scale * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    if fit == "stretch":
+        turn = turn * (max(height, width) / np.array([width, height]))
     shift = size / 2 - 0.5 - turn @ [x - 0.5, y - 0.5]
     return SquareFit(np.column_stack([turn, shift]), (height, width), size)

@@ -148,7 +148,8 @@ def _ask(reader: Classifier, film: Film, finder: WristFinder | None) -> _Answer 
     mask = read_mask(film, radiograph.height, radiograph.width) if wanted else None
     if mask is None:
         return _Answer(film, logit)
-    square = fit_square(radiograph.height, radiograph.width, reader.checkpoint.input_size, region)
+    card = reader.checkpoint
+    square = fit_square(radiograph.height, radiograph.width, card.input_size, region, card.fit)
     return _Answer(film, logit, look_at_peak(mask, square, reader.location(radiograph, region)))
 
 

@@ -73,10 +73,9 @@ def _prepare_classifier(request: Request, data: TrainingData, report: Report) ->
     augmentation = AUGMENTATIONS.get(option(settings, "augmentation"))
     margin = 1.0 if whole or augmentation else batches.FRACTURE_MARGIN
     side, shelf = round(settings.input_size * margin), _shelf(request, data)
-    squares = Squares(
-        data.train, side, margin=margin, whole=whole, masks=location, progress=_telling("train", report), shelf=shelf
-    )
-    valid = Squares(data.valid, settings.input_size, whole=whole, progress=_telling("valid", report), shelf=shelf)
+    kept = {"whole": whole, "fit": option(settings, "fit"), "shelf": shelf}
+    squares = Squares(data.train, side, margin=margin, masks=location, progress=_telling("train", report), **kept)
+    valid = Squares(data.valid, settings.input_size, progress=_telling("valid", report), **kept)
     _list_unreadable(data, squares, valid, report)
     _tell_beyond(request, squares, valid)
     made = {

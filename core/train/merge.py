@@ -33,7 +33,7 @@ from core.train.runs import Request
 from core.values import Checkpoint
 from core.wrist import load_finder_network
 
-_SHARED = ("backbone", "input_size", "feature_layer", "scaling", "location_head", "positive_label")
+_SHARED = ("backbone", "input_size", "feature_layer", "scaling", "fit", "location_head", "positive_label")
 # Not the finder: it cuts the films when they are read, and the first one's does so for the mean.
 
 

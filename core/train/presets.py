@@ -14,7 +14,7 @@ from core.errors import CheckpointError, TrainingError
 from core.metrics import CALIBRATIONS
 from core.starts import LITE0_START
 from core.train import recipes
-from core.values import TrainingSettings
+from core.values import FITS, TrainingSettings
 
 TASKS = ("fracture", "wrist")
 OPTIMIZERS = ("adamw", "adam")
@@ -25,7 +25,7 @@ LARGEST_SEED = 2**32 - 1
 EARLY = "early"
 """In place of names of layers: every layer up to the backbone's features of stride 4."""
 OF_CLASSIFIERS = (
-    "label_smoothing", "location_weight", "scaling", "augmentation", "mixup", "textures", "looks", "loss",
+    "label_smoothing", "location_weight", "scaling", "fit", "augmentation", "mixup", "textures", "looks", "loss",
     "focal_gamma", "class_weights", "dropout", "distil_features", "distil_logit", "teacher_head", "calibration",
 )  # fmt: skip
 """Settings that a wrist finder's training does not ask for."""
@@ -39,6 +39,7 @@ EXTRA: Mapping[str, tuple[Any, str]] = MappingProxyType(
         "small_epochs": (0, "how many epochs see films of `small_size`"),
         "epoch_films": (None, "how many films an epoch sees, drawn anew for each; all where None"),
         "scaling": ("keras", "what a film becomes before the backbone: a key of core.backbones.SCALINGS"),
+        "fit": ("pad", "how a whole film becomes a square: pad, or stretch it; a wrist's square is one already"),
         "augmentation": (
             OWN_AUGMENTATION,
             "scaphoid (see core.train.batches) or one of core.train.recipes",
@@ -293,6 +294,7 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = MappingProxyType(
         ),
         **dict.fromkeys(("small_epochs", "head_epochs", "early_stopping", "teacher_head"), _COUNT),
         "augmentation": _one_of(OWN_AUGMENTATION, *recipes.AUGMENTATIONS),
+        "fit": _one_of(*FITS),
         "looks": (f"a whole number from 1 to {len(LOOKS)}", lambda value: _is_whole(value, 1, len(LOOKS))),
         **dict.fromkeys(("decoys", "plateau_patience"), ("a whole number above 0", lambda value: _is_whole(value, 1))),
         "frozen": ("a list of words", _is_names),

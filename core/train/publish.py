@@ -170,9 +170,16 @@ def _provisional_card(request: Request, data: TrainingData, location: bool) -> C
         feature_layer=find_backbone(settings.backbone).feature_layer,
         input_size=settings.input_size,
         region=find_region(request, data),
+        fit=_fit(request, data),
         location_head=location,
         looks=_looks(request, data),
     )
+
+
+def _fit(request: Request, data: TrainingData) -> str:
+    """Return how films become squares; what a finder cuts out is one."""
+    whole = request.task == "fracture" and find_region(request, data) is None
+    return str(option(request.settings, "fit")) if whole else "pad"
 
 
 def _looks(request: Request, data: TrainingData) -> int:
@@ -222,6 +229,7 @@ def describe_checkpoint(
         feature_layer=backbone.location_layer if wrist else backbone.feature_layer,
         input_size=request.settings.input_size,
         scaling="keras" if wrist else option(request.settings, "scaling"),
+        fit=_fit(request, data),
         looks=_looks(request, data),
         region=find_region(request, data),
         location_head=location,

@@ -15,8 +15,9 @@ kept apart, and lower figures are to be expected.
     In conflict: the README scales pixels to 0-1, the notebook hands 0-255 to the network. The README's is the preset
     (``scaling`` "unit"); the notebook's is ``scaling`` "byte". Neither is what the ImageNet weights of ResNet50 were
     trained with, and EfficientNetB0, which divides by 255 itself, sees next to no contrast with "unit".
-    Not brought back: films stretched to a square (here they are padded), films of valid augmented too, and, of
-    EfficientNetB0, that one of the 15 layers was the average, so that ``block7a_expand_bn`` stayed frozen.
+    Films that are read whole are stretched to a square, as by Keras' generator; where a finder cuts out the wrist its
+    square is read as it is. Not brought back: films of valid augmented too, and, of EfficientNetB0, that one of the 15
+    layers was the average, so that ``block7a_expand_bn`` stayed frozen.
 
 ``mura-320`` (all seven regions of MURA, DenseNet-169 and ResNet-50)
     Documented: 320 x 320 in grey, flips and rotations of up to 30 degrees, ImageNet's mean and standard deviation,
@@ -56,6 +57,7 @@ PRESETS: Mapping[str, TrainingSettings] = MappingProxyType(
             preset="better-mura",
             extra={
                 "scaling": "unit",
+                "fit": "stretch",
                 "augmentation": "better-mura",
                 "class_weights": {"0": 1.0, "1": 1.5},
                 "dropout": 0.3,

@@ -113,7 +113,9 @@ class Squares:
     margin : float
         How much larger than the wrist's square; used only where `whole` is False and the film's region is known.
     whole : bool
-        Keep the whole film, padded to a square, instead of the wrist.
+        Keep the whole film instead of the wrist.
+    fit : str
+        How a whole film becomes a square, see :func:`core.radiographs.fit_square`.
     masks : bool
         Keep the fracture masks as well.
     progress : callable, optional
@@ -143,11 +145,13 @@ class Squares:
         *,
         margin: float = 1.0,
         whole: bool = False,
+        fit: str = "pad",
         masks: bool = False,
         progress: Callable[[int, int], None] | None = None,
         shelf: Shelf | None = None,
     ) -> None:
         self.size, self.margin, self.whole, self.wants_masks = size, margin, whole, masks
+        self.fit = fit if whole else "pad"
         self._all = tuple(films)
         self._cache = self._open_cache(shelf or Shelf())
         found = self._cache.fill(self._load, progress=progress, workers=workers())
@@ -186,7 +190,8 @@ class Squares:
             ]
             marked = [film.label for film in self._all] if self.wants_masks else None
             there = [path for path in (*(film.path for film in self._all), *self._marking(shelf)) if path.is_file()]
-            key = make_key(there, self.size, self.margin, self.whole, squares, marked)
+            stretched = ["stretched"] if self.fit == "stretch" else []
+            key = make_key(there, self.size, self.margin, self.whole, squares, marked, *stretched)
         count = len(self._all)
         share = limit * count // max(count, shelf.films, 1)
         return DecodedCache(shelf.folder, count, self.size, self.wants_masks, share, key, limit)
@@ -200,7 +205,7 @@ class Squares:
         region = None
         if not self.whole and film.region is not None:
             region = replace(film.region, side=film.region.side * self.margin)
-        fit = fit_square(radiograph.height, radiograph.width, self.size, region)
+        fit = fit_square(radiograph.height, radiograph.width, self.size, region, self.fit)
         square = np.round(np.clip(fit.apply(radiograph.pixels), 0, 1) * 255).astype(np.uint8)
         drawn = read_mask(film, radiograph.height, radiograph.width) if self.wants_masks else None
         if drawn is None or (film.label == 1 and not drawn.any()):
