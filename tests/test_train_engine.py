@@ -965,7 +965,7 @@ def wait_for(folder, epochs, process):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no kill -9 there")
-def test_a_run_is_stopped_and_killed_and_goes_on(dataset, places):  # noqa: F811
+def test_a_run_is_stopped_and_killed_and_goes_on_after_both(dataset, places):  # noqa: F811
     folder = places["runs"] / "killed-1"
     more = ("--backbone", "efficientnetlite0", "--id", "killed-1", "--epochs", "5000", "--set", "small_epochs=0")
     process = begin(*ask(dataset, places, *more))
@@ -977,13 +977,25 @@ def test_a_run_is_stopped_and_killed_and_goes_on(dataset, places):  # noqa: F811
     assert not (places["out"] / "killed-1").exists()
     stopped = train.RunFolder(folder).load_state().history
     assert len(stopped) >= 1
-    process = begin("--resume", "killed-1", "--runs", str(places["runs"]))
+    resume = ("--resume", "killed-1", "--runs", str(places["runs"]))
+    process = begin(*resume)
     wait_for(folder, len(stopped) + 1, process)
     process.kill()
     assert process.wait(120) == -signal.SIGKILL
+    process.stderr.close()
+    told_of = json.loads((folder / train.PROGRESS_NAME).read_text())["history"]
     killed = train.RunFolder(folder).load_state().history
     assert told(killed[: len(stopped)]) == told(stopped)
     assert [row["epoch"] for row in killed] == list(range(1, len(killed) + 1))
+    # Whatever it had told of by then is kept, but for one epoch at most.
+    assert len(told_of) - len(killed) <= 1
+    process = begin(*resume)
+    wait_for(folder, max(len(told_of), len(killed)) + 1, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(120) == 130, process.stderr.read().decode()[-2000:]
+    resumed = train.RunFolder(folder).load_state().history
+    assert told(resumed[: len(killed)]) == told(killed)
+    assert len(resumed) > len(killed)
     process.stderr.close()
 
 
