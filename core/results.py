@@ -183,11 +183,32 @@ def weak_sentence(cards: Iterable[Checkpoint], numbers: bool = False) -> str:
 
 
 def kind_rows(card: Checkpoint) -> list[dict[str, str]]:
-    """Return how well the card says each kind of fracture is told from none, the worst first."""
-    kinds = ((card.data.get("results") or {}).get("kinds") or {}).items()
-    known = [(kind, found["auc"]) for kind, found in kinds if (found.get("auc") or {}).get("value") is not None]
-    known.sort(key=lambda item: item[1]["value"])
-    return [{"fracture": _kind_words(kind)} | _interval_words(auc) for kind, auc in known]
+    """Return how well the card says each kind of fracture is told from none, the worst first.
+
+    Where its location head was measured: also on which share of the films with one its highest point lies inside it.
+    """
+    return sorted(_part_rows(card, "kinds", "fracture"), key=lambda row: row["AUC"])
+
+
+def displacement_rows(card: Checkpoint) -> list[dict[str, str]]:
+    """Return the same by how far the fracture is displaced, the least first."""
+    return _part_rows(card, "displacements", "displaced")
+
+
+def _part_rows(card: Checkpoint, parts: str, heading: str) -> list[dict[str, str]]:
+    measured = ((card.data.get("results") or {}).get(parts) or {}).items()
+    known = [(name, found) for name, found in measured if (found.get("auc") or {}).get("value") is not None]
+    located = any((found.get("peak") or {}).get("value") is not None for _, found in known)
+    rows = []
+    for name, found in known:
+        row = {heading: _kind_words(name), **_counted(found["auc"], "AUC", "studies")}
+        rows.append(row | _counted(found.get("peak") or {}, "peak inside it", "films") if located else row)
+    return rows
+
+
+def _counted(found: Mapping[str, Any], name: str, of: str) -> dict[str, str]:
+    words = _interval_words({"value": None, "low": None, "high": None} | dict(found))
+    return {name: "-" if words["value"] == "-" else f"{words['value']} ({words['95% interval']})", of: words["n"]}
 
 
 def _kind_words(kind: str) -> str:

@@ -4,10 +4,11 @@ import pandas as pd
 import streamlit as st
 
 from core.checkpoints import CHECKPOINTS, default_id, list_checkpoints
+from core.checkpoints.notes import read_notes
 from core.errors import ScaphoidError
 from core.figures import scores_figure
 from core.measured import estimate_rows, studies_words
-from core.results import held_out_scores, kind_rows, operating_point_rows, result_rows, weak_sentence
+from core.results import displacement_rows, held_out_scores, kind_rows, operating_point_rows, result_rows, weak_sentence
 from core.values import with_article
 from pages.parts.curves import show_figure
 from pages.parts.frame import open_page
@@ -67,11 +68,18 @@ with right:
                 "With 95% intervals (bootstrap over patients); n studies; rates at the threshold from which it "
                 f"suspects {with_article(card.finding)} ({model.threshold:.4f})."
             )
-    rows = kind_rows(card)
-    if rows:
-        kind = f"simulated {card.finding}" if card.data.get("simulated") else card.finding
-        with st.expander(f"AUC by kind of {kind}, each against the studies without one"):
-            st.dataframe(pd.DataFrame(rows), hide_index=True, height="content")
+    what = f"simulated {card.finding}" if card.data.get("simulated") else card.finding
+    for words, rows in (
+        (f"By kind of {what}", kind_rows(card)),
+        (f"By how far the {what} is displaced", displacement_rows(card)),
+    ):
+        if rows:
+            with st.expander(words):
+                st.table(pd.DataFrame(rows), border="horizontal", hide_index=True)
+                st.caption(
+                    "AUC of the studies with one against all studies without; on which share of the films with one the "
+                    "location head's highest point lies inside it. With 95% intervals."
+                )
     try:
         scores = held_out_scores(card)
     except ScaphoidError as error:
@@ -83,6 +91,9 @@ with right:
         told = f"{card.title}: {studies_words(scores, bool(card.data.get('simulated')))}"
         show_figure(scores_figure(scores, card), "scores", of=told)
 
+for heading, notes in read_notes(CHECKPOINTS).items():
+    with st.expander(f"The embedded models: {heading[0].lower()}{heading[1:]}"):
+        st.markdown(notes)
 with st.expander("For those who check: settings, versions, licences, hashes"):
     st.json(
         {

@@ -28,6 +28,7 @@ from core.checkpoints import (
 )
 from core.checkpoints.__main__ import main
 from core.checkpoints.cards import card_sha256, read_card_text, write_card
+from core.checkpoints.notes import SHOWN, read_notes
 from core.checkpoints.weights import (
     WEIGHTS_NAME,
     find_datasets,
@@ -769,3 +770,16 @@ def test_embedded_weights_are_small_enough_to_be_cloned():
     assert default_id() in sizes
     assert set(sizes) == {entry.id for entry in list_checkpoints()}
     assert not {name: size for name, size in sizes.items() if size > 50 * 10**6}
+
+
+def test_notes_are_what_the_document_tells_under_their_headings(tmp_path):
+    assert read_notes(tmp_path) == {}
+    (tmp_path / "README.md").write_text(
+        "# Models\n\n## What was tried\n\nA.\n\n### More\n\nB ## C.\n\n## Made by\n\nD.\n", "utf-8"
+    )
+    assert read_notes(tmp_path) == {"What was tried": "A.\n\n#### More\n\nB ## C."}
+    (tmp_path / "README.md").write_bytes(b"\xff\xfe## What was tried")
+    assert read_notes(tmp_path) == {}
+    # A heading that was renamed would take its notes from the page without a word.
+    assert [*read_notes()] == [*SHOWN]
+    assert all(len(notes) > 1000 for notes in read_notes().values())

@@ -217,10 +217,12 @@ def test_only_what_is_simulated_is_called_so_on_about(elsewhere, simulated):
     assert not page.exception
     told = words(page)
     labels = [expander.label for expander in page.expander]
-    kinds = [label for label in labels if label.startswith("AUC by kind of ")]
+    kinds = [label for label in labels if label.startswith("By ")]
     studies, fracture = ("simulated studies", "simulated fracture") if simulated else ("studies", "fracture")
     assert f"#### What it said of {studies} it had never seen" in told
-    assert kinds == [f"AUC by kind of {fracture}, each against the studies without one"]
+    assert kinds == [f"By kind of {fracture}", f"By how far the {fracture} is displaced"]
+    notes = [label.partition(": ")[2] for label in labels if label.startswith("The embedded models: ")]
+    assert notes == ["looked at on real films", "what was tried"]
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from core.results import (
     _mean_scores,
     cases_sentence,
     comparison_rows,
+    displacement_rows,
     evidence_sentence,
     film_result,
     held_out_scores,
@@ -237,8 +238,24 @@ def test_kinds_that_are_told_no_better_than_by_chance_are_named():
     assert [row["fracture"] for row in rows] == [
         "ulnar styloid", "scaphoid", "Smith", "Salter-Harris II", "Colles",
     ]  # fmt: skip
-    assert rows[1] == {"fracture": "scaphoid", "value": "0.501", "95% interval": "0.402 to 0.596", "n": "35"}
+    assert rows[1] == {"fracture": "scaphoid", "AUC": "0.501 (0.402 to 0.596)", "studies": "35"}
     assert reading_result(["a"], reading([0.4], data=blind.data))["may_miss"] == list(weak_kinds([blind]))
+
+
+def test_parts_stand_as_they_were_measured_with_the_location_heads_hits():
+    found = {"value": 0.9, "low": 0.8, "high": 0.95, "n": 12}
+    parts = {
+        "under 1 mm": {"auc": found, "peak": {"value": 0.5, "low": 0.25, "high": 0.75, "n": 30}},
+        "1 to 3 mm": {"auc": found | {"value": 0.7}, "peak": None},
+        "3 mm and more": {"auc": {"value": None, "low": None, "high": None, "n": 0}, "peak": None},
+    }
+    first, second = displacement_rows(card(data={"results": {"displacements": parts}}))
+    assert first == {
+        **{"displaced": "under 1 mm", "AUC": "0.900 (0.800 to 0.950)", "studies": "12"},
+        **{"peak inside it": "0.500 (0.250 to 0.750)", "films": "30"},
+    }
+    assert (second["AUC"], second["peak inside it"], second["films"]) == ("0.700 (0.800 to 0.950)", "-", "")
+    assert displacement_rows(card()) == kind_rows(card()) == []
 
 
 def test_models_stand_beside_each_other_by_what_was_measured_on_which_films():
