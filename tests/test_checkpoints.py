@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -775,11 +776,23 @@ def test_embedded_weights_are_small_enough_to_be_cloned():
 def test_notes_are_what_the_document_tells_under_their_headings(tmp_path):
     assert read_notes(tmp_path) == {}
     (tmp_path / "README.md").write_text(
-        "# Models\n\n## What was tried\n\nA.\n\n### More\n\nB ## C.\n\n## Made by\n\nD.\n", "utf-8"
+        "# Models\n\n## What was tried\n\nA [b](b.csv) [c](https://c.org).\n\n### More\n\nB ## C.\n\n## Made by\n",
+        "utf-8",
     )
-    assert read_notes(tmp_path) == {"What was tried": "A.\n\n#### More\n\nB ## C."}
+    assert read_notes(tmp_path) == {"What was tried": "A `b` [c](https://c.org).\n\n#### More\n\nB ## C."}
     (tmp_path / "README.md").write_bytes(b"\xff\xfe## What was tried")
     assert read_notes(tmp_path) == {}
     # A heading that was renamed would take its notes from the page without a word.
     assert [*read_notes()] == [*SHOWN]
     assert all(len(notes) > 1000 for notes in read_notes().values())
+
+
+def test_the_table_of_real_films_is_what_the_document_says_of_it():
+    with open(checkpoints.CHECKPOINTS / "real-films.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert Counter(row["break_in_square"] for row in rows) == {"normal": 48, "yes": 7, "unsure": 8, "no": 15}
+    assert all((row["label"] == "0") == (row["break_in_square"] == "normal") for row in rows)
+    people = [{row["group"] for row in rows if row["label"] == label} for label in "01"]
+    assert [len(each) for each in people] == [6, 16]
+    assert not set.intersection(*people)
+    assert sum(row["obvious"] == "1" for row in rows) == 5
