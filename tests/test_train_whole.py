@@ -94,6 +94,33 @@ def test_a_network_trained_in_half_precision_is_published_as_any_other(dataset, 
             assert np.mean(found) == pytest.approx(probability, abs=1e-4)
 
 
+# --- the networks themselves ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["efficientnetlite0", "efficientnetb0", "resnet50", "densenet169"])
+def test_each_network_is_trained_to_its_publication(backbone, dataset, places):  # noqa: F811
+    """Compiled and whole, as no other test trains it; what is published answers as what was trained did."""
+    assert main(ask(dataset, places, "--backbone", backbone, "--id", f"whole-{backbone}", "--epochs", "2")) == 0
+    card = verify(places["out"] / f"whole-{backbone}")
+    assert (card.backbone, card.location_head) == (backbone, True)
+    assert (places["out"] / card.id / WEIGHTS_NAME).stat().st_size < 50e6
+    classifier = load_classifier(card.id, places["out"])
+    index = index_dataset(dataset)
+    studies = {study.id: study for study in index.splits["valid"]}
+    scored = [
+        row
+        for scores in read_scores(places["out"] / card.id)
+        for row in zip(scores.study_ids, scores.probabilities, strict=True)
+    ]
+    assert len(scored) == 4
+    for study, probability in scored:
+        films = [read_radiograph(path.read_bytes()) for path in studies[study].paths]
+        regions = [index.regions[path] for path in studies[study].paths]
+        found = [prediction.probability for prediction in classifier.predict(films, regions)]
+        assert np.mean(found) == pytest.approx(probability, abs=1e-4)
+
+
 # --- MURA -------------------------------------------------------------------------------------------------------------
 
 MURA = {
