@@ -41,6 +41,9 @@ def folder(tmp_path_factory):
     return folder
 
 
+MEAN_MODEL = merge.mean_model
+
+
 def weights_of(name, folder):
     return merge.load_network(name, folder)[1].get_weights()
 
@@ -84,7 +87,7 @@ def asked(folder, monkeypatch):
 
     monkeypatch.setattr(merge, "collect_films", lambda request: make_data(origin="simulated", split=told.split))
     monkeypatch.setattr(merge, "finish", finish)
-    monkeypatch.setattr(merge, "mean_model", lambda ids, place: (tuple(ids), place))
+    monkeypatch.setattr(merge, "mean_model", lambda ids, place, size: (tuple(ids), place))
     return told
 
 
@@ -102,6 +105,21 @@ def test_the_mean_is_measured_as_a_training_is(asked, folder, tmp_path):
     assert history == [{"epoch": 1.0, "loss": 0.0}]
     assert unreadable == 4, "what either training left out, the mean saw none of"
     assert model == (("a", "b"), folder), "a checkpoint named twice counts once"
+
+
+def test_weights_can_be_read_at_another_size(asked, folder, tmp_path, monkeypatch):
+    """Every number stays; the network reads larger films, and the card says at which size it learned."""
+    monkeypatch.setattr(merge, "mean_model", MEAN_MODEL)
+    merge.measure_merged(["a"], "c", tmp_path, folder, input_size=64)
+    ((request, _, model, _, _),) = asked.asked
+    assert (request.settings.input_size, model.input_shape[1:3]) == (64, (64, 64))
+    for name, (found, kept) in enumerate(zip(model.get_weights(), weights_of("a", folder), strict=True)):
+        np.testing.assert_array_equal(found, kept, err_msg=str(name))
+    here = make_data(origin="simulated", split="e" * 64)
+    trained = describe_checkpoint(request, here, measure(), False).data["trained_on"]
+    assert "; it learned at 32 pixels a side, not at 64; no film" in trained
+    with pytest.raises(TrainingError, match="input_size"):
+        merge.measure_merged(["a"], "c", tmp_path, folder, input_size=16)
 
 
 def test_patients_that_a_training_may_have_seen_do_not_measure_it(asked, folder, tmp_path):
@@ -178,7 +196,8 @@ def test_looks_that_are_none_are_refused(asked, folder, tmp_path):
 
 
 def test_the_card_names_what_it_is_the_mean_of(tmp_path, folder):
-    request = replace(make_request(tmp_path, out=str(folder)), average_of=("a", "b"))
+    own = replace(make_request(tmp_path).settings, input_size=CARD.input_size)
+    request = replace(make_request(tmp_path, out=str(folder)), average_of=("a", "b"), settings=own)
     data = describe_checkpoint(request, make_data(origin="simulated", split="e" * 64), measure(), False).data
     assert "its weights are the mean of those of a, b; no film of a real patient" in data["trained_on"]
     assert "Theirs." in data["licences"]

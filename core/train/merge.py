@@ -5,7 +5,8 @@ than each of them (Wortsman et al., ICML 2022, arXiv:2203.05482). It costs nothi
 network. Trainings that began with other random numbers need not lie in one valley, and their mean was worse than
 each of them where it was tried (checkpoints/README.md); what came out is therefore measured and calibrated anew, as a
 training is at its end. With one ``--of`` a checkpoint, which may be a wrist finder, is measured anew, for example with
-more looks at each film.
+more looks at each film, or at another size: networks may do better on films somewhat larger than those they learned
+from (Touvron et al., NeurIPS 2019, arXiv:1906.06423).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from core.backbones import build_classifier
 from core.checkpoints import CHECKPOINTS, check_place, find_checkpoint, read_card, read_history
 from core.checkpoints.cards import check_id
 from core.classifier import load_network
@@ -56,8 +58,8 @@ def check_alike(cards: Sequence[Checkpoint]) -> None:
             )
 
 
-def mean_model(ids: Sequence[str], folder: Path) -> Any:
-    """Return a network with the mean of several checkpoints' weights, float32.
+def mean_model(ids: Sequence[str], folder: Path, input_size: int | None = None) -> Any:
+    """Return a network with the mean of several checkpoints' weights, float32; None: of their own input size.
 
     Raises
     ------
@@ -67,9 +69,12 @@ def mean_model(ids: Sequence[str], folder: Path) -> Any:
     model, total = None, None
     for checkpoint_id in ids:
         task = read_card(find_checkpoint(checkpoint_id, folder)).task
-        _, model = (load_network if task == "fracture" else load_finder_network)(checkpoint_id, folder)
+        card, model = (load_network if task == "fracture" else load_finder_network)(checkpoint_id, folder)
         weights = [np.asarray(value, np.float64) for value in model.get_weights()]
         total = weights if total is None else [mean + value for mean, value in zip(total, weights, strict=True)]
+    if input_size and input_size != card.input_size:
+        same = {"location_head": card.location_head, "scaling": card.scaling}
+        model = build_classifier(card.backbone, input_size=input_size, **same)
     model.set_weights([value / len(ids) for value in total])
     return model
 
@@ -82,6 +87,7 @@ def measure_merged(
     looks: int | None = None,
     format: str | None = None,  # noqa: A002
     region: str | None = None,
+    input_size: int | None = None,
 ) -> Checkpoint:
     """Average checkpoints' weights, calibrate and measure on a dataset's held-out patients, and publish.
 
@@ -100,12 +106,14 @@ def measure_merged(
         Of the dataset; None: told from the folder.
     region : str or None
         Part of the body whose films are taken, or ``"all"``; None: as a training with the first one's preset does.
+    input_size : int or None
+        Pixels a side at which films are read; None: as those read that were trained. A finder keeps its own.
 
     Raises
     ------
     CheckpointError, DatasetError, TrainingError
         The new id is taken, or the folder cannot be written to; the checkpoints are not alike; the dataset was split
-        otherwise when one was trained; a number of looks that is none.
+        otherwise when one was trained; a number of looks or an input size that is none.
     """
     check_place(folder, new_id)
     ids = list(dict.fromkeys(ids))
@@ -115,7 +123,8 @@ def measure_merged(
     if first.settings is None:
         raise CheckpointError("Checkpoints that were trained here were expected, but one tells no settings.")
     looked = {} if first.task == "wrist" else {"looks": looks or first.looks}
-    settings = replace(first.settings, extra={**first.settings.extra, **looked})
+    size = first.input_size if first.task == "wrist" else input_size or first.input_size
+    settings = replace(first.settings, input_size=size, extra={**first.settings.extra, **looked})
     check_settings(settings, first.task)
     request = Request(
         new_id, first.task, str(data), format, str(Path(folder).resolve()), first.region, None, None, settings,
@@ -129,7 +138,7 @@ def measure_merged(
             "may have seen patients that are to measure them."
         )
     unreadable = max((card.data.get("counts") or {}).get("train_films_unreadable", 0) for card in cards)
-    return finish(request, films, mean_model(ids, folder), read_history(folder / first.id), unreadable)
+    return finish(request, films, mean_model(ids, folder, size), read_history(folder / first.id), unreadable)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -143,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--of", metavar="ID", action="append", required=True, help="checkpoint; may be given again")
     parser.add_argument("--id", required=True, help="of the new checkpoint")
     parser.add_argument("--looks", metavar="N", type=int, help="looks at each film (default: as the first has)")
+    parser.add_argument("--input-size", metavar="N", type=int, help="pixels a side (default: as it was trained)")
     parser.add_argument("--out", metavar="DIR", type=Path, default=CHECKPOINTS, help="folder of checkpoints")
     return parser
 
@@ -151,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
     options = _parser().parse_args(arguments)
     try:
-        told = (options.looks, options.format, options.region)
+        told = (options.looks, options.format, options.region, options.input_size)
         card = measure_merged(options.of, check_id(options.id), options.data, options.out, *told)
     except ScaphoidError as error:
         print(error, file=sys.stderr)

@@ -358,6 +358,8 @@ def _trained_on(request: Request, data: TrainingData, counts: Mapping[str, int],
         if request.teachers:
             trained += f", with {', '.join(request.teachers)} as teacher{'s' if len(request.teachers) > 1 else ''}"
         trained += f"; {mean}" * (len(request.average_of) > 1)
+        sizes = {card.input_size for card in sources if card.id in request.average_of} - {request.settings.input_size}
+        trained += f"; it learned at {min(sizes)} pixels a side, not at {request.settings.input_size}" if sizes else ""
     else:
         trained = mean.capitalize()
     if idle_settings(request.settings) and not request.average_of:
