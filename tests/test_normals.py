@@ -70,19 +70,47 @@ def test_fewer_are_called_until_one_in_ten_holds_out_of_fold():
     patients = ["A"] * 3 + ["B"] * 3 + [f"p{i}" for i in range(34)]
     values = np.array([0.9, 0.91, 0.92, 0.8, 0.81, 0.82, *np.linspace(0, 0.3, 34)])
     assert np.mean(values >= cautious_threshold(values)) == 0.1
+    assert cautious_share(patients, values) == 3 / 40, "and no fewer: at 3 of 40 only A's three films are called"
+    # The same rule without A lets 3 of 37 be called, which is all of B: its threshold is 0.55, and calls A. B likewise.
     assert specificity_out_of_fold(patients, values).value == 34 / 40
-    share = cautious_share(patients, values)
-    assert share == 2 / 40
-    assert specificity_out_of_fold(patients, values, false_alarms=share).value == 37 / 40
     studies = [normals.NormalStudy(patient, value, (None,)) for patient, value in zip(patients, values, strict=True)]
     low, high = normals.set_caution(card().operating_points, TWO, studies)
     assert low.threshold == 0.2
-    assert high.threshold == pytest.approx(0.905)
-    assert high.specificity.value == 37 / 40
+    assert high.threshold == pytest.approx(0.86)
+    assert high.specificity.value == 34 / 40, "judged by what was chosen without them, the share as well"
     told = normals.describe(studies, (low, high), "here", 0.25)["sentence"]
-    assert "are called suspected, also by thresholds chosen without their own patient;" in told
+    assert "called suspected, also by thresholds that call as many and were chosen without their own patient;" in told
     # A floor above them all calls none, so nothing is given up for it.
     assert cautious_share(patients, values, 0.95) == 0.1
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.floats(0, 0.999)), min_size=3, max_size=60), st.floats(0, 0.5))
+def test_the_share_is_the_greatest_that_holds(studies, floor):
+    """Against a plain loop over every number of studies that may be called."""
+    patients, values = [f"p{patient}" for patient, _ in studies], np.array([value for _, value in studies])
+    if len(set(patients)) < 2:
+        assert cautious_share(patients, values, floor) == 0.1
+        return
+    allowed = int(0.1 * len(values) + 1e-9)
+
+    def called(share):
+        total = 0
+        for own in set(patients):
+            others = [value for patient, value in zip(patients, values, strict=True) if patient != own]
+            threshold = max(floor, cautious_threshold(others, share))
+            total += sum(value >= threshold for patient, value in zip(patients, values, strict=True) if patient == own)
+        return total
+
+    shares = [0.1, *(count / len(values) for count in range(allowed - 1, -1, -1))]
+    assert cautious_share(patients, values, floor) == next((each for each in shares if called(each) <= allowed), 0)
+
+
+def test_many_patients_are_judged_in_groups():
+    """A thousand of them in twenty: none is ever judged by its own, and nearly nine in ten are not called."""
+    values = np.random.default_rng(0).random(1000)
+    found = specificity_out_of_fold([f"p{i:04}" for i in range(1000)], values)
+    assert (found.value, found.n) == (pytest.approx(0.9, abs=0.01), 1000)
+    assert normals._folds([f"p{i:04}" for i in range(1000)]).max() == 19
 
 
 def test_the_strictest_share_where_one_patient_is_always_called():
@@ -92,7 +120,7 @@ def test_the_strictest_share_where_one_patient_is_always_called():
     studies = [normals.NormalStudy(patient, value, (None,)) for patient, value in zip(patients, values, strict=True)]
     points = normals.set_caution(card().operating_points, TWO, studies)
     assert points[1].specificity.value == 0.8
-    assert "thresholds chosen without" not in normals.describe(studies, points, "here", 0.25)["sentence"]
+    assert "that call as many" not in normals.describe(studies, points, "here", 0.25)["sentence"]
 
 
 def test_a_threshold_that_was_not_raised_is_not_said_to_be_set_on_the_normals():

@@ -2,7 +2,8 @@
 
 Points that were chosen on one model do not hold for a mean. They are chosen as a single model's are: on the held-out
 validation studies that every member has scored, and then, where films of real wrists without a fracture are given, the
-threshold of suspicion is raised until at most 1 in 10 of those are suspected (see :mod:`core.train.normals`).
+threshold of suspicion is raised until at most 1 in 10 of those are suspected, out of fold as well (see
+:mod:`core.train.normals`).
 """
 
 from __future__ import annotations
