@@ -15,7 +15,7 @@ from core.checkpoints import CHECKPOINTS, find_checkpoint, verify
 from core.checkpoints.weights import WEIGHTS_NAME, load_weights
 from core.errors import CheckpointError, RadiographError
 from core.metrics import calibrate
-from core.radiographs import fit_square
+from core.radiographs import SquareFit, fit_square
 from core.values import Checkpoint, Prediction, Radiograph, WristRegion
 
 if TYPE_CHECKING:
@@ -71,6 +71,23 @@ class Decision:
     thresholds: Mapping[str, float] = field(default_factory=dict)
 
 
+def square_fit(
+    card: Checkpoint, radiograph: Radiograph, region: WristRegion | None = None, size: int | None = None
+) -> SquareFit:
+    """Say how a film, or a region of it, becomes the square that a checkpoint reads.
+
+    Parameters
+    ----------
+    card : Checkpoint
+    radiograph : Radiograph
+    region : WristRegion or None
+        As of :meth:`Classifier.square`.
+    size : int, optional
+        Pixels a side of the square, where it is not the one that the network reads but a copy of it.
+    """
+    return fit_square(radiograph.height, radiograph.width, size or card.input_size, region, card.fit)
+
+
 class Classifier:
     """A checkpoint ready to read films. It may be used by several threads at once.
 
@@ -108,7 +125,7 @@ class Classifier:
         """
         if region is not None and (look.scale != 1.0 or look.turn_degrees):
             region = replace(region, side=region.side * look.scale, angle=region.angle + look.turn_degrees)
-        fit = fit_square(radiograph.height, radiograph.width, self.checkpoint.input_size, region, self.checkpoint.fit)
+        fit = square_fit(self.checkpoint, radiograph, region)
         square = np.asarray(fit.apply(radiograph.pixels), dtype=np.float32)
         return np.ascontiguousarray(square[:, ::-1]) if look.mirrored else square
 

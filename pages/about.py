@@ -76,9 +76,10 @@ with right:
         if rows:
             with st.expander(words):
                 st.table(pd.DataFrame(rows), border="horizontal", hide_index=True)
+                inside = "; on which share of the films with one the location head's highest point lies inside it"
                 st.caption(
-                    "AUC of the studies with one against all studies without; on which share of the films with one the "
-                    "location head's highest point lies inside it. With 95% intervals."
+                    f"AUC of the studies with one against all studies without{inside * ('films' in rows[0])}. With 95% "
+                    "intervals."
                 )
     try:
         scores = held_out_scores(card)
@@ -100,6 +101,7 @@ with st.expander("For those who check: settings, versions, licences, hashes"):
             "id": card.id,
             "backbone": card.backbone,
             "input_size": card.input_size,
+            "fit": card.fit,
             "wrist_finder": card.region,
             "calibration": card.calibration,
             "counts": card.data.get("counts"),

@@ -115,6 +115,16 @@ def test_a_stretched_film_moves_as_far_along_both_sides(monkeypatch):
             assert abs(y - 15.5) == pytest.approx(0.04 * 32 / 2**0.5)
 
 
+def test_a_moved_map_of_a_stretched_film_is_laid_back_on_its_place():
+    """Whatever lights up where the film is bright does so wherever the square lies; laid back it is the same map."""
+    wide = np.zeros((100, 200), np.float32)
+    wide[55:75, 80:120] = 1
+    classifier = brightness_classifier()
+    classifier.checkpoint = replace(classifier.checkpoint, fit="stretch")
+    moved = check_map(classifier, film_of(wide), method="gradcam").moved
+    assert min(moved.values()) > 0.9
+
+
 def test_the_wrist_turns_and_moves_as_it_is_said(film, monkeypatch):
     """Where the middle of the left edge, and the middle, of what is read at first lie in what is read then."""
     seen = {}

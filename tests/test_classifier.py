@@ -19,6 +19,7 @@ from core.classifier import (
     decide,
     ensemble_probability,
     load_classifier,
+    square_fit,
     study_probability,
 )
 from core.errors import CheckpointError, RadiographError
@@ -148,6 +149,15 @@ def looking(classifier, looks):
 
 
 REGION = WristRegion(35.0, 40.0, 40.0, 20.0)
+
+
+def test_a_film_that_is_stretched_fills_the_square(classifier):
+    card = replace(classifier.checkpoint, fit="stretch")
+    stretched = Classifier(card, classifier.model, classifier.run)
+    wide = Radiograph("a" * 64, np.ones((30, 60), np.float32), "PNG, 8 bit")
+    assert stretched.square(wide).min() == pytest.approx(1)
+    assert classifier.square(wide).mean() == pytest.approx(0.5, abs=0.01), "else half of it is black"
+    assert square_fit(card, wide, size=8).scales == pytest.approx((8 / 60, 8 / 30))
 
 
 def test_several_looks_are_averaged_as_logits(classifier):

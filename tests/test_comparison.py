@@ -35,9 +35,11 @@ from core.explain.comparison import (
 )
 from core.explain.localisation import THRESHOLDS, localise
 from core.phantoms.fractures import KINDS
-from core.values import WristRegion
+from core.values import TrainingSettings, WristRegion
 from pages.parts.outlining import drawn_mask
 from tests.test_explain import _stand_in_backbone, brightness_classifier, film_of  # noqa: F401
+
+SETTINGS = TrainingSettings("efficientnetlite0")
 
 
 def reader(classifier=None):
@@ -95,11 +97,18 @@ def test_a_method_that_is_not_offered_is_refused_before_any_film():
 
 
 def test_a_baseline_points_into_the_square_that_is_read():
-    film = film_of(np.zeros((100, 200)))
-    heat = baseline_map("centre", film, 64, WristRegion(150, 40, 60))
+    film, card = film_of(np.zeros((100, 200))), reader().classifier.checkpoint
+    heat = baseline_map("centre", film, card, WristRegion(150, 40, 60))
     assert heat.shape == (100, 200)
     assert np.abs(np.argwhere(heat == heat.max()).mean(axis=0) - (39.5, 149.5)).max() <= 1
     assert not heat[:, :110].any()
+    # Of a film that is stretched the whole width is as far from the middle as the whole height.
+    wide = baseline_map("centre", film, replace(card, fit="stretch"), None)
+    padded = baseline_map("centre", film, card, None)
+    tall, whole = (np.flatnonzero((heat > 0.8).any(axis=1)).size for heat in (wide, padded))
+    across = np.flatnonzero((wide > 0.8).any(axis=0)).size
+    assert across == pytest.approx(2 * tall, abs=4)
+    assert whole == pytest.approx(2 * tall, abs=4)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +262,9 @@ def test_a_table_from_before_withheld_maps_and_weights_were_noted_is_read():
 def weighted_reader(name, weights):
     """As `reader`, of named weights; it counts the films that it reads."""
     found = reader()
-    found.classifier.checkpoint = replace(found.classifier.checkpoint, id=name, weights_sha256=weights)
+    found.classifier.checkpoint = replace(
+        found.classifier.checkpoint, id=name, weights_sha256=weights, settings=SETTINGS
+    )
     predict, found.read = found.classifier.predict, []
     found.classifier.predict = lambda films, regions: found.read.extend(films) or predict(films, regions)
     return found
@@ -302,6 +313,25 @@ def test_rows_of_other_models_and_of_other_weights_are_told_apart():
     assert [(row.checkpoint_id, row.film) for row in kept] == [("m-1", "a"), ("m-1", "b"), ("m-2", "a"), ("m-2", "b")]
     assert {row.weights for row in kept} == {"1" * 64, ""}
     assert left_out == ["m-1", "gone"]
+
+
+def test_the_same_weights_that_are_brought_here_again_and_read_films_otherwise_are_another_model(tmp_path):
+    film, path = bright_film(8, 40, True, "a"), tmp_path / "kept.csv"
+
+    def read(**changes):
+        again = weighted_reader("mine", "1" * 64)
+        again.classifier.checkpoint = replace(again.classifier.checkpoint, settings=None, **changes)
+        rows = measure_maps([film], again, ["gradcam"], check_every=0, kept=KeptRows(path))
+        return len(again.read), rows, again.classifier.checkpoint
+
+    assert [read()[0], read()[0]] == [1, 0]
+    count, rows, card = read(fit="stretch")
+    assert count == 1
+    assert read(scaling="unit")[0] == 1
+    padded = replace(card, fit="pad")
+    assert (rows_of(rows, [card])[1], rows_of(rows, [padded])[1]) == ([], ["mine"])
+    (told,) = {row.checkpoint_id for row in tell_weights_apart(rows, [padded])}
+    assert told.startswith("mine, weights 11111111-")
 
 
 def test_a_record_counts_the_checked_maps_of_the_very_weights_that_passed():

@@ -26,7 +26,7 @@ from core.errors import CheckpointError, DatasetError, RadiographError, ScoresEr
 from core.evaluate import baselines, command
 from core.evaluate.baselines import StudyFacts
 from core.metrics import evaluate_scores, read_scores, wilson_interval
-from core.values import Checkpoint, Interval, OperatingPoint, Prediction, Radiograph, Scores, Study, WristRegion
+from core.values import FITS, Checkpoint, Interval, OperatingPoint, Prediction, Radiograph, Scores, Study, WristRegion
 
 ROOT = Path(__file__).resolve().parent.parent
 KEYS = [
@@ -580,10 +580,21 @@ def test_one_part_of_the_body_alone(dataset, capsys):
 # --- trivial baselines -----------------------------------------------------------------------------------------------
 
 
+SQUARES = {size: Checkpoint("a", "A", "fracture", "resnet50", "x", size) for size in (32, 128)}
+
+
+def test_facts_are_of_what_the_model_reads():
+    wide = Radiograph("a", np.ones((16, 32), np.float32), "PNG")
+    padded, stretched = (baselines.film_facts(wide, 1, None, replace(SQUARES[32], fit=fit)) for fit in FITS)
+    assert (padded.numbers["mean grey"], stretched.numbers["mean grey"]) == pytest.approx((0.5, 1))
+    small = [np.mean(facts.thumbnails["thumbnail of the square"]) for facts in (padded, stretched)]
+    assert small == pytest.approx([0.5, 1], abs=0.05)
+
+
 def test_facts_of_a_film():
     rows = np.arange(32, dtype=np.float32)[:, None]
     pixels = np.broadcast_to(((rows // 2) % 2) * 0.5, (32, 32))  # stripes two pixels wide, 0 and 0.5
-    facts = baselines.film_facts(Radiograph("a", pixels, "PNG"), 2.0, None, 32).numbers
+    facts = baselines.film_facts(Radiograph("a", pixels, "PNG"), 2.0, None, SQUARES[32]).numbers
     assert {name: facts[name] for name in ("width", "height", "area")} == {"width": 32, "height": 32, "area": 1024}
     assert (facts["bytes per pixel"], facts["side of the wrist square"]) == (2.0, 32)
     assert (facts["mean grey"], facts["contrast"]) == (0.25, 0.25)
@@ -593,13 +604,16 @@ def test_facts_of_a_film():
     laplacian = mirrored[:-2] + mirrored[2:] - 2 * mirrored[1:-1]
     assert facts["sharpness"] == pytest.approx(laplacian.var(), rel=1e-5)
     region = WristRegion(16, 16, 8)
-    assert baselines.film_facts(Radiograph("a", pixels, "PNG"), 1, region, 32).numbers["side of the wrist square"] == 8
+    assert (
+        baselines.film_facts(Radiograph("a", pixels, "PNG"), 1, region, SQUARES[32]).numbers["side of the wrist square"]
+        == 8
+    )
 
 
 def test_the_same_picture_made_finer_is_as_sharp_at_64_pixels_only():
     coarse = np.random.default_rng(0).random((64, 64)).astype(np.float32)
     films = [Radiograph("a", coarse, "PNG"), Radiograph("b", np.kron(coarse, np.ones((2, 2), np.float32)), "PNG")]
-    one, two = (baselines.film_facts(film, 1, None, 128).numbers for film in films)
+    one, two = (baselines.film_facts(film, 1, None, SQUARES[128]).numbers for film in films)
     assert two["sharpness"] > 1.5 * one["sharpness"]
     assert two["sharpness at 64 pixels"] == pytest.approx(one["sharpness at 64 pixels"], rel=1e-3)
 

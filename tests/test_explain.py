@@ -712,6 +712,16 @@ def test_heat_lies_where_the_evidence_is_on_a_stretched_film(method, height, wid
     assert (np.ptp(columns) > np.ptp(rows)) == (width > height)
 
 
+def test_a_small_stretched_film_takes_the_mean_along_its_shorter_side_alone():
+    """16 x 128 pixels read at 64 x 64: of four cells above each other one film pixel, of one cell two beside."""
+    heat = np.random.default_rng(7).random((64, 64)).astype(np.float32)
+    found = lay_on_film(heat, fit_square(16, 128, 64, None, "stretch"))
+    means = heat.reshape(16, 4, 64).mean(axis=1)
+    left, right = 0.75 * means + 0.25 * np.roll(means, 1, 1), 0.75 * means + 0.25 * np.roll(means, -1, 1)
+    np.testing.assert_allclose(found[:, 2:-2:2], left[:, 1:-1], atol=1e-5)
+    np.testing.assert_allclose(found[:, 3:-1:2], right[:, 1:-1], atol=1e-5)
+
+
 @pytest.mark.parametrize("angle", [0, 90])
 def test_no_heat_is_skipped_where_the_square_is_finer_than_the_film(angle):
     """A film of 16 pixels that a network reads at 64: each of its pixels has the mean of the 16 that lie on it."""

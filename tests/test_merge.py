@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from core.backbones import build_classifier
-from core.checkpoints import publish
+from core.checkpoints import publish, read_card
 from core.errors import CheckpointError, TrainingError
 from core.phantoms.dataset import DatasetSettings
 from core.train import PRESETS, merge
@@ -118,8 +118,27 @@ def test_weights_can_be_read_at_another_size(asked, folder, tmp_path, monkeypatc
     here = make_data(origin="simulated", split="e" * 64)
     trained = describe_checkpoint(request, here, measure(), False).data["trained_on"]
     assert "; it learned at 32 pixels a side, not at 64; no film" in trained
-    with pytest.raises(TrainingError, match="input_size"):
-        merge.measure_merged(["a"], "c", tmp_path, folder, input_size=16)
+    for wrong in (0, 16):
+        with pytest.raises(TrainingError, match="input_size"):
+            merge.measure_merged(["a"], "c", tmp_path, folder, input_size=wrong)
+
+
+def test_a_card_tells_at_which_size_it_learned_through_whatever_it_comes_from(tmp_path, folder, monkeypatch):
+    at_32 = read_card(folder / "a")
+    told = {}
+    for name, size, source in (
+        ("c", 64, at_32),  # read at another size
+        ("d", 64, None),  # ... and measured once more
+        ("e", 32, None),  # ... and brought back to where it learned
+    ):
+        monkeypatch.setattr("core.train.publish._card_of", lambda *_, card=source or told["c"]: card)
+        request = replace(make_request(tmp_path), average_of=("x",), settings=replace(SETTINGS, input_size=size))
+        request = replace(request, average_of=((source or told["c"]).id,))
+        for split in ("e" * 64, "other"):
+            told[name] = describe_checkpoint(request, make_data(origin="simulated", split=split), measure(), False)
+            said = "it learned at 32 pixels a side, not at 64" in told[name].data["trained_on"]
+            assert said == (size == 64)
+            assert told[name].data.get("learned_at") == (32 if size == 64 else None)
 
 
 def test_patients_that_a_training_may_have_seen_do_not_measure_it(asked, folder, tmp_path):
@@ -188,6 +207,8 @@ def test_a_finder_is_measured_anew_with_its_own_weights(folder, tmp_path, monkey
     monkeypatch.setattr(merge, "finish", lambda request, *_: told.append(request) or card)
     merge.measure_merged(["finder"], "finder-b", tmp_path, tmp_path)
     assert [(request.task, request.finder, request.average_of) for request in told] == [("wrist", None, ("finder",))]
+    with pytest.raises(CheckpointError, match="this finds wrists"):
+        merge.measure_merged(["finder"], "other", tmp_path, tmp_path, input_size=64)
 
 
 def test_looks_that_are_none_are_refused(asked, folder, tmp_path):
@@ -209,7 +230,8 @@ def test_the_card_names_what_it_is_the_mean_of(tmp_path, folder):
 def test_what_was_trained_elsewhere_does_not_claim_these_films(tmp_path, folder):
     request = replace(make_request(tmp_path, out=str(folder)), average_of=("a",))
     data = describe_checkpoint(request, make_data(origin="simulated", split="other"), measure(test_films=3), False).data
-    assert data["trained_on"] == "Its weights are those of a; no film of a real patient was used."
+    own = "it learned at 32 pixels a side, not at 64"
+    assert data["trained_on"] == f"Its weights are those of a; {own}; no film of a real patient was used."
     assert data["came_from"] == [{"id": "a", "trained_on": "Seen."}]
     assert data["counts"] == {"test_films": 3}
 

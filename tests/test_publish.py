@@ -49,6 +49,16 @@ def measure(**counts):
     return Appraisal({"method": "temperature", "temperature": 1.0}, (), (), {}, counts)
 
 
+@pytest.mark.parametrize(("finder", "fit"), [("finder-1", "pad"), (None, "stretch")])
+def test_only_whole_films_are_stretched_and_no_card_says_otherwise(tmp_path, finder, fit):
+    settings = replace(PRESETS["better-mura"], backbone="resnet50")
+    request = make_request(tmp_path, settings=settings, finder=finder)
+    card = publish.describe_checkpoint(request, make_data(), measure(), False)
+    assert card.fit == fit
+    assert card.settings.extra.get("fit", "pad") == fit
+    assert {**card.settings.extra, "fit": "stretch"} == settings.extra
+
+
 @pytest.fixture
 def finished(tmp_path, monkeypatch):
     """Return a function that finishes a training without a network, and what was asked and published."""

@@ -69,6 +69,21 @@ def test_a_break_outside_the_square_is_a_miss_and_a_thin_one_is_not_left_out(tmp
     assert appraisal._location_results(answers)["location_peak_in_mask"]["n"] == 3
 
 
+def test_where_the_peak_lies_on_a_stretched_film(tmp_path):
+    """The square's first quarter of each side is the film's; were the film padded, no break would lie there."""
+    rows = np.random.default_rng(2).integers(60, 200, (128, 256)).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "film.png"), rows)
+    mask = np.zeros((128, 256), np.uint8)
+    mask[:16, :32] = 255
+    reader = top_left_reader()
+    hits = []
+    for fit in ("stretch", "pad"):
+        reader.checkpoint = dataclasses.replace(reader.checkpoint, fit=fit)
+        answer = appraisal._ask(reader, make_film(tmp_path / "film.png", mask=mask), None)
+        hits.append(answer.places["location_peak_in_mask"])
+    assert hits == [True, False]
+
+
 def test_a_film_that_is_not_fit_is_refused_whether_or_not_a_finder_looked(tmp_path):
     faint, clear = write_film(tmp_path / "faint.png", contrast=2), write_film(tmp_path / "clear.png")
     reader = top_left_reader()

@@ -22,6 +22,7 @@ from core.datasets import index_dataset
 from core.errors import CheckpointError
 from core.phantoms.dataset import DatasetSettings, write_dataset
 from core.radiographs import read_radiograph
+from core.train import inputs
 from core.train.__main__ import main
 from tests.test_train import ask, dataset, places, stepwise  # noqa: F401
 from tests.test_train_engine import tiny_network
@@ -161,9 +162,20 @@ def mura(tmp_path_factory):
 @pytest.mark.parametrize(
     ("preset", "backbone", "parts"), [("better-mura", "resnet50", 1), ("mura-320", "densenet169", 2)]
 )
-def test_a_recipe_trains_on_mura_as_it_is_unpacked(mura, places, built, capsys, preset, backbone, parts):  # noqa: F811
+def test_a_recipe_trains_on_mura_as_unpacked(
+    mura,
+    places,  # noqa: F811
+    built,
+    capsys,
+    monkeypatch,
+    preset,
+    backbone,
+    parts,
+):
     """The first of the two read wrists, the other every part of the body."""
-    name = f"{preset}-1"
+    made, name = [], f"{preset}-1"
+    make = inputs.Squares
+    monkeypatch.setattr(inputs, "Squares", lambda *given, **asked: made.append(make(*given, **asked)) or made[-1])
     more = ("--preset", preset, "--backbone", backbone, "--id", name, "--epochs", "1")
     with stepwise():
         assert main(ask(mura, places, *more)) == 0
@@ -194,6 +206,19 @@ def test_a_recipe_trains_on_mura_as_it_is_unpacked(mura, places, built, capsys, 
     assert set(classifier.model.output) == {"logit", "probability"}
     with pytest.raises(CheckpointError, match="location head was expected"):
         classifier.location(read_radiograph(next(mura.rglob("*.png")).read_bytes()))
+    # Films that are no squares became those that are read now, to learn from and to be measured on.
+    assert len(made) == 2
+    for squares in made:
+        film = read_radiograph(squares.films[0].path.read_bytes())
+        assert film.pixels.shape[0] != film.pixels.shape[1]
+        read = classifier.square(film)
+        np.testing.assert_allclose(squares.square(0)[0] / 255, read, atol=0.003)
+        assert (read[:, 0].max() > 0 and read[0].max() > 0) == (card.fit == "stretch")
+    whole = index_dataset(mura, region=None if parts == 2 else "XR_WRIST").splits["valid"]
+    answers = (classifier.predict([read_radiograph(path.read_bytes()) for path in study.paths]) for study in whole)
+    found = sorted(float(np.mean([each.probability for each in films])) for films in answers)
+    told = sorted(float(value) for each in read_scores(places["out"] / name) for value in each.probabilities)
+    assert told == pytest.approx(found, abs=1e-4)
     # The patients of what may not be passed on go by numbers.
     assert {patient[0] for scores in read_scores(places["out"] / name) for patient in scores.patient_ids} == {"p"}
     assert len(built) == 1

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from core.appraise.studies import KnownFilm, KnownStudy
+from core.classifier import square_fit
 from core.metrics import ENSEMBLE
 from core.quality import assess
-from core.radiographs import fit_square
 from core.train.appraisal import angle_error, centre_error, look_at_peak
 from core.values import Checkpoint, Prediction, Radiograph, Scores, WristRegion
 
@@ -176,7 +176,7 @@ def _places(film: KnownFilm, classifier: _Classifier, region: WristRegion | None
     card, radiograph = classifier.checkpoint, film.radiograph
     if not card.location_head or not film.facts["label"]:
         return {}
-    square = fit_square(radiograph.height, radiograph.width, card.input_size, region, card.fit)
+    square = square_fit(card, radiograph, region)
     return look_at_peak(film.mask, square, classifier.location(radiograph, region))
 
 

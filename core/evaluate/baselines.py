@@ -14,7 +14,7 @@ from types import MappingProxyType
 import numpy as np
 
 from core.metrics import RESAMPLES, auc_difference, auc_of, interval_of
-from core.values import Interval, Radiograph, Scores, WristRegion
+from core.values import Checkpoint, Interval, Radiograph, Scores, WristRegion
 
 THUMBNAIL_SHAPE = (28, 16)
 FOLDS = 5
@@ -86,18 +86,16 @@ class BaselineResult:
     model_ahead_by: Interval
 
 
-def film_facts(
-    film: Radiograph, bytes_per_pixel: float, region: WristRegion | None, input_size: int, fit: str = "pad"
-) -> StudyFacts:
-    """Return what the baselines know of one film; `bytes_per_pixel` is its file's, `fit` the model's."""
+def film_facts(film: Radiograph, bytes_per_pixel: float, region: WristRegion | None, card: Checkpoint) -> StudyFacts:
+    """Return what the baselines know of one film; `bytes_per_pixel` is its file's, `card` the model's they rival."""
     import cv2
 
-    from core.radiographs import fit_square
+    from core.classifier import square_fit
 
-    square = np.asarray(fit_square(film.height, film.width, input_size, region, fit).apply(film.pixels), np.float32)
+    square = np.asarray(square_fit(card, film, region).apply(film.pixels), np.float32)
     smooth = cv2.GaussianBlur(square, (0, 0), 2.0)
     response = np.sort(np.abs(cv2.Laplacian(smooth, cv2.CV_32F)).ravel())
-    coarse = np.asarray(fit_square(film.height, film.width, COARSE_PIXELS, region, fit).apply(film.pixels), np.float32)
+    coarse = np.asarray(square_fit(card, film, region, COARSE_PIXELS).apply(film.pixels), np.float32)
     area = film.width * film.height
     numbers = {
         "width": film.width,

@@ -267,8 +267,7 @@ class _Gathered:
             fit = seen[self._finder_key(self.readers[0])] or next(filter(None, seen.values()))
             # A film that was made coarser is still stored in the file it came from.
             stored = {place: paths[place].stat().st_size / films[place].pixels.size for place in fit}
-            sort = card.input_size, card.fit
-            facts = [film_facts(film, stored[place], region, *sort) for place, (film, region) in fit.items()]
+            facts = [film_facts(film, stored[place], region, card) for place, (film, region) in fit.items()]
             self.facts.append(study_facts(facts))
 
     def _fit(self, films: Sequence[Radiograph], regions: Sequence[WristRegion | None]) -> dict[int, _Seen]:

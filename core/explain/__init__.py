@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from core.backbones import find_backbone
+from core.classifier import square_fit
 from core.errors import ExplanationError
 from core.explain.heatmaps import (
     OVERFLOWED,
@@ -33,7 +34,7 @@ from core.explain.heatmaps import (
     upsample,
 )
 from core.explain.passes import Passes, passes_of
-from core.radiographs import SquareFit, fit_square
+from core.radiographs import SquareFit
 from core.values import Checkpoint, Explanation, Radiograph, WristRegion
 
 Progress = Callable[[int, int], None]
@@ -338,8 +339,7 @@ def explain(
     heat, peak, used = explain_square(classifier, square, method=key, target=target, progress=progress, **settings)
     # Where nothing speaks for the target there is no place to show, though a map may have steeper places than others.
     heat = heat if peak > 0 else np.zeros_like(heat)
-    fit = classifier.checkpoint.fit
-    film_heat = lay_on_film(heat, fit_square(radiograph.height, radiograph.width, size, region, fit))
+    film_heat = lay_on_film(heat, square_fit(classifier.checkpoint, radiograph, region, size))
     used |= {"input_size": size, "region": asdict(region) if region else None}
     return Explanation(radiograph.id, classifier.checkpoint.id, key, target, film_heat, peak, used)
 
@@ -365,9 +365,10 @@ def lay_on_film(heat: np.ndarray, fit: SquareFit) -> np.ndarray:
 
     if heat.shape[0] < fit.size:  # OpenCV knows 32 steps from one value to the next: on a large film they would be seen
         heat = upsample(heat, fit.size)
-    cells = max(1, round(fit.size / max(fit.scales)))  # pixels of the film along the square's (shorter) side
-    if heat.shape[0] > cells:
-        heat = cv2.resize(np.ascontiguousarray(heat, np.float32), (cells, cells), interpolation=cv2.INTER_AREA)
+    # Pixels of the film along the square's sides: two numbers where it is stretched, and then it is not turned.
+    columns, rows = (min(heat.shape[0], max(1, round(fit.size / scale))) for scale in fit.scales)
+    if (rows, columns) != heat.shape:
+        heat = cv2.resize(np.ascontiguousarray(heat, np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
     return np.clip(fit.invert(heat), 0, 1)
 
 

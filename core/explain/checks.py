@@ -13,11 +13,12 @@ from typing import Any
 import cv2
 import numpy as np
 
+from core.classifier import square_fit
 from core.explain import METHODS, MOST_SEED, available_methods, canonical_method, explain_square
 from core.explain.removal import Removal, measure_removal
 from core.explain.scrambled import DEPTHS, ScrambledClassifier
 from core.explain.stray import bone_edges, stray_heat
-from core.radiographs import SquareFit, fit_square
+from core.radiographs import SquareFit
 from core.values import Radiograph, WristRegion
 
 GRID = 56
@@ -182,7 +183,7 @@ def check_map(
     }
     repeated = _repeated(classifier, square, heat, asked)
     progress(3, total)
-    fit = fit_square(radiograph.height, radiograph.width, square.shape[0], region, classifier.checkpoint.fit)
+    fit = square_fit(classifier.checkpoint, radiograph, region, square.shape[0])
     sign = 1 if target == "for" else -1
     removal = measure_removal(classifier.run, square, heat, bone_edges(square, fit), sign)
     progress(4, total)
@@ -243,10 +244,10 @@ def _moved(
     asked: Mapping[str, Any],
 ) -> dict[str, float]:
     height, width = radiograph.height, radiograph.width
-    size, how = classifier.square(radiograph, region).shape[0], classifier.checkpoint.fit
+    card, size = classifier.checkpoint, classifier.square(radiograph, region).shape[0]
     whole = region or WristRegion(width / 2, height / 2, float(max(height, width)))
     step = SHIFT * whole.side / np.sqrt(2) * np.ones(2)  # aslant
-    if how == "stretch":
+    if card.fit == "stretch":
         step *= np.array([width, height]) / max(height, width)  # as far along both sides of the square
     places = {
         # The square moves one way, and the wrist in it the other.
@@ -255,11 +256,11 @@ def _moved(
         "shifted one way": replace(whole, x=whole.x - step[0], y=whole.y - step[1]),
         "shifted the other": replace(whole, x=whole.x + step[0], y=whole.y + step[1]),
     }
-    here = fit_square(height, width, size, region, how)
+    here = square_fit(card, radiograph, region, size)
     found = {}
     for name, place in places.items():
         other, _, _ = explain_square(classifier, classifier.square(radiograph, place), **asked)
-        back, covered = lay_back(other, fit_square(height, width, size, place, how), here)
+        back, covered = lay_back(other, square_fit(card, radiograph, place, size), here)
         found[name] = likeness(heat, back, covered)
     for name, factor in zip(("made darker", "made brighter"), EXPOSURES, strict=True):
         film = replace(radiograph, pixels=np.clip(radiograph.pixels * np.float32(factor), 0, 1))

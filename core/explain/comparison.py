@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from core.checkpoints.files import write_whole
+from core.classifier import square_fit
 from core.errors import ExplanationError
 from core.explain import METHODS, available_methods, explain, lay_on_film
 from core.explain.checks import Checks, check_map
@@ -24,7 +27,6 @@ from core.explain.stray import bone_edges
 from core.explain.trust import trust_sentence
 from core.metrics import RESAMPLES
 from core.metrics.resampling import interval_of, mean_of, quantile_of, rate_interval
-from core.radiographs import fit_square
 from core.values import Checkpoint, Interval, Radiograph, WristRegion
 
 BASELINES = {"centre": "Middle of the square", "edges": "Edges of bones"}
@@ -117,7 +119,7 @@ class MapRow:
     shown : float
         1 where the map is shown as evidence, 0 where it is withheld (``core.explain.peaks.is_evidence``).
     weights : str
-        SHA-256 of the checkpoint's weights; empty where it is not known.
+        What `weights_key` says of the checkpoint; empty where it is not known.
     """
 
     film: str
@@ -294,7 +296,7 @@ def measure_maps(
         for method in (*chosen, *BASELINES):
             checks, shown = None, math.nan
             if method in BASELINES:
-                heat = baseline_map(method, film.radiograph, card.input_size, region, card.fit)
+                heat = baseline_map(method, film.radiograph, card, region)
             else:
                 made = explain(classifier, film.radiograph, method=method, region=region)
                 heat, shown = made.heatmap, float(is_evidence(made, card))
@@ -302,7 +304,7 @@ def measure_maps(
                     checks = check_map(classifier, film.radiograph, method=method, region=region, scrambled=scrambled)
             found = localise(heat, film.outline, film.spacing_mm)
             row = _row(film, card.id, method, answer.probability, found, checks)
-            ours.append(replace(row, shown=shown, weights=card.weights_sha256))
+            ours.append(replace(row, shown=shown, weights=weights_key(card)))
         rows += ours
         if kept:
             kept.add(ours)
@@ -315,9 +317,9 @@ def count_refused(films: Sequence[Any], rows: Iterable[MapRow]) -> int:
     return len(films) - len({row.film for row in rows})
 
 
-def baseline_map(key: str, film: Radiograph, size: int, region: WristRegion | None, fit: str = "pad") -> np.ndarray:
+def baseline_map(key: str, film: Radiograph, card: Checkpoint, region: WristRegion | None) -> np.ndarray:
     """Return the map of one of `BASELINES`, in the square that a classifier reads, laid on the film."""
-    place = fit_square(film.height, film.width, size, region, fit)
+    place, size = square_fit(card, film, region), card.input_size
     square = centre_map(size, size) if key == "centre" else bone_edges(place.apply(film.pixels), place)
     return lay_on_film(square, place)
 
@@ -498,6 +500,19 @@ def _read_row(row: Mapping[str, str]) -> MapRow:
     return MapRow(**values | {"overlaps": overlaps, "thin": bool(int(row["thin"])) if row["thin"] else None})
 
 
+def weights_key(card: Checkpoint) -> str:
+    """Return what tells a checkpoint's maps from those of another of its name: its weights, and how it reads films.
+
+    For what was trained here that is the SHA-256 of its weights. Weights from elsewhere may be brought here again, and
+    films be prepared for them otherwise.
+    """
+    if card.settings is not None:
+        return card.weights_sha256
+    scaling = card.scaling if isinstance(card.scaling, str) else sorted(card.scaling.items())
+    reads = json.dumps([card.input_size, card.fit, scaling])
+    return f"{card.weights_sha256}-{hashlib.sha256(reads.encode()).hexdigest()[:8]}"
+
+
 class KeptRows:
     """What a long measurement has found so far, in a table that grows film by film: what ends it costs one film.
 
@@ -534,7 +549,7 @@ class KeptRows:
         checked : bool
             Whether the maps were to be checked, too.
         """
-        found = {row.method: row for row in self._rows.get((film, card.id, card.weights_sha256), ())}
+        found = {row.method: row for row in self._rows.get((film, card.id, weights_key(card)), ())}
         right = all(key in found and (key in BASELINES or bool(found[key].level) == checked) for key in methods)
         return [found[key] for key in methods] if right else []
 
@@ -564,7 +579,7 @@ def rows_of(rows: Iterable[MapRow], cards: Iterable[Checkpoint]) -> tuple[list[M
     left_out : list of str
         Ids of the other rows' checkpoints, each once.
     """
-    weights = {card.id: card.weights_sha256 for card in cards}
+    weights = {card.id: weights_key(card) for card in cards}
     ours, others = [], {}
     for row in rows:
         if row.checkpoint_id in weights and row.weights in ("", weights[row.checkpoint_id]):
@@ -581,7 +596,7 @@ def tell_weights_apart(rows: Iterable[MapRow], cards: Iterable[Checkpoint]) -> l
     of one kind of weights; of the others the id is followed by the beginning of the weights' SHA-256.
     """
     rows = list(rows)
-    here = {card.id: card.weights_sha256 for card in cards}
+    here = {card.id: weights_key(card) for card in cards}
     kinds: dict[str, set[str]] = {}
     for row in rows:
         kinds.setdefault(row.checkpoint_id, set()).add(row.weights)
@@ -590,7 +605,8 @@ def tell_weights_apart(rows: Iterable[MapRow], cards: Iterable[Checkpoint]) -> l
         known = here.get(row.checkpoint_id)
         if row.weights == known or (known is None and len(kinds[row.checkpoint_id]) == 1):
             return row.checkpoint_id
-        return f"{row.checkpoint_id}, {f'weights {row.weights[:8]}' if row.weights else 'weights not noted'}"
+        kind = f"weights {row.weights[:8]}{row.weights[64:]}" if row.weights else "weights not noted"
+        return f"{row.checkpoint_id}, {kind}"
 
     return [replace(row, checkpoint_id=name(row)) for row in rows]
 

@@ -100,7 +100,7 @@ class SquareFit:
         Parameters
         ----------
         square : numpy.ndarray
-            Shape (n, n): any number of cells that share the square evenly, so a coarse feature map too.
+            Shape (rows, columns): any numbers of cells that share the square evenly, so a coarse feature map too.
 
         Returns
         -------
@@ -108,10 +108,10 @@ class SquareFit:
             float32, `film_shape`; bilinear between cells' centres, 0 outside the square.
         """
         height, width = self.film_shape
-        if square.ndim != 2 or square.shape[0] != square.shape[1]:
-            raise ValueError(f"expected a square map, got shape {square.shape}")
-        cells = square.shape[0] / self.size
-        to_cells = np.array([[cells, 0, (cells - 1) / 2], [0, cells, (cells - 1) / 2]])
+        if square.ndim != 2:
+            raise ValueError(f"expected a map of 2 dimensions, got shape {square.shape}")
+        down, across = (cells / self.size for cells in square.shape)
+        to_cells = np.array([[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2]])
         matrix = to_cells @ np.vstack([self.matrix, [0, 0, 1]])
         # Only the square's own bounding box is touched: the rest of a large film stays untouched zeros.
         left, top, right, bottom = self._find_box(margin=1)

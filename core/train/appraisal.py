@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from core.classifier import Classifier
+from core.classifier import Classifier, square_fit
 from core.errors import DatasetError, TrainingError
 from core.explain.heatmaps import grow_location
 from core.metrics import (
@@ -30,7 +30,7 @@ from core.metrics import (
     wilson_interval,
 )
 from core.quality import assess
-from core.radiographs import SquareFit, fit_square
+from core.radiographs import SquareFit
 from core.train.squares import Film, list_unreadable, read_film, read_mask
 from core.values import OperatingPoint, Radiograph, Scores, WristRegion
 from core.wrist import WITHIN, WristFinder, confidence_of
@@ -148,8 +148,7 @@ def _ask(reader: Classifier, film: Film, finder: WristFinder | None) -> _Answer 
     mask = read_mask(film, radiograph.height, radiograph.width) if wanted else None
     if mask is None:
         return _Answer(film, logit)
-    card = reader.checkpoint
-    square = fit_square(radiograph.height, radiograph.width, card.input_size, region, card.fit)
+    square = square_fit(reader.checkpoint, radiograph, region)
     return _Answer(film, logit, look_at_peak(mask, square, reader.location(radiograph, region)))
 
 

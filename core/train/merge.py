@@ -107,7 +107,7 @@ def measure_merged(
     region : str or None
         Part of the body whose films are taken, or ``"all"``; None: as a training with the first one's preset does.
     input_size : int or None
-        Pixels a side at which films are read; None: as those read that were trained. A finder keeps its own.
+        Pixels a side at which films are read; None: as those read that were trained. Not for a finder.
 
     Raises
     ------
@@ -123,7 +123,11 @@ def measure_merged(
     if first.settings is None:
         raise CheckpointError("Checkpoints that were trained here were expected, but one tells no settings.")
     looked = {} if first.task == "wrist" else {"looks": looks or first.looks}
-    size = first.input_size if first.task == "wrist" else input_size or first.input_size
+    if input_size is not None and first.task == "wrist":
+        raise CheckpointError(
+            "Only what reads films for fractures can be given another input size, but this finds wrists."
+        )
+    size = first.input_size if input_size is None else input_size
     settings = replace(first.settings, input_size=size, extra={**first.settings.extra, **looked})
     check_settings(settings, first.task)
     request = Request(

@@ -26,7 +26,7 @@ from core.train.films import TrainingData
 from core.train.inputs import HELD_OUT_SEED, SEEDS_APART, make_decoys
 from core.train.presets import idle_settings, option
 from core.train.runs import Progress, Report, Request
-from core.values import Checkpoint, Scores
+from core.values import Checkpoint, Scores, TrainingSettings
 from core.wrist import CLOSER_LOOKS
 
 DECOY_SHARE = 0.3
@@ -182,6 +182,14 @@ def _fit(request: Request, data: TrainingData) -> str:
     return str(option(request.settings, "fit")) if whole else "pad"
 
 
+def _settings_in_effect(request: Request, data: TrainingData) -> TrainingSettings:
+    """Return the settings without how films are made squares where none is: the card would tell of it as if it were."""
+    extra = dict(request.settings.extra)
+    if _fit(request, data) != option(request.settings, "fit"):
+        del extra["fit"]
+    return replace(request.settings, extra=extra)
+
+
 def _looks(request: Request, data: TrainingData) -> int:
     """Return how often a film is looked at; a whole film can only be mirrored, and a finder looks closer."""
     if request.task == "wrist":
@@ -236,13 +244,14 @@ def describe_checkpoint(
         positive_label=find_positive_label(request, data),
         operating_points=measured.points,
         calibration=measured.calibration,
-        settings=request.settings,
+        settings=_settings_in_effect(request, data),
         data={
             **_sentences(request, data, counts, sources),
             "simulated": _all_simulated(request, data, sources),
             "patients_known": data.patients_known,
             "split": data.split,
             "learned": _learned(request, data, sources),
+            **({"learned_at": size} if (size := learned_at(request, sources)) else {}),
             "counts": counts,
             "results": dict(measured.results),
             "licences": _licences(request, data),
@@ -327,6 +336,13 @@ def _sources(request: Request) -> tuple[Checkpoint, ...]:
     return tuple(card for card in found if card)
 
 
+def learned_at(request: Request, sources: Sequence[Checkpoint]) -> int | None:
+    """Return at how many pixels a side averaged weights learned, where that is not the size they read films at now."""
+    averaged = [card for card in sources if card.id in request.average_of]
+    sizes = {card.data.get("learned_at") or card.input_size for card in averaged} - {request.settings.input_size}
+    return min(sizes, default=None)
+
+
 def _all_simulated(request: Request, data: TrainingData, sources: Sequence[Checkpoint]) -> bool:
     """Tell whether nothing but simulated films went into the weights, here and before."""
     return data.simulated and not request.starts_elsewhere and all(card.data.get("simulated") for card in sources)
@@ -358,10 +374,10 @@ def _trained_on(request: Request, data: TrainingData, counts: Mapping[str, int],
         if request.teachers:
             trained += f", with {', '.join(request.teachers)} as teacher{'s' if len(request.teachers) > 1 else ''}"
         trained += f"; {mean}" * (len(request.average_of) > 1)
-        sizes = {card.input_size for card in sources if card.id in request.average_of} - {request.settings.input_size}
-        trained += f"; it learned at {min(sizes)} pixels a side, not at {request.settings.input_size}" if sizes else ""
     else:
         trained = mean.capitalize()
+    size = learned_at(request, sources)
+    trained += f"; it learned at {size} pixels a side, not at {request.settings.input_size}" if size else ""
     if idle_settings(request.settings) and not request.average_of:
         trained += "; all layers were trained, since it began with nothing learned"
     trained += "; no film of a real patient was used." if _all_simulated(request, data, sources) else "."

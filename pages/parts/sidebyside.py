@@ -22,6 +22,7 @@ from core.explain.comparison import (
     rows_of,
     summarise,
     tell_weights_apart,
+    weights_key,
 )
 from core.explain.trust import trust_sentence
 from core.figures import around_region, film_image, hits_figure
@@ -192,7 +193,7 @@ def show_split(cards: Collection[Checkpoint]) -> None:
             "that outlines its fractures."
         )
         return
-    weights = tuple((card.id, card.weights_sha256) for card in cards)
+    weights = tuple((card.id, weights_key(card)) for card in cards)
     try:
         every, thin, left_out = _summaries(str(place), place.stat().st_mtime_ns, weights, cards)
     except ScaphoidError as error:
