@@ -196,6 +196,12 @@ def test_films_and_studies_that_are_refused_are_told_of_every_checkpoint_and_of_
     assert "| studies left out, since all their films were | 0 | 1 | 0 |" in shown
     for text in (shown, short):
         assert "refused as unfit to be read, which are in no estimate: `m-1` 1, `m-2` 3, mean of all 1." in text
+        # Both documents tell how each kind and each displacement is seen.
+        assert "by kind of fracture and displacement, each against the " in text
+        kinds = {film.facts["kind"] for study in made for film in study.films if study.label}
+        assert kinds
+        assert all(f"| {kind.replace('_', ' ')} (n = " in text for kind in kinds)
+        assert "| displaced under 1 mm (n = " in text or "| not displaced (n = " in text
 
 
 def test_where_no_film_is_fit_to_be_read_nothing_is_measured(monkeypatch, capsys):

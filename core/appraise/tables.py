@@ -25,27 +25,10 @@ def simulated_tables(report: Mapping[str, Any]) -> str:
     """Return everything that ``appraise simulated`` measured as Markdown."""
     measured = report["checkpoints"]
     parts = [_foreword(report), _table(["", *map(_title, measured)], _estimate_rows(measured))]
-    # Those that were read: a study whose films were all refused is in no estimate.
-    read = {each["negatives"] for each in measured.values()}
-    negatives = " to ".join(f"{n:,}" for n in sorted({min(read), max(read)}))
-    parts.append(f"AUC of the study by kind of fracture, each against the {negatives} studies without one:")
-    groups = [(group, name) for group in ("kinds", "displacements") for name in next(iter(measured.values()))[group]]
-    words = {
-        "kinds": lambda name: name.replace("_", " "),
-        "displacements": lambda name: name if "displaced" in name else f"displaced {name}",
-    }
-
-    def by_group(what: str) -> Iterable[list[str]]:
-        for group, name in groups:
-            cells = [each[group].get(name, {}).get(what) for each in measured.values()]
-            n = next((cell["n"] for cell in cells if cell), 0)
-            if n:
-                yield [f"{words[group](name)} (n = {n})", *map(show, cells)]
-
-    parts.append(_table(["", *map(_title, measured)], by_group("auc")))
+    parts += [_by_group_words(measured), _by_group_table(measured, "auc")]
     if any(found["peak"] for each in measured.values() for found in each["kinds"].values()):
         parts.append("Location head's peak inside the break, films:")
-        parts.append(_table(["", *map(_title, measured)], by_group("peak")))
+        parts.append(_by_group_table(measured, "peak"))
     parts.append("AUC by subgroup:")
     parts.append(_table(["", *map(_title, measured)], _subgroup_rows(measured)))
     if report["differences"]:
@@ -58,12 +41,37 @@ def simulated_tables(report: Mapping[str, Any]) -> str:
 
 
 def short_simulated_table(report: Mapping[str, Any]) -> str:
-    """Return the few figures that a reader in a hurry needs, one row a checkpoint."""
+    """Return the few figures that a reader in a hurry needs, one row a checkpoint, and how each kind is seen."""
     rows = [
         [_title(name), *(show(each["results"].get(estimate)) for estimate in _SHORT)]
         for name, each in report["checkpoints"].items()
     ]
-    return _foreword(report) + "\n\n" + _table(["", *(RESULT_NAMES[name] for name in _SHORT)], rows)
+    measured = report["checkpoints"]
+    table = _table(["", *(RESULT_NAMES[name] for name in _SHORT)], rows)
+    return "\n\n".join([_foreword(report), table, _by_group_words(measured), _by_group_table(measured, "auc")])
+
+
+def _by_group_words(measured: Mapping[str, Any]) -> str:
+    # Those that were read: a study whose films were all refused is in no estimate.
+    read = {each["negatives"] for each in measured.values()}
+    negatives = " to ".join(f"{n:,}" for n in sorted({min(read), max(read)}))
+    return f"AUC of the study by kind of fracture and displacement, each against the {negatives} studies without one:"
+
+
+def _by_group_table(measured: Mapping[str, Any], what: str) -> str:
+    """Return the table of an estimate by kind and by displacement, one column a checkpoint."""
+    words = {
+        "kinds": lambda name: name.replace("_", " "),
+        "displacements": lambda name: name if "displaced" in name else f"displaced {name}",
+    }
+    rows = []
+    for group, say in words.items():
+        for name in next(iter(measured.values()))[group]:
+            cells = [each[group].get(name, {}).get(what) for each in measured.values()]
+            n = next((cell["n"] for cell in cells if cell), 0)
+            if n:
+                rows.append([f"{say(name)} (n = {n})", *map(show, cells)])
+    return _table(["", *map(_title, measured)], rows)
 
 
 def steadiness_tables(report: Mapping[str, Any]) -> str:
