@@ -187,7 +187,7 @@ def kind_rows(card: Checkpoint) -> list[dict[str, str]]:
 
     Where its location head was measured: also on which share of the films with one its highest point lies inside it.
     """
-    return sorted(_part_rows(card, "kinds", "fracture"), key=lambda row: row["AUC"])
+    return _part_rows(card, "kinds", "fracture", worst_first=True)
 
 
 def displacement_rows(card: Checkpoint) -> list[dict[str, str]]:
@@ -195,9 +195,11 @@ def displacement_rows(card: Checkpoint) -> list[dict[str, str]]:
     return _part_rows(card, "displacements", "displaced")
 
 
-def _part_rows(card: Checkpoint, parts: str, heading: str) -> list[dict[str, str]]:
+def _part_rows(card: Checkpoint, parts: str, heading: str, worst_first: bool = False) -> list[dict[str, str]]:
     measured = ((card.data.get("results") or {}).get(parts) or {}).items()
     known = [(name, found) for name, found in measured if (found.get("auc") or {}).get("value") is not None]
+    if worst_first:
+        known.sort(key=lambda item: item[1]["auc"]["value"])
     located = any((found.get("peak") or {}).get("value") is not None for _, found in known)
     rows = []
     for name, found in known:

@@ -42,11 +42,10 @@ def simulated_tables(report: Mapping[str, Any]) -> str:
 
 def short_simulated_table(report: Mapping[str, Any]) -> str:
     """Return the few figures that a reader in a hurry needs, one row a checkpoint, and how each kind is seen."""
-    rows = [
-        [_title(name), *(show(each["results"].get(estimate)) for estimate in _SHORT)]
-        for name, each in report["checkpoints"].items()
-    ]
     measured = report["checkpoints"]
+    rows = [
+        [_title(name), *(show(each["results"].get(estimate)) for estimate in _SHORT)] for name, each in measured.items()
+    ]
     table = _table(["", *(RESULT_NAMES[name] for name in _SHORT)], rows)
     return "\n\n".join([_foreword(report), table, _by_group_words(measured), _by_group_table(measured, "auc")])
 

@@ -46,7 +46,7 @@ def find_bright(square: np.ndarray) -> np.ndarray:
     Not every film shows metal so: where its processing ends below full white, metal is not told from bone. On 120
     simulated films with plates, wires or rings this finds a tenth of the metal, and on their twins without any it takes
     0.4% of the square, of bone. A limit that goes by the film's own white (0.9 of its 99.9th percentile) finds half,
-    but takes 2.5% of every square: the bright cortex, where breaks are.
+    but takes 2.5% of the squares without any, in the mean.
     """
     white = (square >= 0.97).astype(np.uint8)
     count, labels, about, _ = cv2.connectedComponentsWithStats(white, connectivity=8)

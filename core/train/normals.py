@@ -138,8 +138,7 @@ def cautious_threshold(probabilities: np.ndarray, false_alarms: float = FALSE_AL
     It lies halfway between two probabilities that occurred, so that none of them stands on it.
     """
     falling = np.sort(np.asarray(probabilities, float))[::-1]
-    allowed = int(np.floor(false_alarms * falling.size + 1e-9))
-    below = falling[allowed]
+    below = falling[_most_called(falling, false_alarms)]
     higher = falling[falling > below]
     above = higher.min() if higher.size else 1.0
     middle = (below + above) / 2
@@ -171,22 +170,28 @@ def cautious_share(
         At most `false_alarms`; 0 also where not even that keeps enough of them uncalled.
     """
     folds, values = _folds(patients), np.asarray(probabilities, float)
-    if folds.max(initial=0) == 0:  # of one patient alone nobody can tell
-        return false_alarms
-    allowed = int(np.floor(false_alarms * values.size + 1e-9))
-
-    def holds(share: float) -> bool:
-        right = _right_out_of_fold(folds, values, lambda others, _: max(floor, cautious_threshold(others, share)))
-        return int((~right).sum()) <= allowed
-
-    if holds(false_alarms):
+    allowed = _most_called(values, false_alarms)
+    # Of one patient alone nobody can tell.
+    if folds.max(initial=0) == 0 or _called_out_of_fold(folds, values, floor, false_alarms) <= allowed:
         return false_alarms
     # The fewer may be called the higher every threshold is: the greatest number that holds is found by halving.
     most, least = allowed, 0
     while most - least > 1:
         middle = (most + least) // 2
-        least, most = (middle, most) if holds(middle / values.size) else (least, middle)
+        holds = _called_out_of_fold(folds, values, floor, middle / values.size) <= allowed
+        least, most = (middle, most) if holds else (least, middle)
     return least / values.size
+
+
+def _most_called(values: np.ndarray, false_alarms: float) -> int:
+    """Return how many studies are at most a share `false_alarms` of all."""
+    return int(np.floor(false_alarms * values.size + 1e-9))
+
+
+def _called_out_of_fold(folds: np.ndarray, values: np.ndarray, floor: float, share: float) -> int:
+    """Return how many studies are called by thresholds that let a share of the other folds be called."""
+    right = _right_out_of_fold(folds, values, lambda others, _: max(floor, cautious_threshold(others, share)))
+    return int((~right).sum())
 
 
 def _folds(patients: Sequence[str]) -> np.ndarray:
@@ -231,10 +236,7 @@ def specificity_out_of_fold(
 def holds_out_of_fold(patients: Sequence[str], probabilities: np.ndarray, floor: float) -> bool:
     """Tell whether `cautious_share` reaches its end: at most 1 in 10 are called out of fold at the share it chose."""
     share, values = cautious_share(patients, probabilities, floor), np.asarray(probabilities, float)
-    right = _right_out_of_fold(
-        _folds(patients), values, lambda others, _: max(floor, cautious_threshold(others, share))
-    )
-    return bool((~right).sum() <= np.floor(FALSE_ALARMS * values.size + 1e-9))
+    return _called_out_of_fold(_folds(patients), values, floor, share) <= _most_called(values, FALSE_ALARMS)
 
 
 def set_caution(
