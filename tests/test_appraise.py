@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from core.appraise import command, documents, maps, measures, reading, steadiness, studies, tables
+from core.appraise import command, documents, maps, measures, quick, reading, steadiness, studies, tables
 from core.appraise.reading import FilmRead, WristRead
 from core.checkpoints import CHECKPOINTS, default_id, ensembles, read_card, read_scores, verify
 from core.checkpoints.cards import write_card
 from core.classifier import Classifier
-from core.errors import CheckpointError, ScaphoidError
+from core.errors import CheckpointError, ExplanationError, ScaphoidError
 from core.explain import comparison
 from core.explain.localisation import THRESHOLDS
 from core.metrics import evaluate_scores, were_it_calibrated, wilson_interval
@@ -775,6 +775,123 @@ def test_films_whose_maps_are_not_measured_are_told(monkeypatch, capsys, tmp_pat
         assert capsys.readouterr().out.strip() == text.strip()
 
 
+# --- Quick Score-CAM beside Score-CAM --------------------------------------------------------------------------------
+
+
+def whole_studies(*labels):
+    """Return studies of two films; a broken one shows its break on the second alone."""
+    return [
+        studies.KnownStudy(
+            f"s{number}",
+            label,
+            tuple(make_film(0.5 + 0.01 * number, label, blob(0, 0) if label * n else None, n) for n in range(2)),
+        )
+        for number, label in enumerate(labels)
+    ]
+
+
+def test_one_film_of_each_study_is_looked_at_and_of_a_broken_one_a_film_that_shows_it():
+    made = whole_studies(1, 0, 1, 0)
+    hidden = studies.KnownStudy("hidden", 1, (make_film(0.4, 1),))
+    chosen = list(quick.one_of_each([*made, hidden]))
+    assert [patient for patient, _ in chosen] == ["s0", "s1", "s2", "s3"], "a break that no film shows is left out"
+    places = [made[number].films.index(film) for number, (_, film) in enumerate(chosen)]
+    assert places == [1, 0, 1, 1]
+
+
+def draw_instead(monkeypatch, told, *pairs):
+    """Let the two maps of each further film be those of `pairs`: whole, quick."""
+    left = [np.array(each, np.float32) for pair in pairs for each in pair]
+
+    def explain_square(classifier, square, *, method, **settings):
+        told.append((classifier.checkpoint.id, method, settings))
+        return left.pop(0), 1.0, {}
+
+    monkeypatch.setattr(quick, "explain_square", explain_square)
+
+
+FLAT = [[0.0, 0], [0, 0]]
+RISING = [[0.0, 1], [2, 4]]
+
+
+def test_two_maps_are_compared_by_rank_and_in_line(monkeypatch):
+    """By hand: with two of four ranks swapped 1 - 6 * 2 / (4 * 15) = 0.8 is left of the rank correlation."""
+    told, done = [], []
+    pairs = (RISING, [[0, 2], [1, 4]]), (RISING, [[0, 1], [4, 16]]), (RISING, FLAT), (FLAT, FLAT)
+    draw_instead(monkeypatch, told, *pairs)
+    films = list(quick.one_of_each(whole_studies(1, 0, 1, 0)))
+    rows = quick.measure_likeness(films, [make_reader(name="m-1")], done.append, quick.KeptLikenesses(None))
+    assert done == [1, 2, 3, 4]
+    assert told[:2] == [("m-1", "scorecam", {}), ("m-1", "quickscorecam", {"groups": quick.QUICK_GROUPS})]
+    assert [row.broken for row in rows] == [True, False, True, False]
+    assert [row.patient_id for row in rows] == ["s0", "s1", "s2", "s3"]
+    assert rows[0].spearman == pytest.approx(0.8)
+    assert rows[0].pearson == pytest.approx(np.corrcoef([0, 1, 2, 4], [0, 2, 1, 4])[0, 1])
+    assert rows[1].spearman == pytest.approx(1)
+    assert rows[1].pearson == pytest.approx(np.corrcoef([0, 1, 2, 4], [0, 1, 4, 16])[0, 1])
+    assert [(row.spearman, row.pearson) for row in rows[2:]] == [(0, 0), (None, None)]
+
+    found = quick.summarise_likeness(rows, 50)["m-1"]
+    assert [*found] == ["all films", "with a break", "without"]
+    every = found["all films"]
+    assert (every["spearman"]["value"], every["spearman"]["n"]) == (pytest.approx(0.8), 3)
+    assert every["spearman_10th_percentile"]["value"] == 0
+    assert (every["reach"]["value"], every["no_map"]) == (pytest.approx(1 / 3), 1)
+    assert found["with a break"]["spearman"]["value"] == pytest.approx(0.4)
+    assert (found["without"]["spearman"]["n"], found["without"]["no_map"]) == (1, 1)
+
+
+def test_what_was_compared_is_kept_by_film_weights_and_groups(monkeypatch, tmp_path):
+    kept, told = tmp_path / "kept.jsonl", []
+    films = list(quick.one_of_each(whole_studies(1, 0)))
+
+    def measure(*pairs, **card):
+        told.clear()
+        draw_instead(monkeypatch, told, *pairs)
+        readers = [make_reader(name="m-1", **card)]
+        return quick.measure_likeness(films, readers, lambda done: None, quick.KeptLikenesses(kept))
+
+    first = measure((RISING, RISING), (RISING, [[0, 2], [1, 4]]))
+    assert (measure(), told) == (first, [])
+    other = measure((RISING, RISING), (RISING, RISING), weights_sha256="1" * 64)
+    assert [row.spearman for row in other] == pytest.approx([1, 1])
+    assert measure() == first
+    monkeypatch.setattr(quick, "QUICK_GROUPS", 8)
+    measure((RISING, RISING), (RISING, RISING))
+    assert len(kept.read_text().splitlines()) == 6
+    for text in ("film,method\n", '{"film": "x"}\n', "[1]\n"):
+        kept.write_text(text)
+        with pytest.raises(ExplanationError, match="kept likenesses of heat maps"):
+            quick.KeptLikenesses(kept)
+
+
+def test_likeness_of_the_quick_maps_is_told_in_the_document(monkeypatch, published, capsys):
+    """Of four films the second checkpoint's finder refuses one kind."""
+    page = published / "README.md"
+    page.write_text("<!-- results: quickscorecam -->\n<!-- end -->\n")
+    monkeypatch.setattr(command, "make_studies", lambda *_: iter(whole_studies(1, 0, 1, 0)))
+    draw_instead(monkeypatch, [], *[(RISING, RISING)] * 3, (FLAT, FLAT))
+    options = ["quickscorecam", "--films", "4", "--resamples", "20", "--write", "--checkpoints", str(published)]
+    assert command.run(command._parser().parse_args(options), lambda name, folder: make_reader(name=name)) == 0
+    out = capsys.readouterr().out
+    assert out.strip() in page.read_text()
+    assert "of 4 simulated films, each of another study" in out
+    assert "quickscorecam --films 4 --seed 0 --resamples 20 --write`" in out
+    assert "refused as unfit to be read, which are in no estimate: `stand-in` 0." in out
+    rows = [line.strip("| ").split(" | ") for line in out.splitlines() if line.startswith("| `stand-in`")]
+    assert [(row[1], row[2][:5], row[-1]) for row in rows] == [
+        ("all films (n = 3)", "1.000", "1"),
+        ("with a break (n = 2)", "1.000", "0"),
+        ("without (n = 1)", "1.000", "1"),
+    ]
+
+    monkeypatch.setattr(command, "make_studies", lambda *_: iter(whole_studies(1, 0)))
+    draw_instead(monkeypatch, [], (FLAT, FLAT), (FLAT, FLAT))
+    options = command._parser().parse_args(["quickscorecam", "--films", "2", "--checkpoints", str(published)])
+    with pytest.raises(ExplanationError, match="both maps can be made"):
+        command.run(options, lambda name, folder: make_reader(name=name))
+
+
 def _measured_without_checks(measure, *films_and_reader, check_every, **more):
     return measure(*films_and_reader, check_every=0, **more)
 
@@ -787,6 +904,7 @@ def _measured_without_checks(measure, *films_and_reader, check_every, **more):
         (["simulated", "--seed", "-1"], "whole number from 0"),
         (["steadiness", "--films", "0"], "whole number from 1"),
         (["explanations", "--films", "0"], "whole number from 1"),
+        (["quickscorecam", "--films", "1"], "whole number from 2"),
         (["steadiness", "--data", "x", "--format", "none"], "invalid choice"),
     ],
 )

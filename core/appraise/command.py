@@ -15,11 +15,13 @@ import numpy as np
 from core.appraise.documents import store_ensemble_results, store_results, update_document
 from core.appraise.maps import measure_readers, outlined_films
 from core.appraise.measures import measure_checkpoint, measure_finder
+from core.appraise.quick import KeptLikenesses, measure_likeness, one_of_each, summarise_likeness
 from core.appraise.reading import Reading, read_all, study_scores
 from core.appraise.steadiness import measure_steadiness
 from core.appraise.studies import FILM_SIZE, SEEDS_APART, make_studies, seeds_of
 from core.appraise.tables import (
     explanations_tables,
+    quick_tables,
     short_explanations_table,
     short_simulated_table,
     simulated_tables,
@@ -31,7 +33,8 @@ from core.datasets import FORMATS, REGION_HELP, open_dataset
 from core.errors import ExplanationError, RadiographError, ScaphoidError
 from core.evaluate import Progress, choose_checkpoints, ensemble_points, read_film
 from core.evaluate.explanations import to_dict
-from core.explain.comparison import CHECK_EVERY, MEASURED_NAME, KeptRows, rows_text, summarise
+from core.explain import QUICK_GROUPS
+from core.explain.comparison import CHECK_EVERY, MEASURED_NAME, KeptRows, count_refused, rows_text, summarise
 from core.metrics import ENSEMBLE, RESAMPLES, compare_scores, interval_dict
 from core.phantoms import VERSION
 from core.values import Checkpoint, Radiograph
@@ -39,7 +42,7 @@ from core.values import Checkpoint, Radiograph
 if TYPE_CHECKING:
     from core.reading import Reader
 
-DEFAULT_STUDIES, DEFAULT_FILMS = 1500, 200
+DEFAULT_STUDIES, DEFAULT_FILMS, DEFAULT_QUICK_FILMS = 1500, 200, 50
 _DOCUMENT = "README.md"
 
 
@@ -287,6 +290,33 @@ def _appraise_explanations(
     return report, tables
 
 
+# --- Quick Score-CAM beside Score-CAM --------------------------------------------------------------------------------
+
+
+def _appraise_quick(options: argparse.Namespace, readers: Sequence[Reader], folder: Path) -> tuple[dict[str, Any], str]:
+    films = list(one_of_each(make_studies(seeds_of(options.films, options.seed), options.size, options.jobs)))
+    progress = Progress(len(films) * len(readers), sys.stderr, "films")
+    rows = measure_likeness(films, readers, progress, KeptLikenesses(options.keep))
+    report = {
+        "asked_films": options.films,
+        "films": len(films),
+        "size": options.size,
+        "seed": options.seed,
+        "version": str(VERSION),
+        "resamples": options.resamples,
+        "groups": QUICK_GROUPS,
+        "refused": {card.id: count_refused(films, (row for row in rows if row.checkpoint_id == card.id))
+                    for card in _cards(readers)},
+        "checkpoints": summarise_likeness(rows, options.resamples),
+    }  # fmt: skip
+    if not report["checkpoints"]:
+        raise ExplanationError("A film of which both maps can be made was expected, but there is none.")
+    tables = quick_tables(report)
+    if options.write:
+        _update_documents(folder, readers, "quickscorecam", tables)
+    return report, tables
+
+
 # --- options ---------------------------------------------------------------------------------------------------------
 
 
@@ -294,6 +324,7 @@ _ACTS = {
     "simulated": _appraise_simulated,
     "steadiness": _appraise_steadiness,
     "explanations": _appraise_explanations,
+    "quickscorecam": _appraise_quick,
 }
 
 
@@ -389,6 +420,21 @@ def _parser() -> argparse.ArgumentParser:
     explanations.add_argument(
         "--write", action="store_true", help="store what was measured, and put tables into the documents"
     )
+    quick = kinds.add_parser(
+        "quickscorecam",
+        parents=[common],
+        help="how alike the maps of Quick Score-CAM are to those of Score-CAM over all channels",
+        description="How alike Quick Score-CAM's maps are to Score-CAM's; a film may take minutes.",
+    )
+    quick.add_argument(
+        "--films", metavar="N", type=_whole(2, SEEDS_APART), default=DEFAULT_QUICK_FILMS,
+        help=f"films, half of them with a fracture, each of another study (default: {DEFAULT_QUICK_FILMS})",
+    )  # fmt: skip
+    quick.add_argument(
+        "--keep", metavar="FILE", type=Path,
+        help="file in which what is measured is kept film by film; what it already holds is not measured again",
+    )  # fmt: skip
+    quick.add_argument("--write", action="store_true", help="put the table into the checkpoints' page")
     return parser
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from core.appraise.studies import KnownStudy
+from core.appraise.studies import KnownFilm, KnownStudy
 from core.evaluate import Progress
 from core.explain.comparison import KeptRows, MapRow, OutlinedFilm, count_refused, is_thin, measure_maps
 from core.phantoms import VERSION
@@ -18,15 +18,23 @@ if TYPE_CHECKING:
 def outlined_films(studies: Iterable[KnownStudy]) -> Iterator[OutlinedFilm]:
     """Yield one film of each broken study, of another place in the study each time: films of one wrist are alike."""
     for number, study in enumerate(studies):
-        showing = [film for film in study.films if film.mask.any()]
-        if not showing:
+        film = showing_film(study, number)
+        if film is None:
             continue
-        film = showing[number % len(showing)]
         spacing = film.facts["spacing_mm"]
         thin = is_thin(film.facts["kind"], film.facts["displacement_mm"], film.facts["gap_mm"])
-        # What else a film of the same seed hangs on is in its name: kept rows of another film are not taken for its.
-        name = f"{film.radiograph.id}-v{VERSION}-{max(film.mask.shape)}px"
-        yield OutlinedFilm(name, study.id, film.radiograph, film.mask, (spacing, spacing), thin, "simulated")
+        yield OutlinedFilm(name_of(film), study.id, film.radiograph, film.mask, (spacing, spacing), thin, "simulated")
+
+
+def showing_film(study: KnownStudy, number: int) -> KnownFilm | None:
+    """Return one of the films on which a study's break shows, by `number` another; None where it shows on none."""
+    showing = [film for film in study.films if film.mask.any()]
+    return showing[number % len(showing)] if showing else None
+
+
+def name_of(film: KnownFilm) -> str:
+    """Return a film's name with all that its pixels hang on: what was kept of another is not taken for its."""
+    return f"{film.radiograph.id}-v{VERSION}-{max(film.mask.shape)}px"
 
 
 def measure_readers(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from core.appraise.quick import WANTED
 from core.appraise.studies import FILM_SIZE
 from core.explain.comparison import BASELINES, CHECK_EVERY, CHECK_NAMES, THIN_MM, method_title
 from core.metrics import ENSEMBLE, RESAMPLES
@@ -161,12 +162,39 @@ def short_explanations_table(report: Mapping[str, Any]) -> str:
     return _explanations_foreword(report) + "\n\n" + _table(heads, rows)
 
 
+_LIKENESS_HEADS = {
+    "spearman": "rank correlation, median",
+    "spearman_10th_percentile": "10th percentile",
+    "reach": f"films with {WANTED:g} or more",
+    "pearson": "linear correlation, median",
+}
+
+
+def quick_tables(report: Mapping[str, Any]) -> str:
+    """Return everything that ``appraise quickscorecam`` measured as Markdown."""
+    foreword = (
+        f"Quick Score-CAM ({report['groups']} groups of channels) beside Score-CAM over all channels, maps for the "
+        f"finding of {report['films']:,} simulated films, each of another study, about half of them with a fracture; "
+        f"simulator version {report['version']}, films of {report['size']} pixels that no training draws. Rank "
+        "correlation is Spearman's, linear correlation Pearson's, over the cells of the feature map; 0 where one map "
+        "shows nothing, and left out where both do. Wanted: a median rank correlation of "
+        f"{WANTED:g} over all films. 95% intervals by a bootstrap over patients. Made by "
+        f"`python -m core.appraise quickscorecam --films {report['asked_films']} --seed {report['seed']}"
+        f"{_unusual(report)} --write`. {_refused(report['refused'])}"
+    )
+    rows = []
+    for name, groups in report["checkpoints"].items():
+        for films, each in groups.items():
+            cells = [show(each[key]) for key in _LIKENESS_HEADS]
+            rows.append([_title(name), f"{films} (n = {each['spearman']['n']})", *cells, str(each["no_map"])])
+    return f"{foreword}\n\n{_table(['', 'films', *_LIKENESS_HEADS.values(), 'no map'], rows)}"
+
+
 def _unusual(report: Mapping[str, Any]) -> str:
     """Return the options that were not the usual ones, as they are typed."""
     usual = {"size": FILM_SIZE, "check_every": CHECK_EVERY, "resamples": RESAMPLES}
-    return "".join(
-        f" --{name.replace('_', '-')} {report[name]}" for name, value in usual.items() if report[name] != value
-    )
+    given = {name: report[name] for name, value in usual.items() if name in report and report[name] != value}
+    return "".join(f" --{name.replace('_', '-')} {value}" for name, value in given.items())
 
 
 def _show_of(interval: Mapping[str, Any] | None, films: int) -> str:
