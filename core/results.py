@@ -55,7 +55,7 @@ def reading_result(names: Sequence[str], reading: StudyReading) -> dict[str, Any
     row["seconds"] = round(reading.seconds, 4)
     row["weights_sha256"] = card.weights_sha256
     row["wrist_finder"] = card.region
-    row["may_miss"] = list(weak_kinds([card, *(member.checkpoint for member in reading.members)]))
+    row["may_miss"] = list(weak_kinds(measured_cards(reading)))
     if reading.members:
         row["models"] = member_results(reading)
     return row
@@ -146,6 +146,18 @@ def map_sentence(card: Checkpoint) -> str:
     if card.looks < 2:
         return ""
     return f"The answer is the mean of {card.looks} slightly different looks at the film; a map is of the first."
+
+
+def measured_cards(reading: StudyReading) -> list[Checkpoint]:
+    """Return the cards whose tests tell what a reading may miss.
+
+    Of a mean its own where its kinds of fracture were measured; else those of all its models: it sees no more than was
+    shown.
+    """
+    card = reading.checkpoint
+    if not reading.members or (card.data.get("results") or {}).get("kinds"):
+        return [card]
+    return [member.checkpoint for member in reading.members]
 
 
 def weak_kinds(cards: Iterable[Checkpoint]) -> dict[str, Mapping[str, Any]]:

@@ -573,6 +573,37 @@ def test_a_model_that_was_tested_on_real_films_keeps_that_test(published, monkey
     assert ("stand-in was not trained on simulated films: its card and scores stay" in said) != simulated
 
 
+def test_the_mean_is_told_what_its_models_are(published, monkeypatch, capsys):
+    """The kinds of fracture that the mean itself may miss are read from there."""
+    for name in ("a-1", "b-1"):
+        shutil.copytree(published / "stand-in", published / name)
+        card = read_card(published / "stand-in")
+        told = card.data | {"simulated": True}
+        (published / name / "card.json").write_text(write_card(replace(card, id=name, data=told))[0], encoding="utf-8")
+    shutil.rmtree(published / "stand-in")
+    digest = read_card(published / "a-1").weights_sha256
+    members = dict.fromkeys(("a-1", "b-1"), digest)
+    ensembles.write_ensemble(ensembles.Ensemble(members, POINTS, {"simulated": True}), published)
+    made = [
+        studies.KnownStudy(f"s{n}", n % 2, (make_film(0.4 + 0.1 * (n % 2), n % 2, blob(0, 0), n, **KNOWN),))
+        for n in range(6)
+    ]
+    monkeypatch.setattr(command, "make_studies", lambda *arguments: iter(made))
+    options = ["simulated", "--studies", "6", "--resamples", "20", "--write", "--checkpoints", str(published)]
+
+    def open_stand_in(name, folder):
+        card = {"data": {"simulated": True}, "weights_sha256": digest, "region": None}
+        return SimpleNamespace(classifier=make_reader(name=name, **card).classifier, finder=None)
+
+    assert command.run(command._parser().parse_args(options), open_stand_in) == 0
+    assert "Written: the ensemble's results." in capsys.readouterr().err
+    kept = [read_card(published / "a-1").data["results"], ensembles.read_ensemble(published).data["results"]]
+    for results in kept:
+        assert results["kinds"]["hairline"]["auc"]["value"] == 1
+        assert results["displacements"]
+        assert results["subgroups"]["view"]
+
+
 def test_a_broken_checkpoint_gets_no_results(published):
     (published / "stand-in" / "model.weights.h5").write_bytes(b"others")
     text = (published / "stand-in" / "card.json").read_text()

@@ -626,6 +626,24 @@ def test_a_figure_is_saved_as_points_as_lines_and_as_numbers(page, server):
     assert pd.api.types.is_numeric_dtype(bars["x"])
 
 
+def test_the_names_of_many_models_have_room_in_a_saved_figure(page, server):
+    page.goto(f"{server.url}/compare")
+    ready(page)
+    settled(page)
+    figure = page.locator("[class*='st-key-saved-roc']")
+    figure.locator(".scatterlayer .js-line").first.wait_for(state="attached")
+    with page.expect_download() as download:
+        figure.get_by_role("button", name="SVG", exact=True).click()
+    drawing = Path(download.value.path()).read_text()
+    names = re.findall('class="legendtext"[^>]*>([^<]*)<', drawing)
+    cards = [read_card(path.parent) for path in CHECKPOINTS.glob("*/card.json")]
+    assert set(names) == {card.title for card in cards if card.task == "fracture"}
+    (title,) = re.findall(r'<text class="gtitle".*?</text>', drawing, re.DOTALL)
+    lowest = max(float(y) for y in re.findall(r' y="([\d.]+)"', title))
+    (legend,) = re.findall(r'<g class="legend"[^>]*transform="translate\([\d.]+, ?([\d.]+)\)"', drawing)
+    assert float(legend) > lowest, "names do not lie over what the figure is of"
+
+
 def test_two_sessions_see_their_own_films_and_leave_nothing_behind(chromium, server):
     films = film_png(11, 8, view="PA"), film_png(12, 8, view="PA")
     contexts = [chromium.new_context() for _ in films]

@@ -189,6 +189,16 @@ def test_a_forest_marks_only_groups_that_are_large_enough():
     assert [text.strip() for text in figure.layout.yaxis.ticktext] == ["PA (n=40)", "LATERAL (n=6), too few"]
 
 
+def test_marks_of_many_models_do_not_lie_over_each_other_in_a_forest():
+    auc = Interval(0.8, 0.7, 0.9, 40)
+    parts = (Subgroup("PA", 40, 20, 30, auc, auc, auc), Subgroup("LATERAL", 40, 20, 30, auc, auc, auc))
+    figure = forest_figure(dict.fromkeys("ABCDE", parts), dict.fromkeys("ABCDE", "#112233"))
+    places = np.sort([y for trace in figure.data for y in trace.y])
+    margin, (bottom, top) = figure.layout.margin, figure.layout.yaxis.range
+    pixels = np.diff(places) * (figure.layout.height - margin.t - margin.b) / abs(bottom - top)
+    assert pixels.min() > figure.data[0].marker.size
+
+
 def test_a_forest_of_a_rate_needs_only_its_own_class():
     rate = Interval(0.6, 0.4, 0.7, 12)
     parts = (Subgroup("scaphoid", 12, 12, 12, None, rate, None, "Too few"),)

@@ -75,13 +75,21 @@ def test_json_gives_one_object_a_film_and_one_for_the_study(films, capsys):
     assert rows[2]["films_read"] == len(read)
 
 
+def copy_default(folder):
+    """Make a folder of checkpoints that holds the default one and its finder alone."""
+    chosen = default_id()
+    for name in (chosen, read_card(CHECKPOINTS / chosen).region):
+        shutil.copytree(CHECKPOINTS / name, folder / name)
+    shutil.copy(CHECKPOINTS / "default", folder)
+
+
 def test_saved_limits_are_used_when_named(tmp_path, capsys):
     film, folder = tmp_path / "wrist.png", tmp_path / "checkpoints"
     film.write_bytes(wrist_png())
     _, published, _ = run(capsys, film, "--json")
     before = json.loads(published[0])
     assert before["profile"] is None
-    shutil.copytree(CHECKPOINTS, folder, ignore=shutil.ignore_patterns(PROFILES_NAME))
+    copy_default(folder)
     card = read_card(CHECKPOINTS / default_id())
     rate = card.operating_points[0].sensitivity
     limits = move_limits(card.operating_points, "both", 0.0, rate, rate)
@@ -137,7 +145,7 @@ def test_a_bad_file_is_one_line_and_the_others_are_still_read(films, tmp_path, c
 
 def test_altered_weights_are_one_line_and_nothing_is_read(films, tmp_path, capsys):
     folder = tmp_path / "checkpoints"
-    shutil.copytree(CHECKPOINTS, folder)
+    copy_default(folder)
     weights = folder / default_id(folder) / "model.weights.h5"
     data = bytearray(weights.read_bytes())
     data[len(data) // 3] ^= 64

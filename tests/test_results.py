@@ -19,6 +19,7 @@ from core.results import (
     held_out_scores,
     kind_rows,
     map_sentence,
+    measured_cards,
     model_names,
     operating_point_rows,
     reach_sentence,
@@ -240,6 +241,12 @@ def test_kinds_that_are_told_no_better_than_by_chance_are_named():
     ]  # fmt: skip
     assert rows[1] == {"fracture": "scaphoid", "AUC": "0.501 (0.402 to 0.596)", "studies": "35"}
     assert reading_result(["a"], reading([0.4], data=blind.data))["may_miss"] == list(weak_kinds([blind]))
+    alone, other = reading([0.4], data=blind.data), reading([0.4])
+    of_both = replace(other, members=(alone, other))
+    assert measured_cards(of_both) == [alone.checkpoint, other.checkpoint]
+    assert reading_result(["a"], of_both)["may_miss"] == list(weak_kinds([blind]))
+    tested = replace(of_both, checkpoint=replace(of_both.checkpoint, data=better.data))
+    assert reading_result(["a"], tested)["may_miss"] == ["scaphoid", "Smith"], "the mean's own tests count for it"
 
 
 def test_parts_stand_as_they_were_measured_with_the_location_heads_hits():

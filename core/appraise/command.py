@@ -144,8 +144,7 @@ def _write(report: Mapping[str, Any], reading: Reading, readers: Sequence[Reader
             "test_films_refused": found["films_refused"],
             "test_patients_left_out": found["studies_refused"],
         }
-        groups = {name: found[name] for name in ("kinds", "displacements", "subgroups")}
-        results = {**found["results"], **groups, "simulated_test": told}
+        results = _results_of(found) | {"simulated_test": told}
         store_results(folder / card.id, results, counts, study_scores(card.id, films, card.weights_sha256))
         print(f"Written: the card and the scores of {card.id}.", file=sys.stderr)
     for name, results in report["finders"].items():
@@ -163,9 +162,14 @@ def _write(report: Mapping[str, Any], reading: Reading, readers: Sequence[Reader
             "test_films_refused": found["films_refused"],
             "test_patients_left_out": found["studies_refused"],
         }
-        if store_ensemble_results(folder, members, found["results"], counts):
+        if store_ensemble_results(folder, members, _results_of(found), counts):
             print("Written: the ensemble's results.", file=sys.stderr)
     _update_documents(folder, readers, "simulated", simulated_tables(report), short_simulated_table(report))
+
+
+def _results_of(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a card keeps of what `measure_checkpoint` found."""
+    return {**found["results"], **{name: found[name] for name in ("kinds", "displacements", "subgroups")}}
 
 
 def _tests_on_simulated(card: Checkpoint) -> bool:

@@ -360,7 +360,8 @@ def forest_figure(
     Groups too small for one are named, without a mark.
     """
     values = list(dict.fromkeys(group.value for parts in groups.values() for group in parts))
-    figure = empty_figure(height or 90 + 46 * max(len(values), 1))
+    # Marks of ten pixels, each model's on a line of its own.
+    figure = empty_figure(height or 90 + max(46, 18 * len(groups)) * max(len(values), 1))
     for place, (name, parts) in enumerate(groups.items()):
         known = [group for group in parts if getattr(group, rate) is not None]
         shift = (place - (len(groups) - 1) / 2) * 0.7 / max(len(groups), 1)

@@ -18,7 +18,7 @@ function save(place, format, filename) {
   // What it is of stands above it, in room of its own.
   if (told) {
     const lines = told.split("\n").flatMap((line) => wrapped(line, Math.max(30, Math.floor(width / 6))));
-    const more = 14.3 * lines.length + 10 + (marked ? 24 : 0);
+    const more = 14.3 * lines.length + 10 + (marked ? legendHeight(plot.data, size.w) : 0);
     const text = lines.map((line) => line.replaceAll("&", "&amp;").replaceAll("<", "&lt;")).join("<br>");
     const place = { x: 0, xanchor: "left", y: 1, yanchor: "top", xref: "container", yref: "container" };
     Object.assign(plot.layout, {
@@ -31,6 +31,13 @@ function save(place, format, filename) {
   button.click();
   Object.assign(plot.layout, { showlegend, legend, title, margin, font });
   plot._context.toImageButtonOptions = usual;
+}
+
+// Points that the legend above the figure takes: names stand in columns as wide as the widest of them.
+function legendHeight(traces, width) {
+  const names = traces.filter(({ showlegend, name }) => showlegend !== false && name).map(({ name }) => name);
+  const widest = 50 + 7 * Math.max(0, ...names.map((name) => name.length));
+  return 5 + 19 * Math.ceil(names.length / Math.max(1, Math.floor(width / widest)));
 }
 
 function wrapped(line, most) {

@@ -79,7 +79,7 @@ def choose_methods(card: Checkpoint) -> list[str]:
         default=quick,
         format_func=lambda key: METHODS[key].title,
         key=f"methods-{card.id}",
-        help="Score-CAM over all channels, which takes a minute, is made in the reading room.",
+        help="Score-CAM over all channels, which takes a minute or more, is made in the reading room.",
     )
 
 
@@ -125,7 +125,7 @@ def show_maps(desk: Desk, reader: Reader, film: Radiograph, methods: Sequence[st
 def _seconds(methods: Sequence[str]) -> str:
     words = "some seconds" if len(methods) == 1 else f"some seconds for each of {len(methods)}"
     slow = [METHODS[key].title for key in methods if not METHODS[key].quick]
-    return f"{words}, up to a minute for {' and '.join(slow)}" if slow else words
+    return f"{words}, a minute or two for {' and '.join(slow)}" if slow else words
 
 
 def _show_tile(desk: Desk, reader: Reader, film: Radiograph, made: Explanation | None, region: object) -> None:

@@ -31,6 +31,7 @@ from core.results import (
     cases_sentence,
     evidence_sentence,
     map_sentence,
+    measured_cards,
     member_results,
     model_names,
     reach_sentence,
@@ -193,7 +194,7 @@ def _show_answer(desk: Desk, reading: StudyReading) -> None:
     share = percent(reading.probability) + (f" {reading.checkpoint.id}" if reading.members else "")
     small = "".join(
         f'<p class="small">{html.escape(line)}</p>'
-        for line in (_how(desk, reading), reach_sentence(reading), _may_miss(reading))
+        for line in (_how(desk, reading), reach_sentence(reading), weak_sentence(measured_cards(reading)))
         if line
     )
     st.html(
@@ -204,13 +205,9 @@ def _show_answer(desk: Desk, reading: StudyReading) -> None:
     )
 
 
-def _may_miss(reading: StudyReading) -> str:
-    return weak_sentence(part.checkpoint for part in reading.members or (reading,))
-
-
 def _how(desk: Desk, reading: StudyReading) -> str:
     read = sum(film.prediction is not None for film in reading.films)
-    names = ", ".join(model_names(part.checkpoint for part in reading.members or (reading,)).values())
+    names = "; ".join(model_names(part.checkpoint for part in reading.members or (reading,)).values())
     by = f", driven by {film_label(desk, reading.driver.radiograph)}" if read > 1 else ""
     films = "1 film" if len(reading.films) == 1 else f"{read} of {len(reading.films)} films"
     return f"{desk.title}. {films} read{by}, in {reading.seconds:.2f} s, by {names}."
