@@ -255,6 +255,23 @@ def test_of_weights_that_were_made_elsewhere_nothing_is_claimed(tmp_path):
     assert "Apache-2.0" in told["licences"][0]
 
 
+def test_what_a_teacher_started_from_its_student_did_not(tmp_path):
+    told = {"licences": ["Started from ImageNet weights, Apache-2.0.", "The films are free."], "simulated": True}
+    card = Checkpoint("first", "First", "fracture", "efficientnetlite0", "top_activation", 64, data=told)
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "card.json").write_text(write_card(replace(card, weights_sha256="0" * 64))[0])
+    own = ["The simulated films were made by Scaphoid's own simulator (MIT)."]
+    for how, line in (
+        ({"start": "first"}, "Started from ImageNet weights, Apache-2.0."),
+        ({"average_of": ("first",)}, "Started from ImageNet weights, Apache-2.0."),
+        ({"teachers": ("first",)}, "Taught by a model that had started from ImageNet weights, Apache-2.0."),
+    ):
+        request = make_request(tmp_path, out=str(tmp_path), **how)
+        request = replace(request, settings=replace(request.settings, weights=None))
+        card = publish.describe_checkpoint(request, make_data(origin="simulated"), measure(), False)
+        assert card.data["licences"] == [line, "The films are free.", *own]
+
+
 def test_patients_are_counted_only_where_they_are_known(tmp_path):
     request, counts = make_request(tmp_path), {"test_films": 3, "test_patients": 2, "valid_films": 2}
     known = publish.describe_checkpoint(request, make_data(), measure(**counts), False).data

@@ -461,8 +461,14 @@ def _licences(request: Request, data: TrainingData) -> list[str]:
         lines.append("Started from weights that were made elsewhere, whose own licence applies.")
     elif request.settings.weights is not None:
         lines.append(f"Started from {backbone.weights_licence}.")
-    for teacher in (*request.teachers, *request.average_of):
-        lines += _inherited(teacher, Path(request.out))
+    for other in request.average_of:
+        lines += _inherited(other, Path(request.out))
+    for teacher in request.teachers:
+        # What its teacher started from, it did not.
+        lines += [
+            line.replace("Started from", "Taught by a model that had started from", 1)
+            for line in _inherited(teacher, Path(request.out))
+        ]
     if data.simulated:
         lines.append("The simulated films were made by Scaphoid's own simulator (MIT).")
     else:
