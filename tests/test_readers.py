@@ -53,22 +53,33 @@ def test_a_server_that_is_stopped_while_it_warms_makes_no_further_map(reader, mo
     assert len(made) == 2 < len(available_methods(reader.checkpoint, prompt=True))
 
 
-def test_a_checkpoint_is_warmed_where_a_server_runs_and_by_no_test(monkeypatch):
+def test_a_checkpoint_is_warmed_once_where_a_server_runs_and_by_no_test(monkeypatch):
     warmed = []
 
     def warm(reader):
         warmed.append((reader, threading.current_thread().daemon))
 
+    def ask(name):
+        # As pages do, whose threads Python does not wait for: what they start would not be waited for either.
+        page = threading.Thread(target=readers.reader_of, args=(name,), daemon=True)
+        page.start()
+        page.join()
+        for thread in threading.enumerate():
+            if thread.name.startswith("warm-up"):
+                thread.join()
+
     monkeypatch.setattr(readers, "open_reader", lambda name, *_: name)
+    monkeypatch.setattr(readers, "open_ensemble", lambda folder, opened: [opened("warm"), opened("member")])
     monkeypatch.setattr(readers, "_warm_maps", warm)
     monkeypatch.setattr(readers, "_warms", threading.Event())
-    readers._reader.__wrapped__("cold", "")
+    for cached in (readers._reader, readers._warm):
+        cached.clear()
+    ask("cold")
     readers._warms.set()
-    # As pages do, whose threads Python does not wait for: what they start would not be waited for either.
-    page = threading.Thread(target=readers._reader.__wrapped__, args=("warm", ""), daemon=True)
-    page.start()
-    page.join()
-    for thread in threading.enumerate():
-        if thread.name == "warm-up warm":
-            thread.join()
-    assert warmed == [("warm", False)], "Python waits for it"
+    for name in ("warm", "warm", "all"):
+        ask(name)
+    assert warmed == [("warm", False)], "Python waits for it; and what reads with others alone is not warmed"
+    ask("member")
+    assert [name for name, _ in warmed] == ["warm", "member"], "until it reads by itself"
+    for cached in (readers._reader, readers._warm):
+        cached.clear()

@@ -25,10 +25,13 @@ FEWEST = {"samples": 2}
 @st.cache_resource(max_entries=10, show_spinner=False)
 def _reader(checkpoint_id: str, card_sha256: str) -> Reader:
     _share_keras()
-    reader = open_reader(checkpoint_id, CHECKPOINTS, _finder_of)
-    if _warms.is_set():
-        _start(_warm_maps, reader, name=f"warm-up {checkpoint_id}")
-    return reader
+    return open_reader(checkpoint_id, CHECKPOINTS, _finder_of)
+
+
+@st.cache_resource(max_entries=10, show_spinner=False)
+def _warm(checkpoint_id: str, card_sha256: str) -> None:
+    """Warm a checkpoint's maps in the background, once."""
+    _start(_warm_maps, _reader(checkpoint_id, card_sha256), name=f"warm-up {checkpoint_id}")
 
 
 @st.cache_resource(max_entries=3, show_spinner=False)
@@ -61,7 +64,8 @@ def _sha_of(checkpoint_id: str) -> str:
 def reader_of(checkpoint_id: str) -> Reader | EnsembleReader:
     """Return a checkpoint, or the mean of all, ready to read; loaded anew only if its weights or its card have changed.
 
-    The models of a mean are those that are kept for reading alone: nothing is loaded twice.
+    The models of a mean are those that are kept for reading alone: nothing is loaded twice. Their maps are not warmed:
+    that would take the cores from the answer of all, for which somebody waits.
 
     Raises
     ------
@@ -69,8 +73,11 @@ def reader_of(checkpoint_id: str) -> Reader | EnsembleReader:
         If it is missing or altered.
     """
     if checkpoint_id == ALL:
-        return open_ensemble(CHECKPOINTS, reader_of)
-    return _reader(checkpoint_id, _sha_of(checkpoint_id))
+        return open_ensemble(CHECKPOINTS, lambda member: _reader(member, _sha_of(member)))
+    reader = _reader(checkpoint_id, _sha_of(checkpoint_id))
+    if _warms.is_set():
+        _warm(checkpoint_id, _sha_of(checkpoint_id))
+    return reader
 
 
 @st.cache_resource(max_entries=10, show_spinner=False)
@@ -87,8 +94,8 @@ def scrambled_of(reader: Reader) -> ScrambledClassifier:
 def warm_up() -> threading.Thread:
     """Load the default checkpoint in the background while the reader still looks for the films; once per server.
 
-    From here on every checkpoint, once loaded, makes a first map by each method but Score-CAM over all channels, which
-    takes some seconds that nobody has to wait for.
+    From here on every checkpoint that is to read by itself makes a first map by each method but Score-CAM over all
+    channels, which takes some seconds that nobody has to wait for.
     """
     _warms.set()
     return _start(_load_default, name="warm-up")
