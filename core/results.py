@@ -155,7 +155,8 @@ def measured_cards(reading: StudyReading) -> list[Checkpoint]:
     shown.
     """
     card = reading.checkpoint
-    if not reading.members or (card.data.get("results") or {}).get("kinds"):
+    kinds = ((card.data.get("results") or {}).get("kinds") or {}).values()
+    if not reading.members or any((each.get("auc") or {}).get("low") is not None for each in kinds):
         return [card]
     return [member.checkpoint for member in reading.members]
 

@@ -600,8 +600,8 @@ def test_the_mean_is_told_what_its_models_are(published, monkeypatch, capsys):
     kept = [read_card(published / "a-1").data["results"], ensembles.read_ensemble(published).data["results"]]
     for results in kept:
         assert results["kinds"]["hairline"]["auc"]["value"] == 1
-        assert results["displacements"]
-        assert results["subgroups"]["view"]
+    assert kept[0]["displacements"]
+    assert kept[0]["subgroups"]["view"]
 
 
 def test_a_broken_checkpoint_gets_no_results(published):
@@ -897,7 +897,7 @@ def test_what_was_compared_is_kept_by_film_weights_and_groups(monkeypatch, tmp_p
 
 
 def test_likeness_of_the_quick_maps_is_told_in_the_document(monkeypatch, published, capsys):
-    """Of four films the second checkpoint's finder refuses one kind."""
+    """Of four films one gives no map."""
     page = published / "README.md"
     page.write_text("<!-- results: quickscorecam -->\n<!-- end -->\n")
     monkeypatch.setattr(command, "make_studies", lambda *_: iter(whole_studies(1, 0, 1, 0)))
@@ -916,11 +916,28 @@ def test_likeness_of_the_quick_maps_is_told_in_the_document(monkeypatch, publish
         ("without (n = 1)", "1.000", "1"),
     ]
 
-    monkeypatch.setattr(command, "make_studies", lambda *_: iter(whole_studies(1, 0)))
-    draw_instead(monkeypatch, [], (FLAT, FLAT), (FLAT, FLAT))
-    options = command._parser().parse_args(["quickscorecam", "--films", "2", "--checkpoints", str(published)])
-    with pytest.raises(ExplanationError, match="both maps can be made"):
-        command.run(options, lambda name, folder: make_reader(name=name))
+
+def test_films_of_which_two_maps_cannot_be_compared_are_told(monkeypatch, capsys):
+    """The second checkpoint's finder sees a wrist on the brighter of two films alone, and its maps are flat there."""
+    made = [studies.KnownStudy(f"s{n}", 0, (make_film(0.45 + 0.2 * n, number=n),)) for n in range(2)]
+    monkeypatch.setattr(command, "make_studies", lambda *_: iter(made))
+    told = []
+    draw_instead(monkeypatch, told, (RISING, RISING), (RISING, RISING), (FLAT, FLAT))
+    opened = {"m-1": make_reader(name="m-1"), "m-2": make_reader(finder=half_blind_finder(), name="m-2")}
+    asked = ["quickscorecam", "--films", "2", "--resamples", "20", "--checkpoint", "m-1", "--checkpoint", "m-2"]
+    assert command.run(command._parser().parse_args(asked), lambda name, _: opened[name]) == 0
+    out = capsys.readouterr().out
+    assert [name for name, *_ in told] == ["m-1"] * 4 + ["m-2"] * 2
+    assert "refused as unfit to be read, which are in no estimate: `m-1` 0, `m-2` 1." in out
+    assert "| `m-2` | all films (n = 0) | - | - | - | - | 1 |" in out
+    opened["m-1"] = replace_finder(opened["m-1"])
+    monkeypatch.setattr(command, "make_studies", lambda *_: iter(made[:1]))
+    with pytest.raises(ExplanationError, match="fit to be read"):
+        command.run(command._parser().parse_args(asked), lambda name, _: opened[name])
+
+
+def replace_finder(reader):
+    return SimpleNamespace(classifier=reader.classifier, finder=half_blind_finder())
 
 
 def _measured_without_checks(measure, *films_and_reader, check_every, **more):

@@ -23,6 +23,7 @@ from core.datasets import index_dataset
 from core.figures import PANEL, png_bytes
 from core.phantoms import simulate_film
 from core.phantoms.dataset import DatasetSettings, write_dataset
+from core.results import model_names
 
 ROOT = Path(__file__).parent.parent
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -637,11 +638,19 @@ def test_the_names_of_many_models_have_room_in_a_saved_figure(page, server):
     drawing = Path(download.value.path()).read_text()
     names = re.findall('class="legendtext"[^>]*>([^<]*)<', drawing)
     cards = [read_card(path.parent) for path in CHECKPOINTS.glob("*/card.json")]
-    assert set(names) == {card.title for card in cards if card.task == "fracture"}
+    assert set(names) == set(model_names(card for card in cards if card.task == "fracture").values())
     (title,) = re.findall(r'<text class="gtitle".*?</text>', drawing, re.DOTALL)
-    lowest = max(float(y) for y in re.findall(r' y="([\d.]+)"', title))
+    # Every line has the first one's y, and its own distance from it in units of the letters' size.
+    first = float(re.search(r' y="([\d.]+)"', title)[1])
+    below = [11 * float(each) for each in re.findall(r'dy="([\d.]+)em"', title)]
     (legend,) = re.findall(r'<g class="legend"[^>]*transform="translate\([\d.]+, ?([\d.]+)\)"', drawing)
-    assert float(legend) > lowest, "names do not lie over what the figure is of"
+    assert float(legend) > first + max(below, default=0), "names do not lie over what the figure is of"
+    places = [
+        float(y) for y in re.findall(r'<g class="traces"[^>]*transform="translate\([\d.]+, ?([\d.]+)\)"', drawing)
+    ]
+    plot = min(float(y) for y in re.findall(r'<rect class="bg" x="[\d.]+" y="([\d.]+)"', drawing))
+    assert len(places) == len(names)
+    assert float(legend) + max(places) < plot, "nor over the figure"
 
 
 def test_two_sessions_see_their_own_films_and_leave_nothing_behind(chromium, server):

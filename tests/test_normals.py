@@ -274,6 +274,7 @@ def test_a_checkpoint_is_published_anew_with_what_the_normals_say(folder, tmp_pa
     assert shown["value"] == np.mean(values[labels == 0] >= high.threshold)
     assert "1 in 10 of 20 real films without a fracture of 20 patients (made here)" in found.data["tested_on"]
     assert found.data["licences"] == ["Free."]
+    assert found.data["threshold_licence"] == "Free."
     assert read_card(out / "new").weights_sha256 == read_card(out / "old").weights_sha256
     assert read_scores(out / "new")[0].checkpoint_id == "new"
     with pytest.raises(DatasetError, match="not set on such films yet"):

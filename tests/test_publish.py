@@ -256,20 +256,24 @@ def test_of_weights_that_were_made_elsewhere_nothing_is_claimed(tmp_path):
 
 
 def test_what_a_teacher_started_from_its_student_did_not(tmp_path):
-    told = {"licences": ["Started from ImageNet weights, Apache-2.0.", "The films are free."], "simulated": True}
+    lines = ["Started from ImageNet weights, Apache-2.0.", "The films are free.", "Those of its threshold, too."]
+    told = {"licences": lines, "threshold_licence": lines[-1], "simulated": True}
     card = Checkpoint("first", "First", "fracture", "efficientnetlite0", "top_activation", 64, data=told)
     (tmp_path / "first").mkdir()
     (tmp_path / "first" / "card.json").write_text(write_card(replace(card, weights_sha256="0" * 64))[0])
     own = ["The simulated films were made by Scaphoid's own simulator (MIT)."]
-    for how, line in (
-        ({"start": "first"}, "Started from ImageNet weights, Apache-2.0."),
-        ({"average_of": ("first",)}, "Started from ImageNet weights, Apache-2.0."),
-        ({"teachers": ("first",)}, "Taught by a model that had started from ImageNet weights, Apache-2.0."),
-    ):
+    student = [
+        "Taught by a model that had started from ImageNet weights, Apache-2.0.",
+        "Of a teacher: The films are free.",
+    ]
+    for how, inherited in (
+        ({"start": "first"}, lines[:2]), ({"average_of": ("first",)}, lines[:2]), ({"teachers": ("first",)}, student)
+    ):  # fmt: skip
         request = make_request(tmp_path, out=str(tmp_path), **how)
         request = replace(request, settings=replace(request.settings, weights=None))
         card = publish.describe_checkpoint(request, make_data(origin="simulated"), measure(), False)
-        assert card.data["licences"] == [line, "The films are free.", *own]
+        assert card.data["licences"] == [*inherited, *own]
+    assert [publish._of_teacher(line) for line in student] == student, "and so it stays for a student's student"
 
 
 def test_patients_are_counted_only_where_they_are_known(tmp_path):

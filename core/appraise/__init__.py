@@ -4,7 +4,7 @@
 measures both; with ``--write`` the figures go into the cards, the tables of scores and the documents, which have theirs
 from nowhere else. ``steadiness`` measures how far an answer moves when a film is flipped, turned, exposed otherwise or
 written in another format. ``explanations`` measures how often each heat map finds the break, and how far it can be
-trusted.
+trusted; ``quickscorecam`` how alike the quick form of Score-CAM is to the full one.
 """
 
 from core.appraise.documents import replace_between, store_results

@@ -144,7 +144,8 @@ def _write(report: Mapping[str, Any], reading: Reading, readers: Sequence[Reader
             "test_films_refused": found["films_refused"],
             "test_patients_left_out": found["studies_refused"],
         }
-        results = _results_of(found) | {"simulated_test": told}
+        groups = {name: found[name] for name in ("kinds", "displacements", "subgroups")}
+        results = {**found["results"], **groups, "simulated_test": told}
         store_results(folder / card.id, results, counts, study_scores(card.id, films, card.weights_sha256))
         print(f"Written: the card and the scores of {card.id}.", file=sys.stderr)
     for name, results in report["finders"].items():
@@ -162,14 +163,9 @@ def _write(report: Mapping[str, Any], reading: Reading, readers: Sequence[Reader
             "test_films_refused": found["films_refused"],
             "test_patients_left_out": found["studies_refused"],
         }
-        if store_ensemble_results(folder, members, _results_of(found), counts):
+        if store_ensemble_results(folder, members, {**found["results"], "kinds": found["kinds"]}, counts):
             print("Written: the ensemble's results.", file=sys.stderr)
     _update_documents(folder, readers, "simulated", simulated_tables(report), short_simulated_table(report))
-
-
-def _results_of(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a card keeps of what `measure_checkpoint` found."""
-    return {**found["results"], **{name: found[name] for name in ("kinds", "displacements", "subgroups")}}
 
 
 def _tests_on_simulated(card: Checkpoint) -> bool:
@@ -313,8 +309,8 @@ def _appraise_quick(options: argparse.Namespace, readers: Sequence[Reader], fold
                     for card in _cards(readers)},
         "checkpoints": summarise_likeness(rows, options.resamples),
     }  # fmt: skip
-    if not report["checkpoints"]:
-        raise ExplanationError("A film of which both maps can be made was expected, but there is none.")
+    if not rows:
+        raise ExplanationError("A film that is fit to be read was expected, but none of the simulated ones is.")
     tables = quick_tables(report)
     if options.write:
         _update_documents(folder, readers, "quickscorecam", tables)
@@ -346,8 +342,8 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m core.appraise",
-        description="Measure checkpoints on simulated studies that no training has seen, and how steady their answers "
-        "are. For research and education; not a medical device.",
+        description="Measure checkpoints on simulated studies that no training has seen: what they are worth, how "
+        "steady their answers are, and how good their heat maps. For research and education; not a medical device.",
     )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(

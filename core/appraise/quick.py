@@ -60,6 +60,8 @@ class Likeness:
 class KeptLikenesses:
     """What a long measurement has found so far: a JSON object a line, in a file that grows film by film.
 
+    What another wrist finder, or another version of this program, made of a film is not told apart.
+
     Parameters
     ----------
     path : pathlib.Path or None
@@ -177,7 +179,7 @@ def summarise_likeness(rows: Sequence[Likeness], resamples: int = RESAMPLES) -> 
         for words, kinds in _GROUPS.items():
             ours = [row for row in rows if row.checkpoint_id == name and row.broken in kinds]
             known = [row for row in ours if row.spearman is not None]
-            if known:
+            if ours:
                 found.setdefault(name, {})[words] = _estimates(known, resamples) | {"no_map": len(ours) - len(known)}
     return found
 

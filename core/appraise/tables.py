@@ -177,9 +177,9 @@ def quick_tables(report: Mapping[str, Any]) -> str:
         f"finding of {report['films']:,} simulated films, each of another study, about half of them with a fracture; "
         f"simulator version {report['version']}, films of {report['size']} pixels that no training draws. Rank "
         "correlation is Spearman's, linear correlation Pearson's, over the cells of the feature map; 0 where one map "
-        "shows nothing, and left out where both do. Wanted: a median rank correlation of "
-        f"{WANTED:g} over all films. 95% intervals by a bootstrap over patients. Made by "
-        f"`python -m core.appraise quickscorecam --films {report['asked_films']} --seed {report['seed']}"
+        "is the same everywhere, and left out where both are. Wanted: a median rank correlation of "
+        f"{WANTED:g} over all films. 95% intervals by a bootstrap over patients, Wilson's where a share is 0 or 1. "
+        f"Made by `python -m core.appraise quickscorecam --films {report['asked_films']} --seed {report['seed']}"
         f"{_unusual(report)} --write`. {_refused(report['refused'])}"
     )
     rows = []

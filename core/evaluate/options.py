@@ -94,7 +94,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--methods",
         metavar="NAME",
         nargs="+",
-        help="heat maps to measure (default: all but scorecam, Score-CAM over all channels: a minute a film)",
+        help="heat maps to measure (default: all but scorecam, Score-CAM over all channels: minutes a film)",
     )
     parser.add_argument(
         "--check-every",

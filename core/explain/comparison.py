@@ -312,7 +312,7 @@ def measure_maps(
     return rows
 
 
-def count_refused(films: Sequence[Any], rows: Iterable[MapRow]) -> int:
+def count_refused(films: Sequence[Any], rows: Iterable[Any]) -> int:
     """Return how many of the films that one checkpoint was asked to read have no row, since they are not fit for it."""
     return len(films) - len({row.film for row in rows})
 

@@ -346,6 +346,7 @@ def measure(
         "results": {**card.data["results"], **results_at(scores, points[1].threshold), **told["results"]},
         "peaks": {method: {**peak, "films": "real films", **people} for method, peak in peaks.items()},
         "licences": list(dict.fromkeys([*card.data["licences"], licence])),
+        "threshold_licence": licence,
     }
     changed = replace(card, id=new_id, operating_points=points, data=data_entry)
     weights = folder / card.id / WEIGHTS_NAME

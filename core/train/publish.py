@@ -464,11 +464,7 @@ def _licences(request: Request, data: TrainingData) -> list[str]:
     for other in request.average_of:
         lines += _inherited(other, Path(request.out))
     for teacher in request.teachers:
-        # What its teacher started from, it did not.
-        lines += [
-            line.replace("Started from", "Taught by a model that had started from", 1)
-            for line in _inherited(teacher, Path(request.out))
-        ]
+        lines += [_of_teacher(line) for line in _inherited(teacher, Path(request.out))]
     if data.simulated:
         lines.append("The simulated films were made by Scaphoid's own simulator (MIT).")
     else:
@@ -479,9 +475,19 @@ def _licences(request: Request, data: TrainingData) -> list[str]:
 
 
 def _inherited(checkpoint_id: str, out: Path) -> list[str]:
-    """Return what the card of a checkpoint that was learned from says of licences."""
+    """Return what the card of a checkpoint that was learned from says of licences, but for those of its thresholds."""
     card = _card_of(checkpoint_id, out)
-    return [str(line) for line in card.data.get("licences", ())] if card else []
+    if card is None:
+        return []
+    own = card.data.get("threshold_licence")
+    return [str(line) for line in card.data.get("licences", ()) if line != own]
+
+
+def _of_teacher(line: str) -> str:
+    """Return a teacher's line as its student's: what a teacher started and learned from, its student did not."""
+    if line.startswith("Started from"):
+        return line.replace("Started from", "Taught by a model that had started from", 1)
+    return line if line.startswith(("Taught by", "Of a teacher")) else f"Of a teacher: {line}"
 
 
 def _card_of(checkpoint_id: str, out: Path) -> Checkpoint | None:

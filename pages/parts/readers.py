@@ -74,9 +74,10 @@ def reader_of(checkpoint_id: str) -> Reader | EnsembleReader:
     """
     if checkpoint_id == ALL:
         return open_ensemble(CHECKPOINTS, lambda member: _reader(member, _sha_of(member)))
-    reader = _reader(checkpoint_id, _sha_of(checkpoint_id))
+    known = checkpoint_id, _sha_of(checkpoint_id)
+    reader = _reader(*known)
     if _warms.is_set():
-        _warm(checkpoint_id, _sha_of(checkpoint_id))
+        _warm(*known)
     return reader
 
 
