@@ -12,11 +12,12 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from core.appraise import command, documents, maps, measures, quick, reading, steadiness, studies, tables
+from core.appraise.kept import Kept
 from core.appraise.reading import FilmRead, WristRead
 from core.checkpoints import CHECKPOINTS, default_id, ensembles, read_card, read_scores, verify
 from core.checkpoints.cards import write_card
 from core.classifier import Classifier
-from core.errors import CheckpointError, ExplanationError, ScaphoidError
+from core.errors import CheckpointError, ExplanationError, ScaphoidError, ScoresError
 from core.explain import comparison
 from core.explain.localisation import THRESHOLDS
 from core.metrics import evaluate_scores, were_it_calibrated, wilson_interval
@@ -806,6 +807,59 @@ def test_films_whose_maps_are_not_measured_are_told(monkeypatch, capsys, tmp_pat
         assert capsys.readouterr().out.strip() == text.strip()
 
 
+# --- what is kept ----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_cut_off_in_the_midst_of_a_line_costs_that_line(tmp_path):
+    path = tmp_path / "kept.jsonl"
+    kept = Kept(path)
+    assert kept.find(["a", 1]) is None
+    kept.add(["a", 1], {"x": 1.5})
+    kept.add(["b", 1], [1, None])
+    path.write_bytes(path.read_bytes()[:-3])
+    again = Kept(path)
+    assert (again.find(["a", 1]), again.find(("b", 1))) == ({"x": 1.5}, None)
+    again.add(["c", 1], 7)
+    assert [Kept(path).find([name, 1]) for name in "abc"] == [{"x": 1.5}, None, 7]
+    for text in ("film,method\n", '{"film": "x"}\n', "[1]\n", "7\n"):
+        path.write_text(text)
+        with pytest.raises(ScoresError, match="kept measurements"):
+            Kept(path)
+    with pytest.raises(ScoresError, match="cannot be kept"):
+        Kept(tmp_path / "none" / "kept.jsonl").add(["a"], 1)
+
+
+def test_studies_that_were_read_before_are_not_read_again(tmp_path):
+    def studied():
+        return [
+            studies.KnownStudy("a", 1, (make_film(0.7, 1, blob(0, 0)), make_film(0.4, 1, blob(0, 0), 1))),
+            studies.KnownStudy("b", 0, (make_film(0.6, number=2),)),
+        ]
+
+    def read(*readers):
+        return reading.read_all(studied(), readers, kept=Kept(tmp_path / "kept.jsonl"))
+
+    def told(found, name):
+        return [(film.study_id, film.logit, film.probability, dict(film.places)) for film in found.films[name]]
+
+    first, half_blind = make_reader(), make_reader(-3.0, half_blind_finder(), name="m-2", region="another-finder")
+    before = read(first)
+    assert first.classifier.passes
+    again, both = make_reader(), None
+    both = read(again, half_blind)
+    assert not again.classifier.passes, "of it everything was kept"
+    assert told(both, "stand-in") == told(before, "stand-in")
+    assert len(both.films["m-2"]) == 2
+    assert both.refused == {"stand-in": 0, "m-2": 1, "all": 0}
+    assert [film.probability for film in both.films["all"]] == [
+        film.probability for film in reading.read_all(studied(), [make_reader(), half_blind]).films["all"]
+    ]
+    for change in ({"weights_sha256": "1" * 64}, {"calibration": HALVED}, {"name": "m-3"}):
+        other = make_reader(**change)
+        read(other)
+        assert other.classifier.passes, change
+
+
 # --- Quick Score-CAM beside Score-CAM --------------------------------------------------------------------------------
 
 
@@ -851,7 +905,7 @@ def test_two_maps_are_compared_by_rank_and_in_line(monkeypatch):
     pairs = (RISING, [[0, 2], [1, 4]]), (RISING, [[0, 1], [4, 16]]), (RISING, FLAT), (FLAT, FLAT)
     draw_instead(monkeypatch, told, *pairs)
     films = list(quick.one_of_each(whole_studies(1, 0, 1, 0)))
-    rows = quick.measure_likeness(films, [make_reader(name="m-1")], done.append, quick.KeptLikenesses(None))
+    rows = quick.measure_likeness(films, [make_reader(name="m-1")], done.append, Kept(None))
     assert done == [1, 2, 3, 4]
     assert told[:2] == [("m-1", "scorecam", {}), ("m-1", "quickscorecam", {"groups": quick.QUICK_GROUPS})]
     assert [row.broken for row in rows] == [True, False, True, False]
@@ -880,7 +934,7 @@ def test_what_was_compared_is_kept_by_film_weights_and_groups(monkeypatch, tmp_p
         told.clear()
         draw_instead(monkeypatch, told, *pairs)
         readers = [make_reader(name="m-1", **card)]
-        return quick.measure_likeness(films, readers, lambda done: None, quick.KeptLikenesses(kept))
+        return quick.measure_likeness(films, readers, lambda done: None, Kept(kept))
 
     first = measure((RISING, RISING), (RISING, [[0, 2], [1, 4]]))
     assert (measure(), told) == (first, [])
@@ -890,10 +944,6 @@ def test_what_was_compared_is_kept_by_film_weights_and_groups(monkeypatch, tmp_p
     monkeypatch.setattr(quick, "QUICK_GROUPS", 8)
     measure((RISING, RISING), (RISING, RISING))
     assert len(kept.read_text().splitlines()) == 6
-    for text in ("film,method\n", '{"film": "x"}\n', "[1]\n"):
-        kept.write_text(text)
-        with pytest.raises(ExplanationError, match="kept likenesses of heat maps"):
-            quick.KeptLikenesses(kept)
 
 
 def test_likeness_of_the_quick_maps_is_told_in_the_document(monkeypatch, published, capsys):

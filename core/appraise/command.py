@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.appraise.documents import store_ensemble_results, store_results, update_document
+from core.appraise.kept import Kept
 from core.appraise.maps import measure_readers, outlined_films
 from core.appraise.measures import measure_checkpoint, measure_finder
-from core.appraise.quick import KeptLikenesses, measure_likeness, one_of_each, summarise_likeness
+from core.appraise.quick import measure_likeness, one_of_each, summarise_likeness
 from core.appraise.reading import Reading, read_all, study_scores
 from core.appraise.steadiness import measure_steadiness
 from core.appraise.studies import FILM_SIZE, SEEDS_APART, make_studies, seeds_of
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 DEFAULT_STUDIES, DEFAULT_FILMS, DEFAULT_QUICK_FILMS = 1500, 200, 50
 _DOCUMENT = "README.md"
+_KEEP_HELP = "file in which what is measured is kept as it goes on; what it already holds is not measured again"
 
 
 def run(options: argparse.Namespace, open_reader: Callable[..., Reader] | None = None) -> int:
@@ -77,7 +79,7 @@ def _appraise_simulated(
 ) -> tuple[dict[str, Any], str]:
     seeds = seeds_of(options.studies, options.seed)
     studies = make_studies(seeds, options.size, options.jobs)
-    reading = read_all(studies, readers, Progress(len(seeds), sys.stderr))
+    reading = read_all(studies, readers, Progress(len(seeds), sys.stderr), Kept(options.keep))
     report = simulated_report(reading, readers, ensemble_points(_cards(readers), folder), options)
     tables = simulated_tables(report)
     if options.write:
@@ -296,7 +298,7 @@ def _appraise_explanations(
 def _appraise_quick(options: argparse.Namespace, readers: Sequence[Reader], folder: Path) -> tuple[dict[str, Any], str]:
     films = list(one_of_each(make_studies(seeds_of(options.films, options.seed), options.size, options.jobs)))
     progress = Progress(len(films) * len(readers), sys.stderr, "films")
-    rows = measure_likeness(films, readers, progress, KeptLikenesses(options.keep))
+    rows = measure_likeness(films, readers, progress, Kept(options.keep))
     report = {
         "asked_films": options.films,
         "films": len(films),
@@ -380,6 +382,7 @@ def _parser() -> argparse.ArgumentParser:
         default=DEFAULT_STUDIES,
         help=f"simulated studies, half of them with a fracture (default: {DEFAULT_STUDIES})",
     )
+    simulated.add_argument("--keep", metavar="FILE", type=Path, help=_KEEP_HELP)
     simulated.add_argument(
         "--write",
         action="store_true",
@@ -430,10 +433,7 @@ def _parser() -> argparse.ArgumentParser:
         "--films", metavar="N", type=_whole(2, SEEDS_APART), default=DEFAULT_QUICK_FILMS,
         help=f"films, half of them with a fracture, each of another study (default: {DEFAULT_QUICK_FILMS})",
     )  # fmt: skip
-    quick.add_argument(
-        "--keep", metavar="FILE", type=Path,
-        help="file in which what is measured is kept film by film; what it already holds is not measured again",
-    )  # fmt: skip
+    quick.add_argument("--keep", metavar="FILE", type=Path, help=_KEEP_HELP)
     quick.add_argument("--write", action="store_true", help="put the table into the checkpoints' page")
     return parser
 

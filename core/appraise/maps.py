@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from core.appraise.studies import KnownFilm, KnownStudy
+from core.appraise.studies import KnownFilm, KnownStudy, name_of
 from core.evaluate import Progress
 from core.explain.comparison import KeptRows, MapRow, OutlinedFilm, count_refused, is_thin, measure_maps
-from core.phantoms import VERSION
 from core.quality import assess
 
 if TYPE_CHECKING:
@@ -30,11 +29,6 @@ def showing_film(study: KnownStudy, number: int) -> KnownFilm | None:
     """Return one of the films on which a study's break shows, by `number` another; None where it shows on none."""
     showing = [film for film in study.films if film.mask.any()]
     return showing[number % len(showing)] if showing else None
-
-
-def name_of(film: KnownFilm) -> str:
-    """Return a film's name with all that its pixels hang on: what was kept of another is not taken for its."""
-    return f"{film.radiograph.id}-v{VERSION}-{max(film.mask.shape)}px"
 
 
 def measure_readers(

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.appraise.maps import name_of, showing_film
-from core.appraise.studies import KnownFilm, KnownStudy
-from core.checkpoints.files import write_whole
-from core.errors import ExplanationError
+from core.appraise.kept import Kept
+from core.appraise.maps import showing_film
+from core.appraise.studies import KnownFilm, KnownStudy, name_of
 from core.evaluate import Progress
 from core.explain import QUICK_GROUPS, explain_square
 from core.explain.comparison import weights_key
@@ -57,49 +54,6 @@ class Likeness:
     pearson: float | None
 
 
-class KeptLikenesses:
-    """What a long measurement has found so far: a JSON object a line, in a file that grows film by film.
-
-    What another wrist finder, or another version of this program, made of a film is not told apart.
-
-    Parameters
-    ----------
-    path : pathlib.Path or None
-        Need not be there yet; None: nothing is kept.
-
-    Raises
-    ------
-    ExplanationError
-        There is another file.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._rows: dict[tuple[str, str, str, int], Likeness] = {}
-        try:
-            lines = path.read_text("utf-8").splitlines() if path and path.exists() else ()
-            for row in (Likeness(**json.loads(line)) for line in lines):
-                self._rows[_key(row)] = row
-        except (OSError, ValueError, TypeError) as error:
-            raise ExplanationError(
-                "A file of kept likenesses of heat maps was expected, but it cannot be read as one."
-            ) from error
-
-    def find(self, key: tuple[str, str, str, int]) -> Likeness | None:
-        """Return the row of (checkpoint's id, key of its weights, film, groups), if it was kept."""
-        return self._rows.get(key)
-
-    def add(self, row: Likeness) -> None:
-        """Keep a row."""
-        self._rows[_key(row)] = row
-        if self._path:
-            write_whole(self._path, "".join(f"{json.dumps(asdict(each))}\n" for each in self._rows.values()))
-
-
-def _key(row: Likeness) -> tuple[str, str, str, int]:
-    return row.checkpoint_id, row.weights, row.film, row.groups
-
-
 def one_of_each(studies: Iterable[KnownStudy]) -> Iterator[tuple[str, KnownFilm]]:
     """Yield one film of each study, of another place in the study each time; of a broken one a film that shows it."""
     for number, study in enumerate(studies):
@@ -110,7 +64,7 @@ def one_of_each(studies: Iterable[KnownStudy]) -> Iterator[tuple[str, KnownFilm]
 
 
 def measure_likeness(
-    films: Sequence[tuple[str, KnownFilm]], readers: Sequence[Reader], progress: Progress, kept: KeptLikenesses
+    films: Sequence[tuple[str, KnownFilm]], readers: Sequence[Reader], progress: Progress, kept: Kept
 ) -> list[Likeness]:
     """Compare the two maps for the finding of every reader on the same films.
 
@@ -122,7 +76,7 @@ def measure_likeness(
         Each with its patient.
     readers : sequence of core.reading.Reader
     progress : core.evaluate.Progress
-    kept : KeptLikenesses
+    kept : core.appraise.kept.Kept
         What it holds is not measured again; what is measured goes there.
     """
     rows = []
@@ -130,11 +84,10 @@ def measure_likeness(
         card = reader.classifier.checkpoint
         for place, (patient, film) in enumerate(films, start=1):
             told = (card.id, weights_key(card), name_of(film), QUICK_GROUPS)
-            row = kept.find(told)
-            if row is None:
-                row = _compare(reader, film, patient, told)
-                if row:
-                    kept.add(row)
+            found = kept.find(told)
+            row = Likeness(**found) if found else _compare(reader, film, patient, told)
+            if row and not found:
+                kept.add(told, asdict(row))
             rows += [row] if row else []
             progress(number * len(films) + place)
     return rows

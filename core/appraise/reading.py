@@ -6,6 +6,7 @@ study is the mean of its films.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +14,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from core.appraise.studies import KnownFilm, KnownStudy
+from core.appraise.kept import Kept
+from core.appraise.studies import KnownFilm, KnownStudy, name_of
 from core.classifier import square_fit
+from core.explain.comparison import weights_key
 from core.metrics import ENSEMBLE
 from core.quality import assess
 from core.train.appraisal import angle_error, centre_error, look_at_peak
@@ -100,7 +103,12 @@ class Reading:
     films_made: int = 0
 
 
-def read_all(studies: Iterable[KnownStudy], readers: Sequence[_Reader], on_progress=lambda done: None) -> Reading:
+def read_all(
+    studies: Iterable[KnownStudy],
+    readers: Sequence[_Reader],
+    on_progress: Callable[[int], None] = lambda done: None,
+    kept: Kept | None = None,
+) -> Reading:
     """Read studies with every reader, and add the mean of all where there are several.
 
     Parameters
@@ -110,7 +118,10 @@ def read_all(studies: Iterable[KnownStudy], readers: Sequence[_Reader], on_progr
     readers : sequence of core.reading.Reader
     on_progress : callable
         Called with the number of studies done.
+    kept : core.appraise.kept.Kept, optional
+        Answers of before, which are not asked for again, and where every new one goes.
     """
+    kept = kept or Kept(None)
     cards = [reader.classifier.checkpoint for reader in readers]
     reading = Reading({card.id: [] for card in cards}, refused={card.id: 0 for card in cards})
     if len(readers) > 1:
@@ -118,7 +129,7 @@ def read_all(studies: Iterable[KnownStudy], readers: Sequence[_Reader], on_progr
     for done, study in enumerate(studies, start=1):
         reading.studies, reading.positives = done, reading.positives + study.label
         reading.films_made += len(study.films)
-        read = _read_study(study, readers, reading)
+        read = _read_study(study, readers, reading, kept)
         if len(readers) > 1:
             mean = _mean_of(study, read)
             reading.films[ENSEMBLE] += mean
@@ -127,7 +138,9 @@ def read_all(studies: Iterable[KnownStudy], readers: Sequence[_Reader], on_progr
     return reading
 
 
-def _read_study(study: KnownStudy, readers: Sequence[_Reader], reading: Reading) -> list[list[FilmRead | None]]:
+def _read_study(
+    study: KnownStudy, readers: Sequence[_Reader], reading: Reading, kept: Kept
+) -> list[list[FilmRead | None]]:
     """Return what each reader says of each film, None where it refuses it, and note it in `reading`."""
     found: dict[str | None, list[WristRegion | None]] = {}
     fit: dict[str | None, list[bool]] = {}
@@ -140,7 +153,7 @@ def _read_study(study: KnownStudy, readers: Sequence[_Reader], reading: Reading)
                 assess(film.radiograph, region).level != "unfit"
                 for film, region in zip(study.films, found[card.region], strict=True)
             ]
-        answers.append(_ask(study, reader.classifier, found[card.region], fit[card.region]))
+        answers.append(_ask(study, reader.classifier, found[card.region], fit[card.region], kept))
         reading.films[card.id] += [film for film in answers[-1] if film]
         reading.refused[card.id] += sum(film is None for film in answers[-1])
     return answers
@@ -159,16 +172,33 @@ def _find(study: KnownStudy, reader: _Reader, reading: Reading) -> list[WristReg
 
 
 def _ask(
-    study: KnownStudy, classifier: _Classifier, regions: Sequence[WristRegion | None], fit: Sequence[bool]
+    study: KnownStudy,
+    classifier: _Classifier,
+    regions: Sequence[WristRegion | None],
+    fit: Sequence[bool],
+    kept: Kept,
 ) -> list[FilmRead | None]:
     read: list[FilmRead | None] = [None] * len(study.films)
     chosen = [place for place, is_fit in enumerate(fit) if is_fit]
     films, squares = [study.films[place] for place in chosen], [regions[place] for place in chosen]
-    predictions = classifier.predict([film.radiograph for film in films], squares) if films else []
-    for place, film, region, answer in zip(chosen, films, squares, predictions, strict=True):
-        places = _places(film, classifier, region)
-        read[place] = FilmRead(study.id, film.facts, answer.logit, answer.probability, places)
+    key = _key(classifier.checkpoint, films)
+    answers = kept.find(key)
+    if answers is None and films:
+        predictions = classifier.predict([film.radiograph for film in films], squares)
+        answers = [
+            [answer.logit, answer.probability, _places(film, classifier, region)]
+            for answer, film, region in zip(predictions, films, squares, strict=True)
+        ]
+        kept.add(key, answers)
+    for place, film, answer in zip(chosen, films, answers or (), strict=True):
+        read[place] = FilmRead(study.id, film.facts, *answer)
     return read
+
+
+def _key(card: Checkpoint, films: Sequence[KnownFilm]) -> list[str]:
+    """Return what a checkpoint's answers about these films hang on."""
+    reads = json.dumps([card.calibration, card.looks, card.region])
+    return [card.id, weights_key(card), reads, *map(name_of, films)]
 
 
 def _places(film: KnownFilm, classifier: _Classifier, region: WristRegion | None) -> dict[str, bool]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from core.phantoms import VERSION
 from core.values import Radiograph, WristRegion
 
 FIRST_SEED = 2**53
@@ -52,6 +53,11 @@ class KnownStudy:
     id: str
     label: int
     films: tuple[KnownFilm, ...]
+
+
+def name_of(film: KnownFilm) -> str:
+    """Return a film's name with all that its pixels hang on: what was kept of another is not taken for its."""
+    return f"{film.radiograph.id}-v{VERSION}-{max(film.mask.shape)}px"
 
 
 def seeds_of(studies: int, seed: int = 0) -> list[tuple[int, bool]]:
