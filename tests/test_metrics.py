@@ -456,11 +456,12 @@ def test_operating_points_by_hand():
     assert (sensitive.sensitivity.low, sensitive.sensitivity.high) == (wilson.low, wilson.high)
 
 
-def test_crossing_operating_points_become_one():
+def test_crossing_operating_points_change_places():
+    """From 0.2 on half of the negatives are told, up to 0.6 all positives are: what lies between remains uncertain."""
     sensitive, specific = operating_points(make_scores([0, 0, 1, 1], [0.1, 0.2, 0.6, 0.9]), 1.0, 0.5)
-    assert sensitive.threshold == specific.threshold == pytest.approx((0.6 + 0.2) / 2)
-    assert sensitive.sensitivity.value == 1.0
-    assert specific.specificity.value == 1.0
+    assert (sensitive.threshold, specific.threshold) == (0.2, 0.6)
+    assert (sensitive.sensitivity.value, sensitive.specificity.value) == (1.0, 0.5)
+    assert (specific.sensitivity.value, specific.specificity.value) == (1.0, 1.0)
 
 
 def test_no_probability_is_specific_enough():
@@ -486,7 +487,10 @@ def test_operating_points_reach_their_targets_and_are_extreme(scores, sensitivit
     assert sensitive.sensitivity.value >= sensitivity
     assert specific.specificity.value >= specificity
     if sensitive.threshold < specific.threshold:
-        higher, lower = p[p > sensitive.threshold], p[p < specific.threshold]
+        crossed = sensitive.specificity.value >= specificity
+        assert not crossed or specific.sensitivity.value >= sensitivity
+        ends = (specific, sensitive) if crossed else (sensitive, specific)
+        higher, lower = p[p > ends[0].threshold], p[p < ends[1].threshold]
         assert all(np.mean(p[y == 1] >= t) < sensitivity for t in higher)
         assert all(np.mean(p[y == 0] < t) < specificity for t in lower)
 

@@ -45,8 +45,8 @@ def operating_points(
     smallest probability that occurs whose specificity reaches its target (just above the highest where none that occurs
     does). A threshold is at most 1: where too many negatives score exactly 1, none reaches the target, and the
     specificity measured says so.
-    On scores that separate the classes well the two cross, and every threshold between them reaches both targets: both
-    points then take the one in the middle, and no study is uncertain.
+    On scores that separate the classes well the two cross, and every threshold between them reaches both targets: they
+    then change places. What lies between is rare on these scores and stays uncertain, as less usual studies may be.
 
     Returns
     -------
@@ -67,8 +67,7 @@ def operating_points(
 
     low = threshold_for(scores, sensitivity=sensitivity_target)
     high = threshold_for(scores, specificity=specificity_target)
-    if low > high:
-        low = high = (low + high) / 2
+    low, high = sorted((low, high))
     return (_measured_point("high_sensitivity", low, scores), _measured_point("high_specificity", high, scores))
 
 
