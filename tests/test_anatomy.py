@@ -34,6 +34,13 @@ def covered(bone: anatomy.Bone) -> np.ndarray:
     return image[:390] > 0
 
 
+def drawn(bone: anatomy.Bone) -> np.ndarray:
+    """The bone's whole shadow at 4 pixels a mm."""
+    image = np.zeros((480, 400), np.uint8)
+    cv2.fillPoly(image, [np.round((bone.outline + np.array([50, 80])) * 4).astype(np.int32)], 1)
+    return image > 0
+
+
 def named(bones: list[anatomy.Bone], name: str) -> anatomy.Bone:
     return next(bone for bone in bones if bone.name == name)
 
@@ -249,3 +256,24 @@ def test_frail_bones_show_a_thinner_cortex_and_let_more_through():
     assert thin[0] == pytest.approx(0.6 * 2.35, abs=0.3)
     assert thin[1] < 0.8 * whole[1]
     assert pale == pytest.approx((whole[0], 0.55 * whole[1]), rel=0.01)
+
+
+def test_cartilage_keeps_the_first_row_off_the_radius():
+    """In most PA films that are nearly true there is a dark line between them, a millimetre or more."""
+    clear, overlapped = {"scaphoid": [], "lunate": []}, []
+    for seed in range(60):
+        rng = np.random.default_rng([seed, 7])
+        patient = replace(anatomy.draw_patient(rng, False), age=40.0)
+        pose = lying(float(rng.normal(0, 5)), deviation=patient.deviation)
+        fracture = fractures.plan_fracture("hairline", rng, False, -40.0)
+        limb = build_limb(patient, pose, draw_changes(patient), fracture, False)
+        radius = drawn(named(limb.bones, "radius"))
+        away = cv2.distanceTransform(1 - radius.astype(np.uint8), cv2.DIST_L2, 5) / 4
+        for name, found in clear.items():
+            shadow = drawn(named(limb.bones, name))
+            found.append(float(away[shadow].min()))
+            overlapped.append((radius & shadow).sum() / shadow.sum())
+    assert np.mean(np.array(clear["lunate"]) >= 1) > 0.5
+    assert np.mean(np.array(clear["scaphoid"]) >= 1) > 0.25
+    assert np.median(overlapped) < 0.01
+    assert np.mean(np.array(overlapped) > 0.1) < 0.1

@@ -98,7 +98,7 @@ def test_break_and_sham_differ_near_the_mask_alone(films, kind):
         assert not none.any()
         assert 0 <= min(broken.min(), sham.min()) <= max(broken.max(), sham.max()) <= 1
         difference = np.abs(broken - sham)
-        assert difference[~near(mask, 22 * per_mm)].max() < 1e-6  # a rounding of float32
+        assert difference[~near(mask, 22 * per_mm)].max() < 5e-4  # a rounding, and the tail of a faint line
         assert difference[mask].mean() > 0.6 * injection.VISIBLE
         assert difference[mask].mean() > 4 * difference[~mask].mean()
 

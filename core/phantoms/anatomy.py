@@ -180,9 +180,14 @@ def draw_patient(rng: np.random.Generator, child: bool | None, oldest_needed: fl
 
 
 def draw_view(name: str, rng: np.random.Generator) -> View:
-    """Draw how true a view of that name is: up to 14 degrees off in PA and oblique films, 16 in lateral ones."""
-    middle, spread, limit = {"PA": (0, 6.5, 14), "LATERAL": (90, 8.5, 16), "OBLIQUE": (45, 7.5, 14)}[name]
+    """Draw how true a view of that name is: up to 24 degrees off in PA and oblique films, more in some lateral ones.
+
+    A lateral film is the hardest to take: three in ten are turned too little, by up to 50 degrees, or too far.
+    """
+    middle, spread, limit = {"PA": (0, 9.0, 24), "LATERAL": (90, 8.5, 18), "OBLIQUE": (45, 11.0, 24)}[name]
     off = float(np.clip(rng.normal(0, spread), -limit, limit))
+    if name == "LATERAL" and rng.random() < 0.3:
+        off = float(rng.uniform(-50, 20))
     # One oblique film in four is turned the other way round, palm up.
     sense = -1.0 if rng.random() < 0.25 and name == "OBLIQUE" else 1.0
     return View(name, sense * middle + off)

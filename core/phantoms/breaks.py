@@ -15,15 +15,14 @@ import numpy as np
 
 from core.phantoms.anatomy import Bone, smooth
 from core.phantoms.fractures import Break
-from core.phantoms.projection import Canvas, Frame, bounds, fill, shell, texture
+from core.phantoms.projection import SLICES, Canvas, Frame, bounds, fill, slices, texture
 from core.phantoms.views import View
 
-# Depth of the slices as a share of half the bone's depth, and each one's share of the attenuation.
-_SLICES = ((-0.7, 0.36), (0.0, 0.28), (0.7, 0.36))
 # Least mean change of attenuation in the mask: below it nobody sees a break in a film of 224 pixels.
 VISIBLE = 0.05
 # ... or, of a thin bone, this share of its attenuation.
 _VISIBLE_SHARE = 0.2
+_TIP_SHARE = 0.35  # a styloid is thin, and its break is seen all the same
 # Half width in mm of the band along the break that the mask covers.
 _BAND = 1.7
 
@@ -85,10 +84,12 @@ def draw_broken(
     for item in breaks:
         if item.style == "bulge":
             bone = push_out(bone, item, view)
-    layer = shell(bone, frame, box, rng, density, amplitude)
+    parts = slices(bone, frame, box, rng, density, amplitude)
+    layer = np.sum(parts, axis=0)
     mask = np.zeros_like(layer)
     for item in breaks:
-        apply_break(layer, mask, bone, item, frame, box, view)
+        apply_break(layer, mask, bone, item, frame, box, view, parts)
+        parts = None  # they are told apart only until one of them has moved
     region = canvas.mask[box[0] : box[2], box[1] : box[3]]
     np.maximum(region, mask, out=region)
     canvas.bone[box[0] : box[2], box[1] : box[3]] += layer
@@ -173,8 +174,20 @@ def _on_side(item: Break, view: View, sign: int) -> float:
     return max(sign * view.mix(*item.side), 0.0) ** 0.7
 
 
-def apply_break(layer: np.ndarray, mask: np.ndarray, bone: Bone, item: Break, frame: Frame, box, view: View) -> None:
-    """Break a bone's attenuation and add to the break's mask, both float32 of the box's shape, in place."""
+def apply_break(
+    layer: np.ndarray,
+    mask: np.ndarray,
+    bone: Bone,
+    item: Break,
+    frame: Frame,
+    box,
+    view: View,
+    parts: list[np.ndarray] | None = None,
+) -> None:
+    """Break a bone's attenuation and add to the break's mask, both float32 of the box's shape, in place.
+
+    `parts`: the bone's slices, whose sum `layer` is; without them each slice is taken to be its share of it.
+    """
     site = find_site(bone, item, view)
     patch = _patch(site, bone, item, frame, box)
     if patch is None:
@@ -182,8 +195,12 @@ def apply_break(layer: np.ndarray, mask: np.ndarray, bone: Bone, item: Break, fr
     rows = slice(patch.box[0] - box[0], patch.box[2] - box[0])
     columns = slice(patch.box[1] - box[1], patch.box[3] - box[1])
     whole = layer[rows, columns].copy()
+    if parts is None or len(parts) < len(SLICES):
+        here = [np.float32(weight) * whole for _, weight in SLICES]
+    else:
+        here = [part[rows, columns] for part in parts]
     work = {"bulge": _crush, "line": _thin}.get(item.style, _part)
-    broken, shown = work(whole, patch, site, bone, item, view)
+    broken, shown = work(here, whole, patch, site, bone, item, view)
     # The slices' corners of a growth plate lie apart: what is between them belongs to the break.
     reach = max(round((5.0 if item.style == "corner" else 1.0) * frame.per_mm) | 1, 3)
     shown = cv2.morphologyEx(shown.astype(np.float32), cv2.MORPH_CLOSE, np.ones((reach, reach), np.uint8))
@@ -243,7 +260,7 @@ def _weakness(patch: _Patch, site: Site, bone: Bone, item: Break, view: View, de
     return np.clip(np.float32(0.45) + np.float32(0.75) * away, 0, 1)
 
 
-def _crush(whole, patch, site, bone, item, view):
+def _crush(parts, whole, patch, site, bone, item, view):
     """Bulge: a faint dense line where the trabeculae are pressed together, fading away from the buckled side."""
     beyond = patch.v - np.float32(view.mix(*item.slope)) * patch.u
     half = _weakness(patch, site, bone, item, view, 0.0)
@@ -254,12 +271,12 @@ def _crush(whole, patch, site, bone, item, view):
     return layer, shown
 
 
-def _thin(whole, patch, site, bone, item, view):
+def _thin(parts, whole, patch, site, bone, item, view):
     """Hairline: each slice is thinned along its own line, which may end within the bone."""
     layer = np.zeros_like(whole)
     shown = np.zeros(whole.shape, bool)
     solid = whole > 0.02
-    for number, (place, weight) in enumerate(_SLICES):
+    for number, (place, _) in enumerate(SLICES):
         depth = place * bone.depth
         beyond = _beyond(patch, site, item, view, number, depth)
         inside = np.float32(1)
@@ -267,7 +284,7 @@ def _thin(whole, patch, site, bone, item, view):
             aside = view.mix(*item.side) * patch.u + _depths(view).mix(*item.side) * depth
             inside = np.clip((aside - item.start) / 1.5, 0, 1)
         opened = inside * _uneven(patch.u, item, number)
-        layer += np.float32(weight) * whole * (1 - np.float32(item.lucency) * opened * _line(beyond, item.width))
+        layer += parts[number] * (1 - np.float32(item.lucency) * opened * _line(beyond, item.width))
         shown |= solid & (np.abs(beyond) < _BAND) & (inside > 0.3)
     return layer, shown
 
@@ -283,7 +300,7 @@ def _line(beyond: np.ndarray, width: float) -> np.ndarray:
     return np.exp(-np.square(beyond * np.float32(1 / width)))
 
 
-def _part(whole, patch, site, bone, item, view):
+def _part(parts, whole, patch, site, bone, item, view):
     """Cut the bone and move the far piece as a body; where the pieces overlap their attenuations add."""
     frame, box = patch.frame, patch.box
     solid = whole > 0.02
@@ -294,12 +311,12 @@ def _part(whole, patch, site, bone, item, view):
         rng = np.random.default_rng([item.seed, 9])
         grain = texture(frame, box, 1, site.centre, np.array([0.0, 0.45]), rng.random(2))
     origin = np.array([box[1] + 0.5, box[0] + 0.5])
-    for number, (place, weight) in enumerate(_SLICES):
+    for number, (place, _) in enumerate(SLICES):
         depth = place * bone.depth
         beyond = _beyond(patch, site, item, view, number, depth)
         if item.style == "tip":  # a styloid is narrow; the head beside it stays
             beyond = np.where(np.abs(patch.u) < site.half, beyond, np.float32(-9))
-        slab = np.float32(weight) * _disorder(whole, beyond, grain, item, patch, site, bone, view, depth)
+        slab = _disorder(parts[number], beyond, grain, item, patch, site, bone, view, depth)
         far = np.clip(beyond * np.float32(1 / 0.35) + 0.5, 0, 1)
         band = solid & (np.abs(beyond) < (3.0 if item.style == "tip" else _BAND))
         piece = slab * far
@@ -312,7 +329,7 @@ def _part(whole, patch, site, bone, item, view):
         moved = frame.carry(_slice_motion(site, item, view, depth))
         local = np.column_stack([moved[:, :2], moved[:, :2] @ origin + moved[:, 2] - origin])
         size = whole.shape[::-1]
-        piece_there = cv2.warpAffine(piece, local, size, flags=cv2.INTER_LINEAR)
+        piece_there = np.maximum(cv2.warpAffine(piece, local, size, flags=cv2.INTER_CUBIC), 0)
         there += piece_there
         band_there = cv2.warpAffine((band & (beyond > -0.5)).astype(np.uint8), local, size, flags=cv2.INTER_NEAREST)
         shown |= (band & (beyond < 0.5)) | (band_there > 0)
@@ -377,7 +394,8 @@ def _visible(broken, whole, shown, patch: _Patch, item: Break, view: View) -> np
     inside = shown > 0.5
     if not inside.any():
         return broken
-    least = min(VISIBLE, _VISIBLE_SHARE * float(whole[inside].mean()))
+    share = _TIP_SHARE if item.style == "tip" else _VISIBLE_SHARE
+    least = min(VISIBLE, share * float(whole[inside].mean()))
     beyond = patch.v - np.float32(view.mix(*item.slope)) * patch.u
     width = 0.5 * item.width if item.style == "bulge" else 0.7
     added = whole * _line(beyond, width) * (inside if item.style == "bulge" else -1.0 * inside)

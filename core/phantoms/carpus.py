@@ -17,6 +17,10 @@ _WAVES = np.linspace(0, 2 * np.pi, _AROUND, endpoint=False)
 _UNEVEN = np.array([wave(k * _WAVES) for k in (1, 2, 3, 4, 5, 6) for wave in (np.cos, np.sin)])
 
 
+# Cartilage keeps the first row two millimetres off the radius: mm sideways, up and to the palm.
+_OFF_THE_RADIUS = {"scaphoid": np.array([1.6, 2.2, 0.0]), "lunate": np.array([0.2, 1.0, 0.0])}
+
+
 @dataclass(frozen=True, eq=False)
 class _Form:
     """A carpal bone: middle in space; lean (mm sideways a mm up) and reach all round in the PA and lateral view."""
@@ -59,12 +63,12 @@ def build_carpus(patient: Patient, pose: Pose) -> list[Bone]:
     rng = patient.stream(_CARPUS)
     turned = math.radians(pose.view.angle)
     spread, apart = rng.uniform(1.0, 1.1), rng.uniform(0.98, 1.04)
-    tall, low = rng.normal(1.0, 0.035), rng.uniform(-1.5, 0.5)
+    tall, low = rng.normal(1.0, 0.035), rng.uniform(0.2, 1.8)
     bones = []
     for name in outlines.CARPALS["PA"]:
         form = _form(name)
         size = spread * rng.normal(1, 0.03)
-        moved = rng.normal(0, 0.55, 3)
+        moved = rng.normal(0, 0.45, 3) + _OFF_THE_RADIUS.get(name, 0.0)
         swell = 1 + rng.normal(0, 0.013, 12) @ _UNEVEN
         angle, back = rng.normal(0, 3.0), (rng.normal(0, 5.0), rng.uniform(0.84, 0.97), rng.normal(0, 0.8, 2))
         uneven = 1 + rng.normal(0, 0.024, 12) @ _UNEVEN

@@ -106,9 +106,9 @@ def _draw_healed(rng: np.random.Generator) -> Healed:
         bone="radius" if rng.random() < 0.8 else "ulna",
         level=float(-rng.uniform(14, 55)),
         angle=(float(rng.normal(0, 4)), float(rng.normal(-2, 5))),
-        thick=float(rng.uniform(0.2, 1.3)),
+        thick=float(rng.uniform(0.2, 0.8)),
         length=float(rng.uniform(7, 16)),
-        dense=float(rng.uniform(0.05, 0.3)),
+        dense=float(rng.uniform(0.03, 0.12)),
     )
 
 

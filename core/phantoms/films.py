@@ -15,7 +15,7 @@ from core.phantoms.views import VIEWS, View
 from core.values import WristRegion
 
 # Films of another version differ, pixel by pixel, from those of this one.
-VERSION = 3
+VERSION = 4
 
 FRAMINGS = ("wrist", "forearm", "hand", "long")
 _FRAMING_WEIGHTS = (0.3, 0.27, 0.25, 0.18)
@@ -268,7 +268,7 @@ def _draw_pose(seed: int, number: int, view: str, patient: anatomy.Patient) -> a
 
 def _possible_kind(rng: np.random.Generator, patient: anatomy.Patient, often: Mapping[str, float] | None) -> str:
     for _ in range(20):
-        kind = fractures.draw_kind(rng, patient.child, often)
+        kind = fractures.draw_kind(rng, patient.growing, often)
         if patient.child and patient.age < fractures.OLDEST_NEEDED.get(kind, 0.0):
             continue
         if patient.growing or kind not in fractures.CHILD_ONLY:

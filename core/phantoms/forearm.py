@@ -17,7 +17,7 @@ _FOREARM, _ELBOW = 11, 12
 # Sizes of the table of a bone's end: mm a row, columns.
 _ROW, _COLUMNS = 0.35, 36
 # The walls of a spike are cortex too: it shows more than its depth says, by this power of its share.
-_SPIKE = 0.35
+_SPIKE = 0.25
 
 
 def build_forearm(patient: Patient, pose: Pose) -> list[Bone]:
@@ -80,7 +80,7 @@ def _radius_crown(levels, patient: Patient, pose: Pose, rng) -> np.ndarray:
     tilt = math.tan(math.radians(np.clip(rng.normal(10.5, 5.0), -3, 22)))
     # The styloid is no ridge from back to palm but a blunt cone; the lips at back and palm stand up.
     point = np.clip((-s - 0.55) / 0.45, 0, 1)
-    y = y - tilt * t * b * (1 - 0.5 * point) - 2.5 * point * t * t + rng.uniform(0.6, 2.2) * t * t * (1 - point)
+    y = y - tilt * t * b * (1 - 0.5 * point) - 2.5 * point * t * t + rng.uniform(0.3, 1.3) * t * t * (1 - point)
     ridge = rng.uniform(0.0, 0.7) * np.exp(-np.square((s - 0.2) / 0.1))  # between scaphoid and lunate fossa
     # The rim is rounded off, but for the styloid's flank, which falls off by itself.
     edge = np.maximum(np.maximum(s, np.abs(t)) - 0.9, 0) / 0.1

@@ -17,7 +17,7 @@ UNDISPLACED = ("hairline", "buckle")
 CHILD_ONLY = ("greenstick", "salter_harris_2")
 
 # How often each kind is drawn, for adults and for children.
-_ADULT = (0.15, 0.11, 0.12, 0.16, 0.05, 0.10, 0.09, 0.01, 0.00, 0.00, 0.06, 0.06, 0.05, 0.04)
+_ADULT = (0.15, 0.11, 0.12, 0.16, 0.05, 0.10, 0.09, 0.00, 0.00, 0.00, 0.06, 0.06, 0.05, 0.04)
 _CHILD = (0.08, 0.10, 0.11, 0.05, 0.02, 0.03, 0.00, 0.23, 0.11, 0.10, 0.02, 0.02, 0.04, 0.09)
 
 # Age at which enough of the bone in question is ossified to show a break.
@@ -106,10 +106,11 @@ class Break:
 
     @property
     def gap_mm(self) -> float:
-        """Width of the lucent line in its middle."""
+        """Width of the lucent line in its middle: of what gapes, and of a line along which bone is torn out."""
         if self.style == "line":
             return 2 * self.width
-        return max(self.rise_mm, 0.0) if self.style in ("cut", "tip", "corner") else 0.0
+        torn = 2 * self.width if self.style == "cut" and self.lucency > 0.3 else 0.0
+        return max(self.rise_mm, 0.0) + torn if self.style in ("cut", "tip", "corner") else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -317,7 +318,7 @@ def _ulna(rng, child, lowest):
 
 
 def _both_bones(rng, child, lowest):
-    level = _level(rng, -27, -75, lowest)
+    level = _level(rng, -27, -56, lowest)
     bend = (rng.normal(0, 7), -np.sign(rng.normal(0.7, 1)) * rng.uniform(4, 20))
     size = rng.uniform(5, 11) if rng.random() < 0.3 else rng.uniform(0.5, 5)
     towards = rng.uniform(0, 2 * np.pi)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
@@ -56,6 +57,11 @@ class Frame:
     def carry(self, matrix: np.ndarray) -> np.ndarray:
         """Return a rigid motion (2, 3) of the anatomy in mm as one of the film in pixels."""
         return compose(self.matrix, compose(matrix, self.inverse))
+
+
+# Depth of a bone's slices as a share of half its depth, and each one's share of the attenuation.
+SLICES = ((-0.7, 0.36), (0.0, 0.28), (0.7, 0.36))
+BREAKABLE = frozenset({"radius", "ulna", "scaphoid"})
 
 
 @dataclass(eq=False)
@@ -124,7 +130,20 @@ def bounds(points: np.ndarray, frame: Frame, margin: float) -> tuple[int, int, i
 
 
 def shell(bone: Bone, frame: Frame, box, rng: np.random.Generator, density: float, amplitude: float) -> np.ndarray:
-    """Return the attenuation (float32) of a hollow bone inside `box`.
+    """Return the attenuation (float32) of a hollow bone inside `box`, the sum of its `slices`."""
+    first, *others = slices(bone, frame, box, rng, density, amplitude)
+    for other in others:
+        first += other
+    return first
+
+
+def slices(
+    bone: Bone, frame: Frame, box, rng: np.random.Generator, density: float, amplitude: float
+) -> list[np.ndarray]:
+    """Return the attenuation (float32) of a hollow bone inside `box`, slice by slice along the beam.
+
+    A bone that may break has three (`SLICES`), each with trabeculae of its own: where they move apart their sum is as
+    sharp as before, as it is in bone. Any other has one.
 
     Across the outline the body is taken as elliptical: a chord of 2 a sqrt(1 - (1 - d/a)^2) at d mm from the edge.
     """
@@ -146,23 +165,33 @@ def shell(bone: Bone, frame: Frame, box, rng: np.random.Generator, density: floa
     a = float(bone.depth)
     outer, inner = _chord(distance, a), _chord(distance - cortex, a)
     kind = 1 if bone.cortex_mid == bone.cortex_end else 0
-    grain = texture(frame, box, kind, start, direction, rng.random(2))
-    spongy = TRABECULAR * spongy * (1 + np.float32(amplitude) * grain)
+    spongy = TRABECULAR * spongy * inner
     if bone.cap is None:
-        layer = CORTICAL * (outer - inner) + spongy * inner
+        cortical = CORTICAL * (outer - inner)
     else:
         below, plate = _below_cap(bone.cap, frame, box)
-        layer = CORTICAL * ((outer - inner) * below + np.float32(0.8) * inner * plate) + spongy * inner * (
-            below - plate
-        )
-    for band in bone.bands:
-        _lay_band(layer, along, band, frame, box)
-    for mark in bone.marks:
-        _lay_mark(layer, mark, frame, box)
+        cortical = CORTICAL * ((outer - inner) * below + np.float32(0.8) * inner * plate)
+        spongy *= below - plate
     inside = inside.astype(np.float32)
     inside *= np.float32(density * bone.weight / 255)
-    layer *= inside
-    return layer
+    for band in bone.bands:
+        _lay_band(inside, along, band, frame, box)
+    for mark in bone.marks:
+        _lay_mark(inside, mark, frame, box)
+    cortical *= inside
+    spongy *= inside
+    weights = [weight for _, weight in SLICES] if bone.name in BREAKABLE else [1.0]
+    # As uneven together as one texture is by itself.
+    amplitude = amplitude / math.sqrt(sum(weight**2 for weight in weights))
+    found = []
+    for weight in weights:
+        grain = texture(frame, box, kind, start, direction, rng.random(2))
+        grain *= np.float32(amplitude * weight)
+        grain += np.float32(weight)
+        grain *= spongy
+        grain += np.float32(weight) * cortical
+        found.append(grain)
+    return found
 
 
 def _along(frame: Frame, box, start: np.ndarray, direction: np.ndarray) -> np.ndarray:
