@@ -36,7 +36,7 @@ def covered(bone: anatomy.Bone) -> np.ndarray:
 
 def drawn(bone: anatomy.Bone) -> np.ndarray:
     """The bone's whole shadow at 4 pixels a mm."""
-    image = np.zeros((480, 400), np.uint8)
+    image = np.zeros((640, 400), np.uint8)
     cv2.fillPoly(image, [np.round((bone.outline + np.array([50, 80])) * 4).astype(np.int32)], 1)
     return image > 0
 
@@ -258,9 +258,25 @@ def test_frail_bones_show_a_thinner_cortex_and_let_more_through():
     assert pale == pytest.approx((whole[0], 0.55 * whole[1]), rel=0.01)
 
 
-def test_cartilage_keeps_the_first_row_off_the_radius():
-    """In most PA films that are nearly true there is a dark line between them, a millimetre or more."""
-    clear, overlapped = {"scaphoid": [], "lunate": []}, []
+# The most that two bones may lie over each other in the median film, mm2; a joint's faces are some 10 to 15 mm wide.
+JOINTS = {
+    ("scaphoid", "lunate"): 4,
+    ("scaphoid", "capitate"): 3,
+    ("scaphoid", "trapezium"): 4,
+    ("scaphoid", "trapezoid"): 7,
+    ("lunate", "capitate"): 3,
+    ("lunate", "triquetrum"): 4,
+    ("triquetrum", "hamate"): 2,
+    ("trapezoid", "ray 2 bone 1"): 4,
+    ("capitate", "ray 3 bone 1"): 13,
+    ("hamate", "ray 4 bone 1"): 3,
+    ("trapezium", "ray 1 bone 1"): 8,
+}
+
+
+def test_cartilage_keeps_the_bones_of_the_wrist_apart():
+    """In most PA films that are nearly true a dark line parts radius and carpus, and no joint is a white band."""
+    clear, overlapped, bands = {"scaphoid": [], "lunate": []}, [], {joint: [] for joint in JOINTS}
     for seed in range(60):
         rng = np.random.default_rng([seed, 7])
         patient = replace(anatomy.draw_patient(rng, False), age=40.0)
@@ -273,7 +289,12 @@ def test_cartilage_keeps_the_first_row_off_the_radius():
             shadow = drawn(named(limb.bones, name))
             found.append(float(away[shadow].min()))
             overlapped.append((radius & shadow).sum() / shadow.sum())
+        for joint, found in bands.items():
+            one, other = (drawn(named(limb.bones, name)) for name in joint)
+            found.append((one & other).sum() / 4**2)
     assert np.mean(np.array(clear["lunate"]) >= 1) > 0.5
     assert np.mean(np.array(clear["scaphoid"]) >= 1) > 0.25
     assert np.median(overlapped) < 0.01
     assert np.mean(np.array(overlapped) > 0.1) < 0.1
+    for joint, found in bands.items():
+        assert np.median(found) < JOINTS[joint], joint

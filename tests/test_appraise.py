@@ -705,7 +705,7 @@ def test_one_film_of_each_broken_study_is_outlined():
 
     made = [
         studies.KnownStudy("a", 1, (film(0, True), film(1, True))),
-        studies.KnownStudy("b", 1, (film(2, True), film(3, True, gap_mm=1.0))),
+        studies.KnownStudy("b", 1, (film(2, True), film(3, True, gap_mm=2.0))),
         studies.KnownStudy("c", 1, (film(4, False), film(5, True, displacement_mm=0.9, gap_mm=0.2))),
         studies.KnownStudy("d", 1, (film(6, False),)),
     ]

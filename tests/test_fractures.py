@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import phantoms
-from core.phantoms import anatomy, breaks, changes, films, forearm, fractures, projection
+from core.phantoms import anatomy, breaks, carpus, changes, films, forearm, fractures, limb, projection
 from core.phantoms.fractures import Break
 from core.phantoms.views import View
 
@@ -50,6 +50,14 @@ def test_far_piece_moves_by_the_recorded_millimetres():
     np.testing.assert_allclose(broken[18:130, 12:], whole[33:145, :-12], atol=1e-3)  # 4 mm to +x, 5 mm up
     assert cut.displacement_mm == pytest.approx(math.sqrt(41))
     assert cut.gap_mm == 5.0
+
+
+def test_a_line_along_which_bone_is_torn_out_is_a_gap():
+    cut = Break("radius", -20, "cut", pull=0.5, lucency=0.5, width=0.6)
+    assert cut.gap_mm == pytest.approx(1.7)
+    assert replace(cut, lucency=0.3).gap_mm == pytest.approx(0.5)
+    assert replace(cut, pull=-0.5).gap_mm == pytest.approx(0.7)
+    assert replace(cut, pull=-2.0).gap_mm == 0
 
 
 @pytest.mark.parametrize("angle", [0.0, 33.0, 45.0, 90.0, -45.0])
@@ -335,3 +343,40 @@ def test_a_piece_that_moved_is_as_sharp_as_before():
     assert len(far) >= 10
     assert np.median(near) == pytest.approx(1, abs=0.01)
     assert np.median(far) > 0.93
+
+
+def test_a_scaphoid_that_came_apart_is_as_sharp_as_before():
+    ratios = []
+    for seed in range(24):
+        patient = replace(anatomy.draw_patient(np.random.default_rng(seed), False), age=35.0)
+        rng = np.random.default_rng([seed, 5])
+        pose = anatomy.draw_pose(View("PA", 2.0), patient, rng)
+        bone = next(bone for bone in carpus.build_carpus(patient, pose) if bone.name == "scaphoid")
+        item = fractures.plan_fracture("scaphoid", rng, False, -40.0).breaks[0]
+        site = breaks.find_site(bone, item, pose.view)
+        per_mm, size = 4.0, 160
+        frame = projection.Frame(films._matrix(0, 1, per_mm, site.centre, (size, size)), (size, size))
+        beyond = (np.moveaxis(np.indices((size, size))[::-1], 0, -1) - size / 2) / per_mm * [1, -1] @ site.normal
+        fine = []
+        for broken in (False, True):
+            canvas, own = projection.Canvas(frame), np.random.default_rng([seed, 9])
+            told = own, patient.density, projection.TEXTURE * patient.texture
+            if broken:
+                breaks.draw_broken(canvas, bone, [item], pose.view, *told)
+            else:
+                projection.draw_bone(canvas, bone, *told)
+            inside = cv2.erode((canvas.bone > 0.3 * canvas.bone.max()).astype(np.uint8), np.ones((11, 11))) > 0
+            away = inside & (beyond > 3.5)
+            fine.append((canvas.bone - cv2.GaussianBlur(canvas.bone, (0, 0), 1.2))[away].std())
+        ratios.append(fine[1] / fine[0])
+    assert np.median(ratios) > 0.93
+
+
+def test_every_bone_that_can_break_has_trabeculae_of_several_depths():
+    for kind in fractures.KINDS:
+        child = kind in (*fractures.CHILD_ONLY, "buckle")
+        for seed in range(12):
+            for item in fractures.plan_fracture(kind, np.random.default_rng(seed), child, -60.0).breaks:
+                for capped in (False, True):
+                    targets = limb._targets(item, capped)
+                    assert set(targets[:1] if item.bone != "scaphoid" else targets) <= projection.BREAKABLE

@@ -7,7 +7,7 @@ from typing import Any
 
 from core.appraise.quick import WANTED
 from core.appraise.studies import FILM_SIZE
-from core.explain.comparison import BASELINES, CHECK_EVERY, CHECK_NAMES, THIN_MM, method_title
+from core.explain.comparison import BASELINES, CHECK_EVERY, CHECK_NAMES, THIN_GAP_MM, THIN_MM, method_title
 from core.metrics import ENSEMBLE, RESAMPLES
 from core.results import RESULT_NAMES
 
@@ -207,7 +207,8 @@ def _explanations_foreword(report: Mapping[str, Any]) -> str:
     every, thin = (max((each["n"] for each in report[name]), default=0) for name in ("explanations", "thin"))
     return (
         f"Heat maps of {every:,} simulated films with a fracture, each of another study, {thin:,} of them with a thin "
-        f"break (hairlines, and others displaced and gaping by less than {THIN_MM:g} mm that do not just bend a bone); "
+        f"break (hairlines, and others displaced by less than {THIN_MM:g} mm and gaping by less than {THIN_GAP_MM:g} "
+        "mm that do not just bend a bone); "
         f"simulator version {report['version']}, films of {report['size']} pixels that no training draws. A hit: the "
         "map's highest point lies in the break's mask; distance: from there to the mask, median. 95% intervals by a "
         "bootstrap over patients. Made by "

@@ -35,8 +35,8 @@ USUAL_METHODS = ("layercam", "gradcam", "gradcampp", "smoothgrad", "quickscoreca
 ORIGINS = ("real", "simulated", "injected")
 REFERENCE = "gradcam"
 """What the other maps are compared with."""
-THIN_MM = 1.0
-"""A break that is displaced, and gapes, by less is called thin (see `is_thin`)."""
+THIN_MM, THIN_GAP_MM = 1.0, 2.0
+"""A break that is displaced by less than the first and gapes by less than the second is called thin (see `is_thin`)."""
 BENT_KINDS = ("buckle", "greenstick")
 """Kinds of fracture that bend or bulge a bone: they are displaced little, but no thin line is what shows them."""
 CHECK_EVERY = 5
@@ -46,7 +46,7 @@ MEASURED_NAME = "explanations.csv"
 
 
 def is_thin(kind: str, displacement_mm: float | None, gap_mm: float | None) -> bool | None:
-    """Tell whether a break shows as a thin line: a hairline, or one that is displaced and gapes by less than 1 mm.
+    """Tell whether a break shows as a thin line: a hairline, or displaced by less than 1 mm and gaping by less than 2.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def is_thin(kind: str, displacement_mm: float | None, gap_mm: float | None) -> b
         return True
     if displacement_mm is None or gap_mm is None:
         return None
-    return max(displacement_mm, gap_mm) < THIN_MM
+    return displacement_mm < THIN_MM and gap_mm < THIN_GAP_MM
 
 
 @dataclass(frozen=True, eq=False)

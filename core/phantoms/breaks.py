@@ -363,7 +363,8 @@ def _split(piece, solid, patch, beyond, item: Break, view: View, depth: float):
     away = aside - place - tilt * beyond
     lowered = np.clip(away / 0.35 + 0.5, 0, 1)
     sinking = patch.frame.matrix[:, 1] * -step
-    dropped = cv2.warpAffine(piece * lowered, np.float64([[1, 0, sinking[0]], [0, 1, sinking[1]]]), piece.shape[::-1])
+    matrix, size = np.float64([[1, 0, sinking[0]], [0, 1, sinking[1]]]), piece.shape[::-1]
+    dropped = np.maximum(cv2.warpAffine(piece * lowered, matrix, size, flags=cv2.INTER_CUBIC), 0)
     # Seen face on, the split is no line; the step alone tells it.
     opened = np.float32(0.5 * abs(view.mix(*direction)))
     piece = (piece * (1 - lowered) + dropped) * (1 - opened * _line(away, 0.55))

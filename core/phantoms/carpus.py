@@ -17,8 +17,19 @@ _WAVES = np.linspace(0, 2 * np.pi, _AROUND, endpoint=False)
 _UNEVEN = np.array([wave(k * _WAVES) for k in (1, 2, 3, 4, 5, 6) for wave in (np.cos, np.sin)])
 
 
-# Cartilage keeps the first row two millimetres off the radius: mm sideways, up and to the palm.
-_OFF_THE_RADIUS = {"scaphoid": np.array([1.6, 2.2, 0.0]), "lunate": np.array([0.2, 1.0, 0.0])}
+# Where the drawn outlines leave no room for cartilage: mm sideways and up. It keeps lunate and radius two millimetres
+# apart, scaphoid and radius about one, and lets the others and the metacarpals (`hand`) lie over each other by no more
+# than their rounded edges.
+_ROOM = {
+    "scaphoid": np.array([1.0, 2.7, 0.0]),
+    "lunate": np.array([0.2, 1.0, 0.0]),
+    "triquetrum": np.array([0.4, 0.3, 0.0]),
+    "trapezium": np.array([-1.2, 2.0, 0.0]),
+    "trapezoid": np.array([0.0, 2.7, 0.0]),
+    "capitate": np.array([1.6, 1.6, 0.0]),
+    "hamate": np.array([1.4, 1.2, 0.0]),
+    "hamulus": np.array([1.4, 1.2, 0.0]),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +79,7 @@ def build_carpus(patient: Patient, pose: Pose) -> list[Bone]:
     for name in outlines.CARPALS["PA"]:
         form = _form(name)
         size = spread * rng.normal(1, 0.03)
-        moved = rng.normal(0, 0.45, 3) + _OFF_THE_RADIUS.get(name, 0.0)
+        moved = rng.normal(0, 0.45, 3) + _ROOM.get(name, 0.0)
         swell = 1 + rng.normal(0, 0.013, 12) @ _UNEVEN
         angle, back = rng.normal(0, 3.0), (rng.normal(0, 5.0), rng.uniform(0.84, 0.97), rng.normal(0, 0.8, 2))
         uneven = 1 + rng.normal(0, 0.024, 12) @ _UNEVEN

@@ -240,7 +240,7 @@ def _simulate(
         # A whole wrist has its fracture too, which it does not suffer: hand and flesh are bent by it as a broken one's.
         rng = _stream(seed, _BREAK, attempt)
         wanted = kind or _possible_kind(rng, patient, often)
-        fracture = fractures.plan_fracture(wanted, rng, patient.child, lowest)
+        fracture = fractures.plan_fracture(wanted, rng, patient.growing, lowest)
         films = tuple(
             _take_film(seed, number, pose, side, patient, machine, metal, settings[number], fracture, broken)
             for number, pose in enumerate(poses)
@@ -253,10 +253,10 @@ def _simulate(
 
 def _draw_patient(seed: int, kind: str | None, child: bool | None) -> anatomy.Patient:
     """Draw the person whose bone can break as is wished."""
-    if kind in fractures.CHILD_ONLY:
-        child = True
+    growing = kind in fractures.CHILD_ONLY or (kind == "buckle" and child is not False)
+    child = True if growing else child
     patient = anatomy.draw_patient(_stream(seed, _PATIENT), child, fractures.OLDEST_NEEDED.get(kind, 0.0))
-    if kind in fractures.CHILD_ONLY:
+    if growing:
         patient = replace(patient, age=min(patient.age, patient.closing - 1.5))
     return patient
 

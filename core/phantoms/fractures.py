@@ -110,7 +110,7 @@ class Break:
         if self.style == "line":
             return 2 * self.width
         torn = 2 * self.width if self.style == "cut" and self.lucency > 0.3 else 0.0
-        return max(self.rise_mm, 0.0) + torn if self.style in ("cut", "tip", "corner") else 0.0
+        return max(self.rise_mm + torn, 0.0) if self.style in ("cut", "tip", "corner") else 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from core.phantoms.outlines import FIRST_ROW
 from core.phantoms.views import View
 
 # The hand swings about the head of the capitate, and the first row of the carpus by this share of it.
-_PIVOT = np.array([1.0, 13.0])
+_PIVOT = np.array([2.6, 16.1])
 _FIRST_ROW_SHARE = 0.45
 
 

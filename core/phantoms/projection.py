@@ -61,7 +61,7 @@ class Frame:
 
 # Depth of a bone's slices as a share of half its depth, and each one's share of the attenuation.
 SLICES = ((-0.7, 0.36), (0.0, 0.28), (0.7, 0.36))
-BREAKABLE = frozenset({"radius", "ulna", "scaphoid"})
+BREAKABLE = frozenset({"radius", "ulna", "ulna epiphysis", "scaphoid", "scaphoid back"})
 
 
 @dataclass(eq=False)
