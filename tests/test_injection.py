@@ -147,6 +147,30 @@ def test_displaced_piece_is_moved_across_the_bone_by_what_is_planned():
         assert (strong.min() + strong.max()) / 2 / MM - 110 + 6 == pytest.approx(plan.shift, abs=1.6)
 
 
+FINGERPRINTS = {
+    "hairline": (168, 193.1, 155.6, 183, 175),
+    "displaced": (215, 193.6, 155.6, 281, 280),
+    "angulated": (252, 194.0, 157.8, 353, 335),
+    "impacted": (305, 195.1, 155.6, 242, 224),
+    "buckle": (324, 192.3, 161.0, 64, 64),
+}
+"""Kind -> the mask's pixels and middle (row, column), and mean changes by the break and by its sham in 1/100,000."""
+
+
+@pytest.mark.parametrize("kind", FINGERPRINTS)
+def test_breaks_that_are_made_otherwise_have_another_version(kind):
+    assert injection.VERSION == 2, "The version of the breaks has changed: write down anew what they change."
+    film, region = drawn_film()
+    broken, mask = injection.inject_fracture(film, region, 11, positive=True, kind=kind)
+    sham, _ = injection.inject_fracture(film, region, 11, positive=False, kind=kind)
+    changes = (1e5 * np.abs(changed - film).mean() for changed in (broken, sham))
+    found = [mask.sum(), *np.argwhere(mask).mean(axis=0), *changes]
+    told = np.array(FINGERPRINTS[kind])
+    assert (np.abs(found - told) <= np.maximum(0.01 * told, 1)).all(), (
+        f"injection.VERSION must change with the breaks: {np.round(found, 1)}"
+    )
+
+
 def test_square_at_the_edge_of_the_film_is_refused():
     film, region = drawn_film()
     low = WristRegion(region.x, film.shape[0] - 5.0, region.side, 0.0)

@@ -305,6 +305,22 @@ def test_decoys_of_all_kinds_are_drawn():
     assert len({film.tobytes() for film in films}) == 40
 
 
+@pytest.mark.parametrize(
+    ("kind", "seed", "blocks"),
+    [
+        ("knee", 3, (9, 96, 109, 9, 10, 99, 151, 10, 9, 83, 168, 19, 8, 91, 181, 45)),
+        ("fingers", 4, (7, 83, 10, 4, 5, 83, 20, 5, 5, 24, 76, 5, 5, 11, 27, 5)),
+        ("photo", 5, (194, 205, 206, 198, 197, 167, 195, 188, 97, 113, 194, 154, 123, 130, 138, 154)),
+    ],
+)
+def test_decoys_that_are_drawn_otherwise_have_another_version(kind, seed, blocks):
+    from core.phantoms import decoys
+
+    assert decoys.VERSION == 18, "The version of the decoys has changed: write down anew what they look like."
+    found = simulate_decoy(seed, 48, kind).astype(float).reshape(4, 12, 4, 12).mean(axis=(1, 3)).ravel()
+    assert np.abs(found - blocks).max() <= 1.5, f"decoys.VERSION must change with the drawing: {np.round(found)}"
+
+
 def test_decoy_holds_no_bone_of_a_wrist(monkeypatch):
     """Whatever decoys are drawn from, it is never the forearm, carpus or hand of the simulated wrists."""
     from core.phantoms import projection

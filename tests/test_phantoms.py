@@ -130,6 +130,28 @@ def test_study_shows_one_wrist_in_two_or_three_views():
     assert shown.count(("PA", "LATERAL")) > shown.count(phantoms.VIEWS) > 2
 
 
+def test_no_broken_study_has_a_film_on_which_nothing_shows():
+    for seed in range(100, 220):
+        assert all(film.mask.any() for film in phantoms.simulate_study(seed, size=32, positive=True))
+
+
+def test_a_break_that_shows_nowhere_is_no_film(monkeypatch):
+    """The first two plans fail: a third is made. All fail: there is no film, instead of one with a wrong label."""
+    shown, calls = films._shown_mask, []
+
+    def hide(mask, setting):
+        calls.append(1)
+        return shown(mask, setting) & (len(calls) > 2)
+
+    monkeypatch.setattr(films, "_shown_mask", hide)
+    assert phantoms.simulate_film(3, size=48, positive=True).mask.any()
+    assert len(calls) == 3
+    monkeypatch.setattr(films, "_shown_mask", lambda mask, setting: np.zeros(setting.frame.shape, bool))
+    with pytest.raises(RuntimeError, match="seed 3"):
+        phantoms.simulate_film(3, size=32, positive=True)
+    assert not phantoms.simulate_film(3, size=32, positive=False).mask.any()
+
+
 def test_angle_is_what_the_view_is_called():
     for view, low, high in (("PA", 0, 24), ("OBLIQUE", 21, 69), ("LATERAL", 40, 110)):
         angles = np.abs([phantoms.simulate_film(seed, size=24, view=view).angle for seed in range(12)])

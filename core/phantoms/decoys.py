@@ -15,6 +15,9 @@ from core.phantoms import detector, projection
 from core.phantoms.anatomy import turn
 from core.phantoms.joints import PARTS, Part
 
+# Films of another version differ from those of this one.
+VERSION = 18
+
 _FLAT = {"blank": 0.03, "text": 0.01, "shapes": 0.02, "photo": 0.04}
 # Shares of the kinds; they add up to 1.
 _SHARES = {
@@ -43,7 +46,7 @@ def simulate_decoy(seed: int, size: int = 240, kind: str | None = None) -> np.nd
     numpy.ndarray
         uint8 (size, size), bone bright.
     """
-    rng = np.random.default_rng([18, seed])
+    rng = np.random.default_rng([VERSION, seed])
     drawn = str(rng.choice(KINDS, p=_WEIGHTS))
     kind = kind or drawn
     if kind in _FLAT:

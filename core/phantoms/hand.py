@@ -26,9 +26,7 @@ def build_rays(patient: Patient, pose: Pose) -> list[list[Bone]]:
     for number, (base, (across, deep), lengths, widths) in enumerate(outlines.RAYS):
         across = across * (pose.spread if number else 1) + body.normal(0, 1.5) + (0 if number else pose.thumb[0])
         deep = deep + body.normal(0, 1.5) + (0 if number else pose.thumb[1])
-        point = (
-            np.array(base) * [1, 1, arch if number else 1] + body.normal(0, 0.5, 3) + [0, body.uniform(1.9, 4.1), 0]
-        )
+        point = np.array(base) * [1, 1, arch if number else 1] + body.normal(0, 0.5, 3) + [0, body.uniform(1.9, 4.1), 0]
         if number == 0:
             point[1] += 1.2  # the saddle that the thumb rides on rose as much further
         bend = max(pose.curl + pose.fan * (number - 2.5) * 9 + move.normal(0, 3), -6) * (0.3 if number == 0 else 1)

@@ -23,6 +23,9 @@ from core.errors import DatasetError, RadiographError
 from core.phantoms.anatomy import REGION_SIDE_MM
 from core.values import UNFINISHED_NAME, WristRegion
 
+# Breaks of another version differ from those of this one.
+VERSION = 2
+
 INJECTED = ("hairline", "displaced", "angulated", "impacted", "buckle")
 _WEIGHTS = (0.25, 0.22, 0.23, 0.15, 0.15)
 # Half length along the bone over which a sham bends it and a break's motion begins, mm.
@@ -109,7 +112,7 @@ def inject_fracture(
     film = np.clip(np.asarray(pixels, np.float32), 0, 1)
     if film.ndim != 2:
         raise RadiographError(f"Expected a film of 2 dimensions, but got {film.ndim}.")
-    plan = _draw_plan(np.random.default_rng([2, seed]), kind, _lowest(film.shape, region))
+    plan = _draw_plan(np.random.default_rng([VERSION, seed]), kind, _lowest(film.shape, region))
     left, right = find_radius(film, region, plan.level)
     place = _place(film.shape, region)
     changed, mask = _render(film, place, plan, left, right, positive)
