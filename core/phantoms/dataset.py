@@ -216,9 +216,9 @@ def encode_film(film: SimulatedFilm, bits: str = "8") -> tuple[np.ndarray, int]:
     -------
     stored : numpy.ndarray
         uint8, or uint16 where the film is stored deep: then the greys begin somewhat above 0 and end below the top of
-        the machine's 10, 12 or 14 bits, at the same values in all films of a study.
+        the machine's 10, 12, 14 or 16 bits, at the same values in all films of a study.
     used : int
-        8, 10, 12 or 14.
+        8, 10, 12, 14 or 16.
     """
     if bits == "8" or (bits == "mixed" and film.stored_bits == 8):
         return np.round(film.pixels * 255).astype(np.uint8), 8

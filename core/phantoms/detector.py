@@ -52,7 +52,7 @@ class Detector:
     jpeg, again : int
         Quality of the JPEG file and of the screenshot made of it; 0 = none.
     bits : int
-        8, or the 10, 12 or 14 bits a machine hands out itself.
+        8, or the 10, 12, 14 or 16 bits a machine hands out itself.
     """
 
     style: str
@@ -121,7 +121,7 @@ def draw_detector(rng: np.random.Generator) -> Detector:
         clip=rng.uniform(1.2, 5.0) if style == "equalised" else 0.0,
         jpeg=jpeg,
         again=int(rng.integers(40, 90)) if jpeg and rng.random() < 0.35 else 0,
-        bits=8 if file else int(rng.choice([8, 10, 12, 14], p=[0.3, 0.2, 0.35, 0.15])),
+        bits=8 if file else int(rng.choice([8, 10, 12, 14, 16], p=[0.3, 0.2, 0.35, 0.1, 0.05])),
     )
 
 

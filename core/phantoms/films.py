@@ -58,7 +58,7 @@ class SimulatedFilm:
     cast : bool
         Whether there is a cast or a splint.
     stored_bits : int
-        Bits the machine stores: 8, 10, 12 or 14. Films of more than 8 bits use the whole range of `pixels`.
+        Bits the machine stores: 8, 10, 12, 14 or 16. Films of more than 8 bits use the whole range of `pixels`.
     """
 
     pixels: np.ndarray
