@@ -258,6 +258,31 @@ def test_frail_bones_show_a_thinner_cortex_and_let_more_through():
     assert pale == pytest.approx((whole[0], 0.55 * whole[1]), rel=0.01)
 
 
+def width_at(bone, y):
+    x = bone.outline[np.abs(bone.outline[:, 1] - y) < 1.5, 0]
+    return x.max() - x.min()
+
+
+def test_ulna_has_a_neck_and_a_head_and_stands_off_the_radius():
+    """As measured on a dozen films of adults: a head twice as wide as the neck, shafts a finger's width apart."""
+    flares, gaps = [], {0: [], 45: []}
+    for seed in range(40):
+        patient = replace(anatomy.draw_patient(np.random.default_rng([seed, 3]), False), age=40.0)
+        for angle, found in gaps.items():
+            radius, ulna = forearm.build_forearm(patient, lying(float(angle)))[:2]
+            at = -45
+            edges = [bone.outline[np.abs(bone.outline[:, 1] - at) < 3, 0] for bone in (radius, ulna)]
+            found.append(edges[1].min() - edges[0].max())
+            if not angle:
+                high = ulna.outline[:, 1].max()
+                flares.append(width_at(ulna, -6 + patient.ulnar_variance_mm) / width_at(ulna, -24))
+                assert high > -4
+    assert 1.5 < np.median(flares) < 2.1
+    assert 9 < np.median(gaps[0]) < 15
+    assert np.median(gaps[45]) > 3, "turned halfway the shafts still show air between them"
+    assert np.std(gaps[0]) > 1
+
+
 # The most that two bones may lie over each other in the median film, mm2; a joint's faces are some 10 to 15 mm wide.
 JOINTS = {
     ("scaphoid", "lunate"): 4,

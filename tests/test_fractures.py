@@ -282,8 +282,17 @@ def test_harmless_changes_are_the_persons_and_never_the_labels():
 
 
 def healed(**values) -> changes.Changes:
-    plain = {"healed": None, "harris": (), "arthrosis": 0.0, "spots": (), "edges": (), "fat": 0.0, "swelling_mm": 0.0}
+    plain = {"healed": None, "harris": (), "arthrosis": 0.0, "spots": (), "edges": (), "covers": (),
+             "fat": 0.0, "swelling_mm": 0.0}  # fmt: skip
     return changes.Changes(**{**plain, **values})
+
+
+def test_what_lies_over_a_limb_ends_at_an_edge_and_goes_on_beyond_it():
+    frame = projection.Frame(films._matrix(0.0, 1.0, 1.0, np.zeros(2), (100, 100)), (100, 100))
+    film = np.ones((100, 100), np.float32)
+    changes.change_flesh(film, healed(covers=((0.0, -20.0, -np.pi / 2, 0.0, 0.2),)), frame, PA, 0.0)
+    np.testing.assert_allclose(film[:68], 1)  # row 50 is at y = 0, and y points up
+    np.testing.assert_allclose(film[73:], 1.2, rtol=1e-6)
 
 
 def test_healed_break_is_thick_bent_and_has_no_line():

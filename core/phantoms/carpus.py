@@ -74,7 +74,7 @@ def build_carpus(patient: Patient, pose: Pose) -> list[Bone]:
     rng = patient.stream(_CARPUS)
     turned = math.radians(pose.view.angle)
     spread, apart = rng.uniform(1.0, 1.1), rng.uniform(0.98, 1.04)
-    tall, low = rng.normal(1.0, 0.035), rng.uniform(0.2, 1.8)
+    tall, low = rng.normal(1.0, 0.035), rng.uniform(-0.1, 1.5)
     bones = []
     for name in outlines.CARPALS["PA"]:
         form = _form(name)

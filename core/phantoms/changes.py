@@ -11,6 +11,8 @@ from core.phantoms.anatomy import Bone, Patient
 from core.phantoms.projection import Frame
 from core.phantoms.views import View
 
+# Share of wrists over which something lies.
+_COVERED = 0.06
 # Share of wrists that swell.
 _SWOLLEN = 0.45
 # Stream of random numbers, beside those of the other parts of a person.
@@ -57,6 +59,8 @@ class Changes:
     spots : tuple of Spot
     edges : tuple of (float, float, float, float, float)
         Edges of overlapping soft tissue: x, y in mm, direction in radians, bend per mm, attenuation.
+    covers : tuple of (float, float, float, float, float)
+        The same of what lies over the limb as a whole beyond an edge: a cushion, a blanket, the other hand.
     fat : float
         Depth of the dark line of fat in front of the pronator quadratus, as attenuation.
     swelling_mm : float
@@ -68,6 +72,7 @@ class Changes:
     arthrosis: float
     spots: tuple[Spot, ...]
     edges: tuple[tuple[float, float, float, float, float], ...]
+    covers: tuple[tuple[float, float, float, float, float], ...]
     fat: float
     swelling_mm: float
 
@@ -96,6 +101,7 @@ def draw_changes(patient: Patient, rng: np.random.Generator | None = None) -> Ch
         arthrosis=float(old * rng.uniform(0.2, 1)) if rng.random() < 0.5 else 0.0,
         spots=tuple(spots),
         edges=tuple(_draw_edge(rng) for _ in range(int(rng.poisson(0.25)))),
+        covers=(_draw_cover(rng),) if rng.random() < _COVERED else (),
         fat=float(rng.uniform(0.015, 0.05)) if rng.random() < 0.75 else 0.0,
         swelling_mm=float(rng.uniform(1.5, 5.0)) if rng.random() < _SWOLLEN else 0.0,
     )
@@ -122,6 +128,14 @@ def _draw_spot(rng: np.random.Generator, radius: float, amplitude: float) -> Spo
 def _draw_edge(rng: np.random.Generator) -> tuple[float, float, float, float, float]:
     x, y, towards = rng.uniform(-18, 22), rng.uniform(-55, 45), rng.uniform(0, 2 * math.pi)
     return float(x), float(y), float(towards), float(rng.normal(0, 0.01)), float(rng.uniform(0.015, 0.06))
+
+
+def _draw_cover(rng: np.random.Generator) -> tuple[float, float, float, float, float]:
+    """Draw what comes in from one side of the film, mostly from the elbow's, and ends beside the wrist or on it."""
+    towards = -math.pi / 2 + (rng.normal(0, 0.3) if rng.random() < 0.6 else rng.uniform(-math.pi, math.pi))
+    away = float(rng.uniform(8, 60))
+    x, y = 3 + away * math.cos(towards), -4 + away * math.sin(towards)
+    return float(x), float(y), float(towards), float(rng.normal(0, 0.006)), float(rng.uniform(0.05, 0.3))
 
 
 def change_bones(bones: list[Bone], changes: Changes, view: View) -> list[Bone]:
@@ -214,14 +228,14 @@ def change_flesh(attenuation: np.ndarray, changes: Changes, frame: Frame, view: 
     """
     aside = math.sin(math.radians(view.angle))
     fat = changes.fat * max(abs(aside) - 0.6, 0) / 0.4
-    if not changes.edges and not fat:
+    if not changes.edges and not changes.covers and not fat:
         return
     covered = attenuation > 0.02
     x, y = frame.grid((0, 0, *frame.shape))
+    for place, size in ((cover[:4], cover[4]) for cover in changes.covers):
+        attenuation += np.float32(size) * np.clip(_beyond(x, y, *place)[0] * 1.2 + 0.5, 0, 1)
     for x0, y0, towards, bend, size in changes.edges:
-        nx, ny = np.float32(math.cos(towards)), np.float32(math.sin(towards))
-        along = (y - np.float32(y0)) * nx - (x - np.float32(x0)) * ny
-        away = (x - np.float32(x0)) * nx + (y - np.float32(y0)) * ny - np.float32(bend) * along * along
+        away, along = _beyond(x, y, x0, y0, towards, bend)
         fold = np.clip(away * 2.5 + 0.5, 0, 1) * np.exp(-np.maximum(away, 0) / 12) * np.exp(-np.square(along / 30))
         attenuation += np.float32(size) * fold * covered
     if fat:
@@ -229,3 +243,12 @@ def change_flesh(attenuation: np.ndarray, changes: Changes, frame: Frame, view: 
         line = (9.5 + bow * np.sin(np.clip((-y - 8) / 48, 0, 1) * np.float32(math.pi))) * np.float32(np.sign(aside))
         ends = np.clip((-y - 8) / 6, 0, 1) * np.clip((y + 56) / 8, 0, 1)
         attenuation -= np.float32(fat) * ends * np.exp(-np.square((x - line) / 0.9)) * covered
+
+
+def _beyond(
+    x: np.ndarray, y: np.ndarray, x0: float, y0: float, towards: float, bend: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how far places lie beyond a bent edge through (x0, y0), and where along it."""
+    nx, ny = np.float32(math.cos(towards)), np.float32(math.sin(towards))
+    along = (y - np.float32(y0)) * nx - (x - np.float32(x0)) * ny
+    return (x - np.float32(x0)) * nx + (y - np.float32(y0)) * ny - np.float32(bend) * along * along, along

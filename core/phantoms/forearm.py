@@ -23,18 +23,18 @@ _SPIKE = 0.25
 def build_forearm(patient: Patient, pose: Pose) -> list[Bone]:
     """Return radius, ulna and humerus; in a child radius and ulna each as metaphysis with shaft, and epiphysis."""
     rng = patient.stream(_FOREARM)
-    wide, long = rng.normal(1, 0.045), rng.normal(0.98, 0.05)
+    wide, long, apart = rng.normal(1, 0.045), rng.normal(0.98, 0.05), rng.normal(0, 1.3)
     bones = []
     for name in ("radius", "ulna"):
-        levels = _shaft(name, patient, wide, long, rng)
+        levels = _shaft(name, patient, wide, long, apart, rng)
         crown = (_radius_crown if name == "radius" else _ulna_crown)(levels, patient, pose, rng)
         bones.extend(_seen(name, levels, crown, patient, pose, rng))
     bones.append(_humerus(patient, pose, long))
     return bones
 
 
-def _shaft(name: str, patient: Patient, wide: float, long: float, rng: np.random.Generator) -> np.ndarray:
-    """Return one person's edges (n, 5) of a forearm bone."""
+def _shaft(name: str, patient: Patient, wide: float, long: float, apart: float, rng: np.random.Generator) -> np.ndarray:
+    """Return one person's edges (n, 5) of a forearm bone; `apart` mm more than others' are the two shafts."""
     levels = merge_levels(outlines.SHAFTS["PA"][name], outlines.SHAFTS["LATERAL"][name])
     wide = wide * rng.normal(1, 0.02)
     for low in (1, 3):
@@ -43,7 +43,12 @@ def _shaft(name: str, patient: Patient, wide: float, long: float, rng: np.random
         bow = rng.normal(0, 0.7) * np.sin(np.clip(-levels[:, :1] / 230, 0, 1) * math.pi)
         levels[:, low : low + 2] = middle + half * rng.normal(1, 0.012, (len(levels), 1)) + bow
     if name == "ulna":
-        levels[:, 1:3] += rng.normal(0, 0.8)
+        # The head is much wider than the neck, by how much differs.
+        flare = 1 + rng.normal(0, 0.06) * np.clip((levels[:, :1] + 20) / 10, 0, 1)
+        for low in (1, 3):
+            middle = levels[:, low : low + 2].mean(axis=1, keepdims=True)
+            levels[:, low : low + 2] = middle + (levels[:, low : low + 2] - middle) * flare
+        levels[:, 1:3] += rng.normal(0, 0.6) + apart * np.clip((-levels[:, :1] - 8) / 30, 0, 1)
         levels[:, 3:5] += rng.normal(-1.6, 1.8) + levels[:, :1] * rng.normal(0, 0.03)
         levels[:, 0] += patient.ulnar_variance_mm
     low = levels[:, 0] < -48
@@ -97,8 +102,8 @@ def _ulna_crown(levels, patient: Patient, pose: Pose, rng) -> np.ndarray:
     # The styloid is a blunt cone whose back wall is the ulna's own, with a dent, the fovea, at its foot.
     place = math.radians(rng.normal(-14, 10) + pose.rotation)
     reach, height = rng.uniform(0.62, 0.78), np.clip(rng.normal(5.4, 1.5), 2.0, 9)
-    away = np.hypot(s - reach * math.cos(place), t - reach * math.sin(place)) / rng.uniform(0.32, 0.46)
-    blunt = rng.uniform(0.55, 1.0)
+    away = np.hypot(s - reach * math.cos(place), t - reach * math.sin(place)) / rng.uniform(0.28, 0.4)
+    blunt = rng.uniform(0.65, 1.0)
     y = -1.8 - dome + (height + dome) * np.clip(1.35 - away, 0, 1) ** blunt
     y = y - rng.uniform(0.5, 1.4) * np.exp(-np.square((away - 1.7) / 0.5))
     return np.column_stack([cx + a * s, y + patient.ulnar_variance_mm, cz + b * t, np.full(len(s), _SPIKE)])
@@ -110,19 +115,23 @@ def _seen(name: str, levels, crown, patient: Patient, pose: Pose, rng) -> list[B
     shift = patient.ulnar_variance_mm if name == "ulna" else 0.0
     high = -6.0 if name == "radius" else -4.5 + shift
     scar = (rng.uniform(13, 19), rng.uniform(0.2, 0.6))
-    marks = _marks(patient, rng)
+    wished = _marks(patient, rng)
     if not patient.growing:
         left, right = _edges(levels, high, pose)
+        marks = _placed(wished, left, right)
         cap, rim = _cap(crown, turned, patient.cortex_mm)
         points = smooth(np.vstack([right, rim, left[::-1]]), 4)
         bands = ((np.ptp(points[:, 1]) - scar[0], 0.5, patient.scar),) if patient.scar else ()
         return [_bone(name, points, patient, turned, bands, marks, cap)]
     plate = PLATE + rng.normal(0, 0.7) + shift
     left, right = _edges(levels, plate - 1.0, pose)
+    marks = _placed(wished, left, right)
     wave = np.array([-0.7, 0.3, -0.2, 0.4, 0.2, -0.8]) + rng.normal(0, 0.3, 6)
     end = np.column_stack([np.linspace(right[-1, 0] + 0.5, left[-1, 0] - 0.5, 6), plate + wave])
     points = smooth(np.vstack([right, end, left[::-1]]), 4)
-    bands = ((np.ptp(points[:, 1]) - 1.0, 0.9, scar[1]),)
+    # Newly calcified cartilage: a dense band under the plate, as dense as cortex in some.
+    thick = rng.uniform(0.7, 1.8)
+    bands = ((np.ptp(points[:, 1]) - 0.3 - thick, thick, scar[1] * rng.uniform(1.0, 2.2)),)
     parts = [_bone(name, points, patient, turned, bands, marks, None)]
     return parts + _epiphysis(name, crown, plate, end, patient, turned, rng)
 
@@ -224,11 +233,25 @@ def _bone(name: str, points, patient: Patient, turned: float, bands, marks, cap)
 
 
 def _marks(patient: Patient, rng: np.random.Generator) -> tuple:
-    """Return a nutrient canal (lucent, oblique) and a bone island (dense), where the person has them."""
-    canal = (rng.uniform(-10, 16), -rng.uniform(24, 75), rng.normal(0, 0.15), rng.uniform(3, 8), 0.45, -patient.canal)
+    """Return a nutrient canal (lucent, oblique) and a bone island (dense), where the person has them.
+
+    They are marks of :class:`core.phantoms.anatomy.Bone`, with a share of half the bone's width as their x.
+    """
+    place = rng.uniform(-0.7, 0.7), -rng.uniform(24, 75)
+    canal = (*place, rng.normal(0, 0.15), rng.uniform(3, 8), 0.45, -patient.canal)
     size = rng.uniform(0.8, 1.8)
-    island = (rng.uniform(-14, 20), -rng.uniform(4, 40), 0.0, size, size * rng.uniform(0.7, 1.1), patient.island)
+    place = rng.uniform(-0.7, 0.7), -rng.uniform(4, 40)
+    island = (*place, 0.0, size, size * rng.uniform(0.7, 1.1), patient.island)
     return tuple(mark for mark in (canal, island) if mark[-1])
+
+
+def _placed(marks: tuple, left: np.ndarray, right: np.ndarray) -> tuple:
+    """Return marks whose x is in mm, between a bone's edges as the view shows them."""
+    found = []
+    for share, y, *rest in marks:
+        x0, x1 = (float(np.interp(y, edge[:, 1], edge[:, 0])) for edge in (left, right))
+        found.append(((x0 + x1) / 2 + share * (x1 - x0) / 2, y, *rest))
+    return tuple(found)
 
 
 def _humerus(patient: Patient, pose: Pose, long: float) -> Bone:
