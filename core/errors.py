@@ -22,6 +22,10 @@ class DatasetError(ScaphoidError):
     """A folder or table that does not hold the studies it was said to hold."""
 
 
+class SimulationError(ScaphoidError):
+    """A simulated film that was asked for and cannot be made."""
+
+
 class ScoresError(ScaphoidError):
     """Labels and scores from which nothing can be measured."""
 

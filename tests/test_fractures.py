@@ -35,7 +35,7 @@ def draw_bar(items: list[Break], view: View = PA) -> projection.Canvas:
     frame = projection.Frame(films._matrix(0, 1, PER_MM, np.array([0.0, -20]), (300, 150)), (300, 150))
     canvas = projection.Canvas(frame)
     if items:
-        breaks.draw_broken(canvas, bar(), items, view, np.random.default_rng(0), 1.0, 0.0)
+        breaks.draw_broken(canvas, bar(), *items, view, np.random.default_rng(0), 1.0, 0.0)
     else:
         projection.draw_bone(canvas, bar(), np.random.default_rng(0), 1.0, 0.0)
     return canvas
@@ -184,9 +184,9 @@ def test_plans_are_honest_and_repeatable(kind):
 
 
 def test_only_growing_bones_break_as_only_they_can():
-    drawn = [fractures.draw_kind(np.random.default_rng(seed), child=False) for seed in range(300)]
-    assert not set(drawn) & set(fractures.CHILD_ONLY)
-    young = {fractures.draw_kind(np.random.default_rng(seed), child=True) for seed in range(300)}
+    drawn = [fractures.draw_kind(np.random.default_rng(seed), growing=False) for seed in range(300)]
+    assert not set(drawn) & {*fractures.CHILD_ONLY, "buckle"}
+    young = {fractures.draw_kind(np.random.default_rng(seed), growing=True) for seed in range(300)}
     assert set(fractures.CHILD_ONLY) <= young
 
 
@@ -340,7 +340,7 @@ def test_a_piece_that_moved_is_as_sharp_as_before():
             canvas, own = projection.Canvas(frame), np.random.default_rng([seed, 9])
             told = own, patient.density, projection.TEXTURE * patient.texture
             if broken:
-                breaks.draw_broken(canvas, radius, [item], pose.view, *told)
+                breaks.draw_broken(canvas, radius, item, pose.view, *told)
             else:
                 projection.draw_bone(canvas, radius, *told)
             fine.append(canvas.bone - cv2.GaussianBlur(canvas.bone, (0, 0), 1.2))
@@ -371,7 +371,7 @@ def test_a_scaphoid_that_came_apart_is_as_sharp_as_before():
             canvas, own = projection.Canvas(frame), np.random.default_rng([seed, 9])
             told = own, patient.density, projection.TEXTURE * patient.texture
             if broken:
-                breaks.draw_broken(canvas, bone, [item], pose.view, *told)
+                breaks.draw_broken(canvas, bone, item, pose.view, *told)
             else:
                 projection.draw_bone(canvas, bone, *told)
             inside = cv2.erode((canvas.bone > 0.3 * canvas.bone.max()).astype(np.uint8), np.ones((11, 11))) > 0

@@ -56,10 +56,8 @@ def _depths(view: View) -> View:
     return View(view.name, view.angle + 90)
 
 
-def draw_broken(
-    canvas: Canvas, bone: Bone, breaks: list[Break], view: View, rng, density: float, amplitude: float
-) -> None:
-    """Add one broken bone to the canvas, and its breaks to the mask.
+def draw_broken(canvas: Canvas, bone: Bone, item: Break, view: View, rng, density: float, amplitude: float) -> None:
+    """Add one broken bone to the canvas, and its break to the mask.
 
     Parameters
     ----------
@@ -67,7 +65,7 @@ def draw_broken(
         Its ``bone`` (attenuation) and ``mask`` are changed in place.
     bone : Bone
         The whole bone as this view shows it.
-    breaks : list of Break
+    item : Break
     view : View
     rng : numpy.random.Generator
         Draws the trabeculae, exactly as for the whole bone.
@@ -75,21 +73,18 @@ def draw_broken(
         Mineral content, 1 = normal, and relative amplitude of the trabeculae.
     """
     frame = canvas.frame
-    margin = max(2 + _travel(item) for item in breaks) * frame.per_mm
+    margin = (2 + _travel(item)) * frame.per_mm
     box = bounds(frame.place(bone.outline), frame, margin)
     if box is None:
         return
     if bone.steps:
         bone = replace(bone, outline=smooth(bone.outline, bone.steps), steps=0)
-    for item in breaks:
-        if item.style == "bulge":
-            bone = push_out(bone, item, view)
+    if item.style == "bulge":
+        bone = push_out(bone, item, view)
     parts = slices(bone, frame, box, rng, density, amplitude)
     layer = np.sum(parts, axis=0)
     mask = np.zeros_like(layer)
-    for item in breaks:
-        apply_break(layer, mask, bone, item, frame, box, view, parts)
-        parts = None  # they are told apart only until one of them has moved
+    apply_break(layer, mask, bone, item, frame, box, view, parts)
     region = canvas.mask[box[0] : box[2], box[1] : box[3]]
     np.maximum(region, mask, out=region)
     canvas.bone[box[0] : box[2], box[1] : box[3]] += layer
@@ -182,11 +177,11 @@ def apply_break(
     frame: Frame,
     box,
     view: View,
-    parts: list[np.ndarray] | None = None,
+    parts: list[np.ndarray],
 ) -> None:
     """Break a bone's attenuation and add to the break's mask, both float32 of the box's shape, in place.
 
-    `parts`: the bone's slices, whose sum `layer` is; without them each slice is taken to be its share of it.
+    `parts`: the bone's slices, whose sum `layer` is.
     """
     site = find_site(bone, item, view)
     patch = _patch(site, bone, item, frame, box)
@@ -195,10 +190,7 @@ def apply_break(
     rows = slice(patch.box[0] - box[0], patch.box[2] - box[0])
     columns = slice(patch.box[1] - box[1], patch.box[3] - box[1])
     whole = layer[rows, columns].copy()
-    if parts is None or len(parts) < len(SLICES):
-        here = [np.float32(weight) * whole for _, weight in SLICES]
-    else:
-        here = [part[rows, columns] for part in parts]
+    here = [part[rows, columns] for part in parts]
     work = {"bulge": _crush, "line": _thin}.get(item.style, _part)
     broken, shown = work(here, whole, patch, site, bone, item, view)
     # The slices' corners of a growth plate lie apart: what is between them belongs to the break.

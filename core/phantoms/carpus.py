@@ -18,8 +18,8 @@ _UNEVEN = np.array([wave(k * _WAVES) for k in (1, 2, 3, 4, 5, 6) for wave in (np
 
 
 # Where the drawn outlines leave no room for cartilage: mm sideways and up. It keeps lunate and radius two millimetres
-# apart, scaphoid and radius about one, and lets the others and the metacarpals (`hand`) lie over each other by no more
-# than their rounded edges.
+# apart, scaphoid and radius mostly less than one, and lets the others and the metacarpals (`hand`) lie over each other
+# by no more than their rounded edges.
 _ROOM = {
     "scaphoid": np.array([1.0, 2.7, 0.0]),
     "lunate": np.array([0.2, 1.0, 0.0]),

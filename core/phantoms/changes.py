@@ -214,7 +214,7 @@ def swell(skin: np.ndarray, millimetres: float) -> np.ndarray:
 
 
 def change_flesh(attenuation: np.ndarray, changes: Changes, frame: Frame, view: View, swelling_mm: float) -> None:
-    """Add overlapping edges and the line of fat to a film's attenuation, in place.
+    """Add covers, overlapping edges and the line of fat to a film's attenuation, in place.
 
     Parameters
     ----------
@@ -232,7 +232,7 @@ def change_flesh(attenuation: np.ndarray, changes: Changes, frame: Frame, view: 
         return
     covered = attenuation > 0.02
     x, y = frame.grid((0, 0, *frame.shape))
-    for place, size in ((cover[:4], cover[4]) for cover in changes.covers):
+    for *place, size in changes.covers:
         attenuation += np.float32(size) * np.clip(_beyond(x, y, *place)[0] * 1.2 + 0.5, 0, 1)
     for x0, y0, towards, bend, size in changes.edges:
         away, along = _beyond(x, y, x0, y0, towards, bend)

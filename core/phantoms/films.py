@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from core.errors import SimulationError
 from core.phantoms import anatomy, detector, fractures, hardware, projection
 from core.phantoms.changes import draw_changes
 from core.phantoms.limb import build_limb, follow, project_limb
@@ -124,7 +125,8 @@ def simulate_film(
     ----------
     seed : int
         Non-negative. The same seed and arguments give the same film, bit by bit, in the same ``VERSION``; with
-        ``positive=True`` and ``positive=False`` it gives twins that differ by the break alone.
+        ``positive=True`` and ``positive=False`` it gives twins that differ by the break alone (the few whose first
+        planned break shows nowhere, by the bend of the hand, too).
     size : int
         Longer side in pixels.
     positive : bool, optional
@@ -151,7 +153,7 @@ def simulate_film(
     ------
     ValueError
         A wish that is not known.
-    RuntimeError
+    SimulationError
         No break that was planned shows on the film; it was never seen to happen.
     """
     return _simulate(seed, (view or _draw_view(seed),), size, positive, kind, framing, laterality, child, square, 1.0)[
@@ -174,8 +176,8 @@ def simulate_study(
     """Simulate a study: films of the same wrist, with the same break, from the same detector.
 
     Most have a PA and a lateral film; 35% have an oblique one as a third; 8% have a PA and an oblique film alone.
-    Parameters are those of :func:`simulate_film`, and `often`: where no `kind` is given, the kinds named there are
-    drawn so many times as often as they come.
+    Parameters and errors are those of :func:`simulate_film`, and `often`: where no `kind` is given, the kinds named
+    there are drawn so many times as often as they come.
     """
     drawn = _stream(seed, _CHOICES, 2).random()
     views = ("PA", "OBLIQUE") if drawn < 0.08 else VIEWS if drawn < 0.43 else ("PA", "LATERAL")
@@ -255,7 +257,9 @@ def _simulate(
         if not broken or all(film.mask.any() for film in films):
             return films
         lowest *= 0.7
-    raise RuntimeError(f"None of {_ATTEMPTS} breaks that were planned for seed {seed} shows on every film of it.")
+    raise SimulationError(
+        f"A film was expected to show its break, but none of {_ATTEMPTS} planned for seed {seed} shows on every film."
+    )
 
 
 def _draw_patient(seed: int, kind: str | None, child: bool | None) -> anatomy.Patient:
@@ -276,9 +280,7 @@ def _draw_pose(seed: int, number: int, view: str, patient: anatomy.Patient) -> a
 def _possible_kind(rng: np.random.Generator, patient: anatomy.Patient, often: Mapping[str, float] | None) -> str:
     for _ in range(20):
         kind = fractures.draw_kind(rng, patient.growing, often)
-        if patient.child and patient.age < fractures.OLDEST_NEEDED.get(kind, 0.0):
-            continue
-        if patient.growing or kind not in fractures.CHILD_ONLY:
+        if not patient.child or patient.age >= fractures.OLDEST_NEEDED.get(kind, 0.0):
             return kind
     return "transverse"
 

@@ -16,9 +16,9 @@ UNDISPLACED = ("hairline", "buckle")
 # Breaks that only a growing bone can have.
 CHILD_ONLY = ("greenstick", "salter_harris_2")
 
-# How often each kind is drawn, for adults and for children.
-_ADULT = (0.15, 0.11, 0.12, 0.16, 0.05, 0.10, 0.09, 0.00, 0.00, 0.00, 0.06, 0.06, 0.05, 0.04)
-_CHILD = (0.08, 0.10, 0.11, 0.05, 0.02, 0.03, 0.00, 0.23, 0.11, 0.10, 0.02, 0.02, 0.04, 0.09)
+# How often each kind is drawn, in grown bones and in growing ones.
+_GROWN = (0.15, 0.11, 0.12, 0.16, 0.05, 0.10, 0.09, 0.00, 0.00, 0.00, 0.06, 0.06, 0.05, 0.04)
+_GROWING = (0.08, 0.10, 0.11, 0.05, 0.02, 0.03, 0.00, 0.23, 0.11, 0.10, 0.02, 0.02, 0.04, 0.09)
 
 # Age at which enough of the bone in question is ossified to show a break.
 OLDEST_NEEDED = {"scaphoid": 11.5, "ulnar_styloid": 11.5, "intra_articular": 15.0, "salter_harris_2": 5.0}
@@ -131,13 +131,13 @@ class Fracture:
     gap_mm: float
 
 
-def draw_kind(rng: np.random.Generator, child: bool, often: Mapping[str, float] | None = None) -> str:
+def draw_kind(rng: np.random.Generator, growing: bool, often: Mapping[str, float] | None = None) -> str:
     """Draw a kind of fracture as often as it is seen at that age, or `often` (kind: factor) times as often."""
-    weights = np.array(_CHILD if child else _ADULT) * [(often or {}).get(kind, 1.0) for kind in KINDS]
+    weights = np.array(_GROWING if growing else _GROWN) * [(often or {}).get(kind, 1.0) for kind in KINDS]
     return str(rng.choice(KINDS, p=weights / weights.sum()))
 
 
-def plan_fracture(kind: str, rng: np.random.Generator, child: bool, lowest_mm: float) -> Fracture:
+def plan_fracture(kind: str, rng: np.random.Generator, growing: bool, lowest_mm: float) -> Fracture:
     """Plan a break of `kind` no further than `lowest_mm` (negative) below the joint.
 
     Returns
@@ -145,7 +145,7 @@ def plan_fracture(kind: str, rng: np.random.Generator, child: bool, lowest_mm: f
     Fracture
         ``displacement_mm`` is the way of the far piece's middle in space, ``gap_mm`` the width of the lucent line.
     """
-    breaks = _PLANS[kind](rng, child, lowest_mm)
+    breaks = _PLANS[kind](rng, growing, lowest_mm)
     first = breaks[0]
     return Fracture(kind, tuple(breaks), round(first.displacement_mm, 2), round(first.gap_mm, 2))
 
@@ -155,9 +155,9 @@ def _level(rng: np.random.Generator, high: float, low: float, lowest: float) -> 
     return float(rng.uniform(min(low, high), high)) if low < high else max(high, lowest)
 
 
-def _metaphysis(rng: np.random.Generator, child: bool, lowest: float) -> float:
-    """Level of a break of the distal radius; in a child it stays off the growth plate."""
-    return _level(rng, -14.0, -34.0, lowest) if child else _level(rng, -9.0, -27.0, lowest)
+def _metaphysis(rng: np.random.Generator, growing: bool, lowest: float) -> float:
+    """Level of a break of the distal radius; in a growing bone it stays off the growth plate."""
+    return _level(rng, -14.0, -34.0, lowest) if growing else _level(rng, -9.0, -27.0, lowest)
 
 
 def _towards(angle: float) -> tuple[float, float]:
@@ -176,12 +176,12 @@ def _cut(rng: np.random.Generator, level: float, **changes) -> Break:
     return Break(**{**values, **changes})
 
 
-def _with_styloid(rng: np.random.Generator, child: bool, breaks: list[Break], chance: float) -> list[Break]:
-    return [*breaks, *_styloid(rng, child, -99)] if not child and rng.random() < chance else breaks
+def _with_styloid(rng: np.random.Generator, growing: bool, breaks: list[Break], chance: float) -> list[Break]:
+    return [*breaks, *_styloid(rng, growing, -99)] if not growing and rng.random() < chance else breaks
 
 
-def _hairline(rng, child, lowest):
-    level = _metaphysis(rng, child, lowest) if rng.random() < 0.8 else _level(rng, -26, -44, lowest)
+def _hairline(rng, growing, lowest):
+    level = _metaphysis(rng, growing, lowest) if rng.random() < 0.8 else _level(rng, -26, -44, lowest)
     partial = rng.random() < 0.55
     return [_cut(rng, level, style="line", lucency=rng.uniform(0.45, 0.85), width=rng.uniform(0.35, 0.75),
                  side=_towards(rng.uniform(0, 2 * np.pi)) if partial else (0.0, 0.0), start=rng.uniform(-6, 3),
@@ -189,18 +189,18 @@ def _hairline(rng, child, lowest):
                  carries_hand=False)]  # fmt: skip
 
 
-def _transverse(rng, child, lowest):
+def _transverse(rng, growing, lowest):
     side = _towards(rng.uniform(0, 2 * np.pi))
     size = rng.uniform(0.3, 1.6)
-    return [_cut(rng, _metaphysis(rng, child, lowest), shift=(size * side[0], size * side[1]),
+    return [_cut(rng, _metaphysis(rng, growing, lowest), shift=(size * side[0], size * side[1]),
                  pull=rng.uniform(-0.6, 0.9), angle=tuple(rng.normal(0, 3, 2)), lucency=rng.uniform(0.15, 0.6),
                  width=rng.uniform(0.4, 0.8), side=_towards(rng.uniform(0, 2 * np.pi)),
                  density=rng.uniform(0, 0.25))]  # fmt: skip
 
 
-def _displaced(rng, child, lowest):
+def _displaced(rng, growing, lowest):
     # A child's pieces often ride over each other, side by side as a bayonet lies along its rifle.
-    bayonet = child and rng.random() < 0.4
+    bayonet = growing and rng.random() < 0.4
     size = rng.uniform(8, 14) if bayonet else rng.uniform(1.8, 7.0)
     turn = rng.uniform(0.9, 1.4) if bayonet else rng.uniform(0.35, 1.2)
     shift = (
@@ -209,13 +209,13 @@ def _displaced(rng, child, lowest):
     )
     pull = -rng.uniform(3, 12) if bayonet else rng.uniform(-4, 0.8)
     lean = -float(np.sign(shift[0]) or 1), -float(np.sign(shift[1]) or 1)
-    parts = [_cut(rng, _metaphysis(rng, child, lowest), shift=shift, pull=pull,
+    parts = [_cut(rng, _metaphysis(rng, growing, lowest), shift=shift, pull=pull,
                   angle=(rng.normal(-2 * lean[0], 6), rng.normal(-5 * lean[1], 7)),
                   side=(-lean[0] * 0.7, -lean[1] * 0.7),
-                  chips=int(rng.integers(0, 4)) if not child else 0)]  # fmt: skip
-    if child and rng.random() < (0.6 if bayonet else 0.2):
+                  chips=int(rng.integers(0, 4)) if not growing else 0)]  # fmt: skip
+    if growing and rng.random() < (0.6 if bayonet else 0.2):
         parts.append(_ulna_along(rng, parts[0], lowest, 0.25))
-    return _with_styloid(rng, child, parts, 0.4)
+    return _with_styloid(rng, growing, parts, 0.4)
 
 
 def _ulna_along(rng: np.random.Generator, radius: Break, lowest: float, share: float) -> Break:
@@ -226,45 +226,46 @@ def _ulna_along(rng: np.random.Generator, radius: Break, lowest: float, share: f
                 pull=radius.pull * share, carries_hand=False)  # fmt: skip
 
 
-def _tilted(rng, child, lowest, sign):
+def _tilted(rng, growing, lowest, sign):
     """Colles (sign -1, towards the back of the hand) and Smith (+1): the other cortex holds, this one is crushed."""
     tilt = rng.uniform(8, 28)
     hinge = (rng.uniform(2, 8), -sign * rng.uniform(3, 7))
-    parts = [_cut(rng, _metaphysis(rng, child, lowest), shift=(-rng.uniform(0, 2.5), sign * rng.uniform(0.3, 4.5)),
+    parts = [_cut(rng, _metaphysis(rng, growing, lowest), shift=(-rng.uniform(0, 2.5), sign * rng.uniform(0.3, 4.5)),
                   pull=rng.uniform(-2.0, 0.6), angle=(-rng.uniform(0, 9), sign * tilt), hinge=hinge,
                   density=rng.uniform(0, 0.35), side=(-0.3, sign * 0.95), slope=(rng.normal(0, 0.25),
                   rng.normal(-sign * 0.15, 0.3)), crumble=rng.uniform(0.2, 0.6) if rng.random() < 0.65 else 0.0,
-                  chips=int(rng.integers(0, 4)) if not child else 0, limb=_limb(rng, child, 0.25))]  # fmt: skip
-    return _with_styloid(rng, child, parts, 0.5)
+                  chips=int(rng.integers(0, 4)) if not growing else 0, limb=_limb(rng, growing, 0.25))]  # fmt: skip
+    return _with_styloid(rng, growing, parts, 0.5)
 
 
-def _limb(rng: np.random.Generator, child: bool, chance: float) -> tuple[float, float, float, float] | None:
+def _limb(rng: np.random.Generator, growing: bool, chance: float) -> tuple[float, float, float, float] | None:
     """Return a split into the joint beside another break, where there is one."""
-    if child or rng.random() >= chance:
+    if growing or rng.random() >= chance:
         return None
     return rng.uniform(-8, 4), rng.normal(0, 0.35), rng.uniform(0.2, 1.5), rng.normal(0, 0.5)
 
 
-def _impacted(rng, child, lowest):
+def _impacted(rng, growing, lowest):
     back = -np.sign(rng.normal(1, 1))
-    parts = [_cut(rng, _metaphysis(rng, child, lowest), shift=tuple(rng.normal(0, 0.8, 2)), pull=-rng.uniform(1.2, 3.6),
-                  angle=(-rng.uniform(0, 6), back * rng.uniform(1, 12)), hinge=(rng.uniform(0, 6), -back * 4.0),
+    parts = [_cut(rng, _metaphysis(rng, growing, lowest), shift=tuple(rng.normal(0, 0.8, 2)),
+                  pull=-rng.uniform(1.2, 3.6), angle=(-rng.uniform(0, 6), back * rng.uniform(1, 12)),
+                  hinge=(rng.uniform(0, 6), -back * 4.0),
                   side=(-0.3, back * 0.95) if rng.random() < 0.6 else (0.0, 0.0),
                   density=rng.uniform(0.05, 0.4), roughness=rng.uniform(0.8, 1.8))]  # fmt: skip
-    return _with_styloid(rng, child, parts, 0.35)
+    return _with_styloid(rng, growing, parts, 0.35)
 
 
-def _intra_articular(rng, child, lowest):
+def _intra_articular(rng, growing, lowest):
     step = rng.uniform(0.4, 2.5)
     towards = rng.normal(0, 0.4) if rng.random() < 0.65 else rng.normal(np.pi / 2, 0.4)
     place = rng.uniform(-8, 4) if abs(towards) < 0.9 else rng.uniform(-4, 4)
     parts = [_cut(rng, _level(rng, -8, -20, lowest), shift=tuple(rng.normal(0, 1.2, 2)), pull=rng.uniform(-2.5, 0.5),
                   angle=(rng.normal(-3, 4), rng.normal(-3, 6)), lucency=rng.uniform(0.1, 0.4),
                   limb=(place, rng.normal(0, 0.35), step, towards), chips=int(rng.integers(0, 3)))]  # fmt: skip
-    return _with_styloid(rng, child, parts, 0.35)
+    return _with_styloid(rng, growing, parts, 0.35)
 
 
-def _buckle(rng, child, lowest):
+def _buckle(rng, growing, lowest):
     # Most give way at the back of the radius, some at both or all sides.
     side = (0.0, 0.0) if rng.random() < 0.3 else _towards(rng.normal(-np.pi / 2 - 0.3, 0.7))
     return [_cut(rng, _level(rng, -15, -34, lowest), style="bulge", bulge=rng.uniform(0.9, 2.3), side=side,
@@ -272,7 +273,7 @@ def _buckle(rng, child, lowest):
                  density=rng.uniform(0.12, 0.4), carries_hand=False)]  # fmt: skip
 
 
-def _greenstick(rng, child, lowest):
+def _greenstick(rng, growing, lowest):
     # One cortex holds and bends, the other tears open: most often the palm's side, seen in the lateral view.
     opened = _towards(rng.normal(np.pi / 2 * np.sign(rng.normal(0.8, 1)), 0.5))
     bend = rng.uniform(6, 19)
@@ -288,7 +289,7 @@ def _greenstick(rng, child, lowest):
     return parts
 
 
-def _salter_harris_2(rng, child, lowest):
+def _salter_harris_2(rng, growing, lowest):
     towards = rng.normal(-np.pi / 2, 0.5) if rng.random() < 0.75 else rng.uniform(0, 2 * np.pi)
     side = _towards(towards)
     size, tilt = rng.uniform(0.8, 5.5), rng.uniform(0, 14)
@@ -298,26 +299,26 @@ def _salter_harris_2(rng, child, lowest):
                  lucency=rng.uniform(0, 0.3), crumble=0.0)]  # fmt: skip
 
 
-def _styloid(rng, child, lowest):
+def _styloid(rng, growing, lowest):
     return [Break("ulna", -rng.uniform(2.4, 4.4), "tip", slope=(rng.normal(-0.2, 0.25), rng.normal(0, 0.2)),
                   roughness=0.4, shift=(rng.uniform(-0.6, 1.8), rng.normal(0, 0.8)), pull=rng.uniform(0.5, 2.4),
                   angle=(rng.normal(0, 15), rng.normal(0, 12)), seed=int(rng.integers(2**31)))]  # fmt: skip
 
 
-def _scaphoid(rng, child, lowest):
+def _scaphoid(rng, growing, lowest):
     return [Break("scaphoid", rng.normal(0, 1.4), "cut", slope=(rng.normal(0, 0.2), rng.normal(0, 0.15)),
                   roughness=rng.uniform(0.3, 0.6), shift=tuple(rng.normal(0, 0.5, 2)), pull=rng.uniform(0.1, 1.0),
                   angle=(rng.normal(0, 5), rng.normal(0, 5)), lucency=rng.uniform(0.35, 0.75),
                   width=rng.uniform(0.35, 0.6), seed=int(rng.integers(2**31)))]  # fmt: skip
 
 
-def _ulna(rng, child, lowest):
+def _ulna(rng, growing, lowest):
     return [_cut(rng, _level(rng, -15, -48, lowest), bone="ulna", shift=tuple(rng.normal(0, 1.6, 2)),
                  pull=rng.uniform(-1.5, 1.0), angle=tuple(rng.normal(0, 6, 2)), lucency=rng.uniform(0, 0.4),
                  carries_hand=False)]  # fmt: skip
 
 
-def _both_bones(rng, child, lowest):
+def _both_bones(rng, growing, lowest):
     level = _level(rng, -27, -56, lowest)
     bend = (rng.normal(0, 7), -np.sign(rng.normal(0.7, 1)) * rng.uniform(4, 20))
     size = rng.uniform(5, 11) if rng.random() < 0.3 else rng.uniform(0.5, 5)
@@ -332,8 +333,8 @@ _PLANS = {
     "hairline": _hairline,
     "transverse": _transverse,
     "displaced": _displaced,
-    "colles": lambda rng, child, lowest: _tilted(rng, child, lowest, -1.0),
-    "smith": lambda rng, child, lowest: _tilted(rng, child, lowest, 1.0),
+    "colles": lambda rng, growing, lowest: _tilted(rng, growing, lowest, -1.0),
+    "smith": lambda rng, growing, lowest: _tilted(rng, growing, lowest, 1.0),
     "impacted": _impacted,
     "intra_articular": _intra_articular,
     "buckle": _buckle,

@@ -117,7 +117,8 @@ def project_limb(
         own = np.random.default_rng([patient.seed, sum(map(ord, bone.name)), round(abs(view.angle))])
         hits = [item for item in breaks if bone.name in _targets(item, capped)]
         if hits:
-            draw_broken(canvas, bone, hits, view, own, patient.density, amplitude)
+            (hit,) = hits  # no bone is planned to break twice
+            draw_broken(canvas, bone, hit, view, own, patient.density, amplitude)
         else:
             projection.draw_bone(canvas, bone, own, patient.density, amplitude)
     attenuation += canvas.bone
