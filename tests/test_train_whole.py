@@ -82,7 +82,8 @@ def test_a_network_trained_in_half_precision_is_published_as_any_other(dataset, 
     weights = train.RunFolder(places["runs"] / "half-1").load_state().weights
     learned = {array.astype(np.float16).tobytes() for array in weights if array.dtype == np.float32}
     assert {array.tobytes() for array in half.values() if array.dtype.kind == "f"} == learned
-    assert all(not np.array_equal(half[name], full[name]) for name in half if half[name].ndim == 4)
+    # Of the few numbers of a 1x1 convolution all may round to the same.
+    assert all(not np.array_equal(half[name], full[name]) for name in half if half[name].size > 100)
 
     classifier = load_classifier("half-1", places["out"])
     assert {variable.dtype for variable in classifier.model.trainable_variables} == {"float32"}
