@@ -719,6 +719,10 @@ def test_parts_of_a_dataset_share_no_patient_and_lose_nothing(pairs, names, seed
     splits = {name: [] for name in names}
     for number, (patient, label) in enumerate(pairs):
         splits[names[patient % len(names)]].append(Study(f"s{number}", f"p{patient}", label=label))
+    if not splits.get("train") and splits.get("valid") and splits.get("test"):
+        with pytest.raises(DatasetError, match="were expected"):
+            split_dataset(splits, seed)
+        return
     parts = split_dataset(splits, seed)
     assert list(parts) == ["train", "valid", "test"]
     everything = [study.id for part in parts.values() for study in part]

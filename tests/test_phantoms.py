@@ -134,10 +134,10 @@ def test_study_shows_one_wrist_in_two_or_three_views():
 def test_a_break_shows_on_every_film_of_a_broken_study_and_the_first_plan_is_seldom_given_up(monkeypatch):
     plans, plan = [], films.fractures.plan_fracture
     monkeypatch.setattr(films.fractures, "plan_fracture", lambda *asked: plans.append(1) or plan(*asked))
-    for seed in range(100, 220):
+    for seed in range(100, 150):
         for film in phantoms.simulate_study(seed, size=32, positive=True):
             assert film.mask.sum() * film.spacing_mm**2 > 3, "a mark of less than 3 square millimetres is no break"
-    assert len(plans) <= 126, "what is planned elsewhere than in the first place is another kind of break"
+    assert len(plans) <= 54, "what is planned elsewhere than in the first place is another kind of break"
 
 
 def test_a_break_that_shows_nowhere_is_no_film(monkeypatch):
