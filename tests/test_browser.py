@@ -580,6 +580,12 @@ def test_every_view_of_the_comparison_fits(page, server):
         assert fits(page, sizes[place % 2]), view
 
 
+def saved_drawing(page, figure):
+    with page.expect_download() as download:
+        figure.get_by_role("button", name="SVG", exact=True).click()
+    return Path(download.value.path()).read_text()
+
+
 def test_a_figure_is_saved_as_points_as_lines_and_as_numbers(page, server):
     page.goto(f"{server.url}/about")
     ready(page)
@@ -605,9 +611,7 @@ def test_a_figure_is_saved_as_points_as_lines_and_as_numbers(page, server):
     figure = page.locator("[class*='st-key-saved-roc']")
     figure.locator(".scatterlayer .js-line").first.wait_for(state="attached")
     assert not figure.locator(".legendtext").count(), "the page itself says whose curve it is"
-    with page.expect_download() as download:
-        figure.get_by_role("button", name="SVG", exact=True).click()
-    drawing = Path(download.value.path()).read_text()
+    drawing = saved_drawing(page, figure)
     legend = re.findall('class="legendtext"[^>]*>([^<]*)<', drawing)
     (title,) = re.findall(r'<text class="gtitle".*?</text>', drawing, re.DOTALL)
     told = " ".join(re.sub("<[^>]*>", "\n", title).split())
@@ -633,9 +637,7 @@ def test_the_names_of_many_models_have_room_in_a_saved_figure(page, server):
     settled(page)
     figure = page.locator("[class*='st-key-saved-roc']")
     figure.locator(".scatterlayer .js-line").first.wait_for(state="attached")
-    with page.expect_download() as download:
-        figure.get_by_role("button", name="SVG", exact=True).click()
-    drawing = Path(download.value.path()).read_text()
+    drawing = saved_drawing(page, figure)
     names = re.findall('class="legendtext"[^>]*>([^<]*)<', drawing)
     cards = [read_card(path.parent) for path in CHECKPOINTS.glob("*/card.json")]
     assert set(names) == set(model_names(card for card in cards if card.task == "fracture").values())

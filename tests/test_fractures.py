@@ -322,6 +322,15 @@ def test_swelling_moves_the_skin_by_its_millimetres():
     assert changes.swell(skin, 0.0) is skin
 
 
+def whole_and_broken(bone, item, pose, frame, seed):
+    """Return a bone's attenuation without and with a break, of the same trabeculae."""
+    drawn = [projection.Canvas(frame) for _ in range(2)]
+    told = [(np.random.default_rng([seed, 9]), 1.0, projection.TEXTURE) for _ in drawn]
+    projection.draw_bone(drawn[0], bone, *told[0])
+    breaks.draw_broken(drawn[1], bone, item, pose.view, *told[1])
+    return [canvas.bone for canvas in drawn]
+
+
 def test_a_piece_that_moved_is_as_sharp_as_before():
     """Else its blurred trabeculae would tell the label without any break."""
     far, near = [], []
@@ -335,16 +344,9 @@ def test_a_piece_that_moved_is_as_sharp_as_before():
             continue
         per_mm, size = 2.6, 234
         frame = projection.Frame(films._matrix(0, 1, per_mm, np.array([-4.0, -15.0]), (size, size)), (size, size))
-        fine = []
-        for broken in (False, True):
-            canvas, own = projection.Canvas(frame), np.random.default_rng([seed, 9])
-            told = own, patient.density, projection.TEXTURE * patient.texture
-            if broken:
-                breaks.draw_broken(canvas, radius, item, pose.view, *told)
-            else:
-                projection.draw_bone(canvas, radius, *told)
-            fine.append(canvas.bone - cv2.GaussianBlur(canvas.bone, (0, 0), 1.2))
-
+        fine = [
+            each - cv2.GaussianBlur(each, (0, 0), 1.2) for each in whole_and_broken(radius, item, pose, frame, seed)
+        ]
         for found, low, high in ((far, item.level + 5, -3), (near, item.level - 14, item.level - 6)):
             rows = slice(int(size / 2 + (-15 - high) * per_mm), int(size / 2 + (-15 - low) * per_mm))
             columns = slice(int(size / 2 - 6 * per_mm), int(size / 2 + 9 * per_mm))
@@ -367,16 +369,10 @@ def test_a_scaphoid_that_came_apart_is_as_sharp_as_before():
         frame = projection.Frame(films._matrix(0, 1, per_mm, site.centre, (size, size)), (size, size))
         beyond = (np.moveaxis(np.indices((size, size))[::-1], 0, -1) - size / 2) / per_mm * [1, -1] @ site.normal
         fine = []
-        for broken in (False, True):
-            canvas, own = projection.Canvas(frame), np.random.default_rng([seed, 9])
-            told = own, patient.density, projection.TEXTURE * patient.texture
-            if broken:
-                breaks.draw_broken(canvas, bone, item, pose.view, *told)
-            else:
-                projection.draw_bone(canvas, bone, *told)
-            inside = cv2.erode((canvas.bone > 0.3 * canvas.bone.max()).astype(np.uint8), np.ones((11, 11))) > 0
+        for drawn in whole_and_broken(bone, item, pose, frame, seed):
+            inside = cv2.erode((drawn > 0.3 * drawn.max()).astype(np.uint8), np.ones((11, 11))) > 0
             away = inside & (beyond > 3.5)
-            fine.append((canvas.bone - cv2.GaussianBlur(canvas.bone, (0, 0), 1.2))[away].std())
+            fine.append((drawn - cv2.GaussianBlur(drawn, (0, 0), 1.2))[away].std())
         ratios.append(fine[1] / fine[0])
     assert np.median(ratios) > 0.93
 

@@ -416,10 +416,7 @@ def _parser() -> argparse.ArgumentParser:
         "--check-every", metavar="N", type=_whole(1, 10**6), default=CHECK_EVERY,
         help=f"how far they can be trusted is measured on every Nth film (default: {CHECK_EVERY})",
     )  # fmt: skip
-    explanations.add_argument(
-        "--keep", metavar="FILE", type=Path,
-        help="table in which what is measured is kept film by film; what it already holds is not measured again",
-    )  # fmt: skip
+    explanations.add_argument("--keep", metavar="FILE", type=Path, help=_KEEP_HELP)
     explanations.add_argument(
         "--write", action="store_true", help="store what was measured, and put tables into the documents"
     )

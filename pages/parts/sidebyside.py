@@ -125,7 +125,7 @@ def show_maps(desk: Desk, reader: Reader, film: Radiograph, methods: Sequence[st
 def _seconds(methods: Sequence[str]) -> str:
     words = "some seconds" if len(methods) == 1 else f"some seconds for each of {len(methods)}"
     slow = [METHODS[key].title for key in methods if not METHODS[key].quick]
-    return f"{words}, a minute or two for {' and '.join(slow)}" if slow else words
+    return f"{words}, longer for {' and '.join(slow)}" if slow else words
 
 
 def _show_tile(desk: Desk, reader: Reader, film: Radiograph, made: Explanation | None, region: object) -> None:
