@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from core.backbones import build_classifier, freeze
 from core.checkpoints import CHECKPOINTS, find_checkpoint, verify
 from core.checkpoints.weights import WEIGHTS_NAME, load_weights
 from core.errors import CheckpointError, RadiographError
-from core.metrics import calibrate
+from core.metrics import calibrate_means, pool
 from core.radiographs import SquareFit, fit_square
 from core.values import Checkpoint, Prediction, Radiograph, WristRegion
 
@@ -172,8 +172,8 @@ class Classifier:
     def _prediction(self, radiograph: Radiograph, logit: float) -> Prediction:
         if not math.isfinite(logit):
             raise CheckpointError("The model must answer with a number, but on one of these films it does not.")
-        probability = calibrate(logit, self.checkpoint.calibration)
-        return Prediction(radiograph.id, self.checkpoint.id, logit, float(probability))
+        probability = pool(np.array([logit]), self.checkpoint.calibration, self.checkpoint.study_calibration)
+        return Prediction(radiograph.id, self.checkpoint.id, logit, probability)
 
 
 def load_classifier(checkpoint_id: str | None = None, folder: Path = CHECKPOINTS) -> Classifier:
@@ -208,7 +208,7 @@ def load_network(checkpoint_id: str | None = None, folder: Path = CHECKPOINTS) -
     checkpoint = verify(directory)
     if checkpoint.task != "fracture":
         raise CheckpointError("A checkpoint that reads films for fractures was expected, but this one finds wrists.")
-    calibrate(0.0, checkpoint.calibration)  # refuses a calibration it does not know before any film is read
+    pool(np.zeros(1), checkpoint.calibration, checkpoint.study_calibration)  # refuses what it does not know at once
     model = build_classifier(
         checkpoint.backbone,
         input_size=checkpoint.input_size,
@@ -221,8 +221,8 @@ def load_network(checkpoint_id: str | None = None, folder: Path = CHECKPOINTS) -
     return checkpoint, model
 
 
-def study_probability(predictions: Sequence[Prediction]) -> float:
-    """Return a study's probability: the mean of its films' calibrated probabilities.
+def study_probability(predictions: Sequence[Prediction], checkpoint: Checkpoint) -> float:
+    """Return the probability of a study from what its checkpoint says of its films, see ``core.metrics.pool``.
 
     Raises
     ------
@@ -231,11 +231,12 @@ def study_probability(predictions: Sequence[Prediction]) -> float:
     """
     if not predictions:
         raise RadiographError("A study needs at least one film that was read, but it has none.")
-    return float(np.mean([prediction.probability for prediction in predictions]))
+    logits = np.array([prediction.logit for prediction in predictions])
+    return pool(logits, checkpoint.calibration, checkpoint.study_calibration)
 
 
-def ensemble_probability(probabilities: Sequence[float]) -> float:
-    """Return the mean of several checkpoints' probabilities of the same study.
+def ensemble_probability(probabilities: Sequence[float], study_calibration: Mapping[str, Any] | None = None) -> float:
+    """Return the mean of several checkpoints' probabilities of the same study, calibrated as means of these are.
 
     Raises
     ------
@@ -244,7 +245,7 @@ def ensemble_probability(probabilities: Sequence[float]) -> float:
     """
     if len(probabilities) == 0:
         raise CheckpointError("An ensemble needs at least one checkpoint, but it has none.")
-    return float(np.mean(probabilities))
+    return float(calibrate_means(np.mean(probabilities), study_calibration))
 
 
 def decide(probability: float, checkpoint: Checkpoint) -> Decision:

@@ -59,7 +59,7 @@ class StudyReading:
     films : tuple of FilmReading
         In the order given.
     probability : float or None
-        Mean over the films that were read; None where none was, or where they are of both wrists.
+        Of the films that were read, see ``core.metrics.pool``; None where none was, or where they are of both wrists.
     decision : Decision or None
     seconds : float
         Time from films in memory to the answer.
@@ -122,7 +122,8 @@ class Reader:
         films = tuple(
             FilmReading(film, squares[i], qualities[i], by_index.get(i)) for i, film in enumerate(radiographs)
         )
-        probability = study_probability(predictions) if predictions and not of_both_wrists(radiographs) else None
+        answered = predictions and not of_both_wrists(radiographs)
+        probability = study_probability(predictions, self.checkpoint) if answered else None
         decision = None if probability is None else decide(probability, self.checkpoint)
         return StudyReading(self.checkpoint, films, probability, decision, time.perf_counter() - start)
 
@@ -134,7 +135,7 @@ class Reader:
 
 @dataclass(frozen=True, eq=False)
 class EnsembleReader:
-    """Several checkpoints that read together: the mean of their calibrated probabilities.
+    """Several checkpoints that read together: the mean of their probabilities, calibrated where that was fitted.
 
     Attributes
     ----------
@@ -150,7 +151,7 @@ class EnsembleReader:
         """Read the films of one study with every model; parameters and result as :meth:`Reader.read`.
 
         Models with the same wrist finder read the same square; it is searched for once. A study's probability is the
-        mean over the models that read any of its films.
+        mean over the models that read any of its films, calibrated by the mean's card.
         """
         from core.classifier import decide
 
@@ -163,7 +164,7 @@ class EnsembleReader:
             found.setdefault(finder, {film.radiograph.id: film.region for film in member.films if film.region})
             members.append(member)
         films = tuple(self._film([member.films[place] for member in members]) for place in range(len(radiographs)))
-        probability = mean_probability(members)
+        probability = mean_probability(members, self.checkpoint)
         decision = None if probability is None else decide(probability, self.checkpoint)
         seconds = time.perf_counter() - start
         return StudyReading(self.checkpoint, films, probability, decision, seconds, tuple(members))
@@ -176,7 +177,8 @@ class EnsembleReader:
         shown = next((reading for reading in (*read, *readings) if reading.region), (*read, *readings)[0])
         if not read:
             return FilmReading(shown.radiograph, shown.region, shown.quality, None)
-        mean = ensemble_probability([reading.prediction.probability for reading in read])
+        probabilities = [reading.prediction.probability for reading in read]
+        mean = ensemble_probability(probabilities, self.checkpoint.study_calibration)
         inside = min(max(mean, 1e-12), 1 - 1e-12)
         logit = math.log(inside / (1 - inside))
         prediction = Prediction(shown.radiograph.id, self.checkpoint.id, logit, mean)
@@ -275,9 +277,12 @@ def open_ensemble(folder: Path = CHECKPOINTS, reader_of: Callable[[str], Reader]
     return EnsembleReader(tuple(readers(member.id) for member in members), card)
 
 
-def mean_probability(readings: Sequence[StudyReading]) -> float | None:
-    """Return the mean of several checkpoints' study probabilities (an ensemble), or None where none read a film."""
+def mean_probability(readings: Sequence[StudyReading], card: Checkpoint | None = None) -> float | None:
+    """Return the mean of several checkpoints' study probabilities, or None where none read a film.
+
+    It is calibrated by `card`, the mean's own, where there is one.
+    """
     from core.classifier import ensemble_probability
 
     probabilities = [reading.probability for reading in readings if reading.probability is not None]
-    return ensemble_probability(probabilities) if probabilities else None
+    return ensemble_probability(probabilities, card and card.study_calibration) if probabilities else None

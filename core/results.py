@@ -15,9 +15,18 @@ from core.checkpoints import CHECKPOINTS, read_scores
 from core.errors import CheckpointError
 from core.explain import METHODS
 from core.explain.peaks import is_evidence
-from core.metrics import METRIC_NAMES, RATES, WITHOUT_THRESHOLD, Resamples, cases_like, evaluate, interval_dict
+from core.metrics import (
+    METRIC_NAMES,
+    RATES,
+    WITHOUT_THRESHOLD,
+    Resamples,
+    cases_like,
+    evaluate,
+    interval_dict,
+    mean_scores,
+)
 from core.quality import REFUSED_BELOW
-from core.reading import FilmReading, StudyReading, mean_probability
+from core.reading import FilmReading, StudyReading
 from core.values import Checkpoint, Explanation, Interval, Scores, with_article
 
 BOTH_WRISTS = (
@@ -83,7 +92,6 @@ def study_result(names: Sequence[str], readings: Sequence[StudyReading]) -> dict
         checkpoints.append(reading_result(names, reading) | {"films": films})
     return {
         "notice": "For research and education; not a medical device.",
-        "mean_probability": mean_probability([part for reading in readings for part in reading.members or (reading,)]),
         "checkpoints": checkpoints,
         "versions": running_versions(),
     }
@@ -303,9 +311,7 @@ def _mean_scores(card: Checkpoint, parts: Sequence[Scores | None]) -> Scores | N
         return None
     if any(table[key][0] != tables[0][key][0] for table in tables for key in table):
         return None
-    first = parts[0]
-    probabilities = [sum(table[key][1] for table in tables) / len(tables) for key in first.study_ids]
-    return Scores(card.id, first.split, first.study_ids, first.patient_ids, first.labels, probabilities)
+    return mean_scores(parts, card.study_calibration, card.id)
 
 
 @lru_cache(maxsize=16)

@@ -138,7 +138,7 @@ class Prediction:
     logit : float
         The network's raw output, before calibration; any real number.
     probability : float
-        [0, 1]; calibrated where the card has a calibration, else the logistic function of the logit.
+        [0, 1]: that of a study of this film alone, see ``core.metrics.pool``.
     """
 
     radiograph_id: str
@@ -307,6 +307,8 @@ class Checkpoint:
     calibration : Mapping or None
         How a film's logit becomes a probability, see ``core.metrics.calibrate``; how a finder's heat becomes a
         confidence, see ``core.wrist.confidence_of``.
+    study_calibration : Mapping or None
+        How the mean of a study's films becomes its probability, see ``core.metrics.pool``; None: it is that mean.
     settings : TrainingSettings or None
         None where the checkpoint was imported.
     data : Mapping
@@ -338,6 +340,7 @@ class Checkpoint:
     card_sha256: str = ""
     scaling: str | Mapping[str, Any] = "keras"
     looks: int = 1
+    study_calibration: Mapping[str, Any] | None = None
 
     @property
     def finding(self) -> str:

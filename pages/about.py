@@ -104,6 +104,7 @@ with st.expander("For those who check: settings, versions, licences, hashes"):
             "fit": card.fit,
             "wrist_finder": card.region,
             "calibration": card.calibration,
+            "study_calibration": card.study_calibration,
             "counts": card.data.get("counts"),
             "licences": card.data.get("licences"),
             "settings": card.to_dict()["settings"],

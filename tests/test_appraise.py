@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from core.appraise import command, documents, maps, measures, quick, reading, steadiness, studies, tables
@@ -139,9 +140,14 @@ def test_every_reader_reads_every_study_and_readers_share_a_finder():
     mean = (sigmoid(0.8) + sigmoid(-0.4)) / 2
     assert read.films["all"][0].probability == pytest.approx(mean, abs=1e-6)
     assert sigmoid(read.films["all"][0].logit) == pytest.approx(mean, abs=1e-6)
-    scores = reading.study_scores("m-1", read.films["m-1"])
+    scores = read.scores["m-1"]
+    assert scores.weights_sha256 == readers[0].classifier.checkpoint.weights_sha256
     assert scores.study_ids == scores.patient_ids == ("a", "b")
     assert scores.probabilities.tolist() == pytest.approx([(sigmoid(0.8) + 0.5) / 2, sigmoid(-0.8)], abs=1e-6)
+    other = [(sigmoid(-0.4) + 0.5) / 2, sigmoid(0.4)]
+    expected = (scores.probabilities + other) / 2
+    assert read.scores["all"].probabilities.tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+    assert read.scores["all"].columns == scores.columns
     assert set(scores.columns) == {"age", "hardware", "cast", "kind", "displacement"}
     for place, study in enumerate(made):
         facts = study.films[0].facts
@@ -298,22 +304,33 @@ def some_films():
     return films
 
 
+def scores_of(films):
+    """Return the plain mean of each study's films."""
+    ids = tuple(dict.fromkeys(film.study_id for film in films))
+    own = [[film for film in films if film.study_id == study] for study in ids]
+    labels = np.array([each[0].facts["label"] for each in own])
+    means = np.array([np.mean([film.probability for film in each]) for each in own])
+    return Scores("", "test", ids, ids, labels, means)
+
+
 def test_checkpoint_is_measured_against_all_negatives():
     films = some_films()
-    found = measures.measure_checkpoint(films, {"high_sensitivity": 0.4, "high_specificity": 0.6}, 200)
+    found = measures.measure_checkpoint(
+        films, scores_of(films), {"high_sensitivity": 0.4, "high_specificity": 0.6}, 200
+    )
     kinds = np.array([film.facts["kind"] for film in films]).reshape(-1, 2)[:, 0]
     means = np.array([film.probability for film in films]).reshape(-1, 2).mean(axis=1)
     labels = kinds != "none"
     assert found["results"]["auc"]["value"] == pytest.approx(roc_auc_score(labels, means))
     assert found["results"]["brier"]["value"] == pytest.approx(np.mean((means - labels) ** 2))
     chance = found["results"]["ece_by_chance"]
-    assert chance == vars(were_it_calibrated(reading.study_scores("", films))["ece"])
+    assert chance == vars(were_it_calibrated(scores_of(films))["ece"])
     assert 0 < chance["value"] < found["results"]["ece"]["value"], "these probabilities are poor ones"
     sensitivity = found["results"]["sensitivity_at_high_specificity"]
     assert (sensitivity["value"], sensitivity["n"]) == (pytest.approx(np.mean(means[labels] >= 0.6)), 40)
     specificity = found["results"]["specificity_at_high_sensitivity"]
     assert (specificity["value"], specificity["n"]) == (pytest.approx(np.mean(means[~labels] < 0.4)), 20)
-    again = evaluate_scores(reading.study_scores("", films), 0.6, 200)  # the numbers of the pages and of the command
+    again = evaluate_scores(scores_of(films), 0.6, 200)  # the numbers of the pages and of the command
     assert sensitivity == vars(again.sensitivity)
     for kind in ("hairline", "colles"):
         kept = ~labels | (kinds == kind)
@@ -340,9 +357,9 @@ def test_checkpoint_is_measured_against_all_negatives():
 
 def test_what_cannot_be_measured_is_none_and_what_is_perfect_is_not_certain():
     negatives = [film for film in some_films() if not film.facts["label"]]
-    assert measures.measure_checkpoint(negatives, {}, 50)["results"]["auc"]["value"] is None
+    assert measures.measure_checkpoint(negatives, scores_of(negatives), {}, 50)["results"]["auc"]["value"] is None
     films = [replace(film, probability=0.9 if film.facts["label"] else 0.1) for film in some_films()]
-    found = measures.measure_checkpoint(films, {"high_specificity": 0.5}, 50)
+    found = measures.measure_checkpoint(films, scores_of(films), {"high_specificity": 0.5}, 50)
     assert found["results"]["auc"] == vars(replace(wilson_interval(20, 20), n=60))
     assert found["results"]["sensitivity_at_high_specificity"] == vars(wilson_interval(40, 40))
 
@@ -399,6 +416,8 @@ def test_logit_of_a_study_is_the_log_odds_of_its_mean_probability():
     assert steadiness.study_logit(reader, films[:1]) == pytest.approx(8 * 0.2 / 2, abs=1e-4)
     biased = make_reader(8.0, calibration={"method": "platt", "temperature": 2.0, "bias": -0.3})
     assert steadiness.study_logit(biased, films[:1]) == pytest.approx(8 * 0.2 / 2 - 0.3, abs=1e-4)
+    moved = make_reader(8.0, study_calibration={"method": "platt", "temperature": 0.5, "bias": 0.7})
+    assert steadiness.study_logit(moved, films[:1]) == pytest.approx(2 * 8 * 0.2 + 0.7, abs=1e-4)
     assert steadiness.study_logit(make_reader(400.0), films[:1]) == pytest.approx(80, abs=0.01)
     assert steadiness.study_logit(reader, [Radiograph("blank", np.full((32, 32), 0.5), "PNG")]) is None
 
@@ -854,7 +873,13 @@ def test_studies_that_were_read_before_are_not_read_again(tmp_path):
     assert [film.probability for film in both.films["all"]] == [
         film.probability for film in reading.read_all(studied(), [make_reader(), half_blind]).films["all"]
     ]
-    for change in ({"weights_sha256": "1" * 64}, {"calibration": HALVED}, {"name": "m-3"}):
+    # What was kept is calibrated as the card now says, and not asked for again.
+    halved, moved = make_reader(calibration=HALVED), make_reader(study_calibration=HALVED)
+    for other in (halved, moved):
+        films = read(other).films["stand-in"]
+        assert not other.classifier.passes
+        assert [film.probability for film in films] == pytest.approx([expit(film.logit / 2) for film in films])
+    for change in ({"weights_sha256": "1" * 64}, {"looks": 2}, {"name": "m-3"}):
         other = make_reader(**change)
         read(other)
         assert other.classifier.passes, change

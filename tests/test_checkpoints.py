@@ -378,6 +378,17 @@ BROKEN = {
         "never fall",
     ),
     "no temperature": (lambda c: c["calibration"].update(temperature=0), "temperature above 0"),
+    "no study temperature": (
+        lambda c: c.update(study_calibration={"method": "temperature", "temperature": 0}),
+        "temperature above 0",
+    ),
+    "study calibration of another kind": (lambda c: c.update(study_calibration=0.5), "study_calibration"),
+    "a finder's studies calibrated": (
+        lambda c: c.update(
+            study_calibration={"method": "temperature", "temperature": 1}, task="wrist", region=None, calibration=None
+        ),
+        "finder",
+    ),
     "more calibration": (lambda c: c["calibration"].update(bias=1), "temperature"),
     "settings' epochs": (lambda c: c["settings"].update(epochs=-1), "epochs must be a whole number"),
     "unknown setting": (lambda c: c["settings"].update(run="x"), "card's settings has the entry 'run'"),
@@ -434,6 +445,11 @@ def test_a_card_from_before_there_were_scalings_and_looks_is_whole_and_a_scaling
     numbers = {"scale": [1.0, 2.0, 3.0], "offset": [0.0, -1.0, 0.5]}
     rewrite_card(folder, lambda card: card.update(scaling=numbers))
     assert verify(folder / CARD.id).scaling == numbers
+
+
+def test_a_card_from_before_studies_were_calibrated_is_read_as_it_was_meant(folder):
+    rewrite_card(folder, lambda card: card.pop("study_calibration"))
+    assert verify(folder / CARD.id).study_calibration is None
 
 
 def test_an_isotonic_calibration_comes_back_and_is_what_reads(folder):

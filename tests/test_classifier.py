@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import expit, logit
 
 from core.backbones import build_classifier
 from core.checkpoints import publish, set_default
@@ -204,6 +205,10 @@ def test_probability_is_calibrated_by_the_cards_temperature(classifier):
     films = [film(index) for index in range(3)]
     for prediction in classifier.predict(films):
         assert prediction.probability == pytest.approx(1 / (1 + math.exp(-prediction.logit / 2.5)), abs=1e-12)
+    moved = {"method": "platt", "temperature": 0.5, "bias": 1.0}
+    card = replace(classifier.checkpoint, study_calibration=moved)
+    of_study = Classifier(card, classifier.model, classifier.run).predict([film(3)])[0]
+    assert of_study.probability == pytest.approx(expit(2 * of_study.logit / 2.5 + 1)), "what a study of it alone gets"
     bare = Classifier(replace(classifier.checkpoint, calibration=None), classifier.model, classifier.run)
     for f, prediction in zip(films, bare.predict(films), strict=True):
         own = classifier.run(bare.square(f)[None, ..., None])["probability"][0, 0]
@@ -282,12 +287,17 @@ def test_no_location_without_a_location_head(classifier):
 
 
 def test_a_study_is_the_mean_of_its_films_probabilities():
-    predictions = [Prediction("a", "c", 9.0, 0.2), Prediction("b", "c", -9.0, 0.5), Prediction("d", "c", 0.0, 0.8)]
-    assert study_probability(predictions) == pytest.approx(0.5)
-    assert study_probability(predictions[:1]) == 0.2
+    card = replace(CARD, calibration={"method": "temperature", "temperature": 2.0})
+    means = zip("abd", (0.2, 0.5, 0.8), strict=True)
+    predictions = [Prediction(name, "c", 2 * float(logit(p)), 0.0) for name, p in means]
+    assert study_probability(predictions, card) == pytest.approx(0.5)
+    assert study_probability(predictions[:1], card) == pytest.approx(0.2)
+    moved = replace(card, study_calibration={"method": "platt", "temperature": 0.5, "bias": 1.0})
+    assert study_probability(predictions[:2], moved) == pytest.approx(expit(2 * logit(0.35) + 1))
     assert ensemble_probability([0.1, 0.5]) == pytest.approx(0.3)
+    assert ensemble_probability([0.1, 0.5], moved.study_calibration) == pytest.approx(expit(2 * logit(0.3) + 1))
     with pytest.raises(RadiographError):
-        study_probability([])
+        study_probability([], card)
     with pytest.raises(CheckpointError):
         ensemble_probability([])
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
@@ -20,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from core import evaluate, metrics
 from core.checkpoints import list_checkpoints
+from core.checkpoints.ensembles import Ensemble, write_ensemble
 from core.datasets import WRISTS_ALONE, index_dataset, split_dataset
 from core.datasets.splits import fingerprint
 from core.errors import CheckpointError, DatasetError, RadiographError, ScoresError
@@ -55,7 +57,8 @@ class BrightnessClassifier:
 
     def predict(self, radiographs, regions=None):
         self.asked.append((len(radiographs), list(regions)))
-        return [Prediction(film.id, "stand-in", 0.0, float(film.pixels.mean())) for film in radiographs]
+        means = [float(film.pixels.mean()) for film in radiographs]
+        return [Prediction(film.id, "stand-in", float(logit(p)), p) for film, p in zip(radiographs, means, strict=True)]
 
 
 class CentreFinder:
@@ -496,20 +499,6 @@ def test_comparison_matches_studies_by_id_and_the_mean_is_over_those_who_read():
         metrics.compare_scores(first, some_scores("d", [("s9", "p9", 0, 0.5)]))
 
 
-def test_points_of_a_mean_hold_for_exactly_its_members(tmp_path):
-    share = {"value": 0.9, "low": 0.8, "high": 1.0, "n": 20}
-    point = {"name": "high_specificity", "threshold": 0.7, "sensitivity": share, "specificity": share}
-    members = [{"id": "a-1", "weights_sha256": "0" * 64}, {"id": "b-1", "weights_sha256": "1" * 64}]
-    cards = [replace(make_card(), id=each["id"], weights_sha256=each["weights_sha256"]) for each in members]
-    assert evaluate.ensemble_points(cards, tmp_path) == {}
-    content = {"members": members, "operating_points": [point], "data": {}}
-    (tmp_path / "ensemble.json").write_text(json.dumps(content))
-    assert evaluate.ensemble_points(cards, tmp_path) == {"high_specificity": 0.7}
-    assert evaluate.ensemble_points(cards[:1], tmp_path) == {}
-    retrained = [cards[0], replace(cards[1], weights_sha256="2" * 64)]
-    assert evaluate.ensemble_points(retrained, tmp_path) == {}
-
-
 # --- films that are not fit to be read -------------------------------------------------------------------------------
 
 
@@ -688,7 +677,7 @@ class BiasedClassifier(BrightnessClassifier):
         plain = super().predict(radiographs, regions)
         if not self.inverted:
             return plain
-        return [replace(each, probability=1 - each.probability) for each in plain]
+        return [replace(each, logit=-each.logit, probability=1 - each.probability) for each in plain]
 
 
 def open_two(asked):
@@ -727,6 +716,35 @@ def test_several_checkpoints_and_their_mean(table_of_films, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "the mean of 2 checkpoints" in text
     assert "bright - dark" in text
+
+
+def test_the_mean_of_several_is_calibrated_and_called_by_what_was_measured_of_it(table_of_films, tmp_path, capsys):
+    opened, out = {}, tmp_path / "scores.csv"
+    cards = [open_two(opened)(name).classifier.checkpoint for name in ("bright", "dark")]
+    rate = Interval(0.9, 0.8, 0.95, 100)
+    points = (OperatingPoint("high_specificity", 0.7, rate, rate),)
+    moved = {"method": "platt", "temperature": 1.0, "bias": 2.0}
+    ensemble = Ensemble({card.id: card.weights_sha256 for card in cards}, points, {}, moved)
+    write_ensemble(ensemble, tmp_path)
+    asked = ("--data", table_of_films, "--checkpoint", "bright", "--checkpoint", "dark", "--resamples", 50, "--json")
+    command_line = ("--checkpoints", tmp_path, "--out", out)
+    assert run(*asked, *command_line, open_reader=lambda name, _: opened[name]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["threshold"] == 0.7
+    assert [point["threshold"] for point in report["operating_points"]] == [0.7]
+    rows = [line.split(",") for line in out.read_text().splitlines()[1:]]
+    assert [float(row[3]) for row in rows] == pytest.approx([expit(2.0)] * 6, abs=1e-6)
+    assert float(rows[0][4]) == pytest.approx(204 / 255, abs=1e-6), "a model by itself is not moved"
+
+
+def test_a_study_s_own_calibration_is_used(table_of_films, tmp_path):
+    out, moved = tmp_path / "scores.csv", {"method": "platt", "temperature": 0.5, "bias": 1.0}
+    reader = open_two({})("bright")
+    reader.classifier.checkpoint = replace(reader.classifier.checkpoint, study_calibration=moved)
+    asked = ("--data", table_of_films, "--checkpoint", "bright", "--resamples", 50, "--out", out)
+    assert run(*asked, open_reader=lambda name: reader) == 0
+    first = out.read_text().splitlines()[1].split(",")
+    assert float(first[3]) == pytest.approx(expit(2 * logit(204 / 255) + 1), abs=1e-6)
 
 
 def test_apart_measures_each_value_of_a_column_against_all_negatives(table_of_films, capsys):

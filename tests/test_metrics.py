@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit, logit
 from sklearn import metrics as sk
 from sklearn.linear_model import LogisticRegression
 
@@ -542,6 +543,95 @@ def test_study_calibration_fits_the_mean_of_a_study_s_films():
     for temperature, bias in ((1.05, 0), (0.95, 0), (1, 0.05), (1, -0.05)):
         moved = {"temperature": calibration["temperature"] * temperature, "bias": calibration["bias"] + bias}
         assert best < loss({"method": "platt", **moved})
+
+
+def test_the_calibration_of_many_studies_means_is_logistic_regression_of_their_log_odds():
+    rng = np.random.default_rng(8)
+    labels = rng.integers(0, 2, 20000)
+    means = expit(rng.normal(2 * labels - 1.4, 1.0))
+    found = metrics.fit_mean_calibration(means, labels)
+    fitted = LogisticRegression(C=np.inf, tol=1e-10).fit(logit(means)[:, None], labels)
+    assert 1 / found["temperature"] == pytest.approx(fitted.coef_[0, 0], rel=2e-3)
+    assert found["bias"] == pytest.approx(fitted.intercept_[0], abs=2e-3)
+    told = metrics.calibrate_means(means, found)
+    assert told == pytest.approx(fitted.predict_proba(logit(means)[:, None])[:, 1], abs=1e-3)
+    assert (np.argsort(told) == np.argsort(means)).all()
+
+
+def test_means_that_are_drawn_to_the_middle_are_moved_outwards():
+    """A break that one film of two shows, and the other does not, gives one half, though it is always there."""
+    rng = np.random.default_rng(9)
+    labels = rng.integers(0, 2, 2000)
+    sees = rng.random((2000, 2)) < np.where(labels == 1, 0.7, 0.02)[:, None]
+    logits = np.where(sees, 4.0, -2.0)
+    means = np.array([metrics.pool(each, None) for each in logits])
+    found = metrics.fit_mean_calibration(means, labels)
+    halves = abs(means - 0.5) < 0.1
+    assert halves.sum() > 300
+    assert labels[halves].mean() > 0.9
+    assert metrics.calibrate_means(means[halves], found).mean() > 0.85
+    ids = tuple(map(str, range(2000)))
+    before, after = (
+        evaluate_scores(Scores("x", "test", ids, ids, labels, told), 0.5).ece.value
+        for told in (means, metrics.calibrate_means(means, found))
+    )
+    assert after < before / 2
+
+
+def test_a_few_studies_that_are_told_apart_move_little():
+    """Two studies, at log-odds of 1 either way: by symmetry no bias, and one equation for the temperature.
+
+    With s = 1 / temperature the loss is 2 log(1 + exp(-s)) + log(s)^2 / 2, at its least where 2 s / (1 + exp(s)) =
+    log(s).
+    """
+    from scipy.optimize import brentq
+
+    means = expit(np.array([-1.0, 1.0]))
+    found = metrics.fit_mean_calibration(means, np.array([0, 1]))
+    steep = brentq(lambda s: 2 * s / (1 + math.exp(s)) - math.log(s), 0.5, 5)
+    assert 1 / found["temperature"] == pytest.approx(steep, abs=1e-4)
+    assert found["bias"] == pytest.approx(0, abs=1e-4)
+    turned = metrics.fit_mean_calibration(means[::-1], np.array([0, 1]))
+    assert 1 < turned["temperature"] < metrics.TEMPERATURE_RANGE[1], "flatter, never turned round"
+    certain = metrics.fit_mean_calibration(np.array([0.0, 1.0] * 50), np.array([0, 1] * 50))
+    assert certain["temperature"] == pytest.approx(1, abs=0.01), "there is nothing to mend"
+
+
+@pytest.mark.parametrize(
+    ("means", "labels"),
+    [([0.1, 0.9], [1, 1]), ([0.1, np.nan], [0, 1]), ([0.1, 1.1], [0, 1]), ([0.1], [0, 1]), ([], []), ([0.1], [2])],
+)
+def test_a_study_s_calibration_needs_probabilities_and_both_labels(means, labels):
+    with pytest.raises(ScoresError):
+        metrics.fit_mean_calibration(np.array(means), np.array(labels))
+
+
+def test_a_study_is_pooled_by_hand():
+    halved, moved = {"method": "temperature", "temperature": 2.0}, {"method": "platt", "temperature": 0.5, "bias": -1.0}
+    logits = np.array([2.0, -4.0])
+    mean = (expit(1.0) + expit(-2.0)) / 2
+    assert metrics.pool(logits, halved) == pytest.approx(mean)
+    assert metrics.pool(logits, halved, moved) == pytest.approx(expit(2 * logit(mean) - 1))
+    assert metrics.pool_both(logits, halved, moved) == pytest.approx(
+        (expit(2 * logit(mean) - 1), expit(1 - 2 * logit(mean)))
+    )
+    assert metrics.pool(np.array([3.0]), None) == pytest.approx(expit(3.0))
+    steps = isotonic([-1.0, 1.0], [0.2, 0.6])
+    assert metrics.pool(np.array([0.0]), None, steps) == pytest.approx(0.4)
+    # Log-odds of 200 are a probability of 1 in floating point, and keep their digits on the other side.
+    assert metrics.pool_both(np.array([200.0]), None, halved)[1] == pytest.approx(math.exp(-100))
+    assert metrics.pool(np.array([np.inf, np.inf]), None, moved) == 1.0
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=20), st.floats(0.1, 10), st.floats(-5, 5))
+def test_a_calibration_of_means_keeps_their_order_and_their_ends(means, temperature, bias):
+    means = np.sort(means)
+    told = metrics.calibrate_means(means, {"method": "platt", "temperature": temperature, "bias": bias})
+    assert (np.diff(told) >= 0).all()
+    assert ((told >= 0) & (told <= 1)).all()
+    assert metrics.calibrate_means(means, None) is means
+    ends = metrics.calibrate_means(np.array([0.0, 1.0]), {"method": "platt", "temperature": temperature, "bias": bias})
+    assert ends.tolist() == [0, 1]
 
 
 def test_study_calibration_needs_a_study_for_each_film():

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import expit, logit
 
 from core.checkpoints import read_card, read_scores
 from core.datasets import index_dataset, split_dataset
 from core.datasets.splits import fingerprint
 from core.errors import DatasetError
 from core.figures import png_bytes
+from core.metrics import evaluate_scores
 from core.quality import Quality
 from core.reading import FilmReading
 from core.train import normals
@@ -307,20 +309,26 @@ def two_models(tmp_path_factory):
 
 def test_the_points_of_a_mean_are_chosen_on_the_mean(two_models):
     from core.checkpoints.ensembles import find_ensemble, read_ensemble, write_ensemble
-    from core.metrics import operating_points
+    from core.metrics import fit_mean_calibration, operating_points
     from core.train.ensembles import measure_ensemble
 
     folder, labels, told = two_models
     write_ensemble(measure_ensemble(folder), folder)
     found = read_ensemble(folder)
-    mean = (told["one"] + told["two"]) / 2
+    plain = (told["one"] + told["two"]) / 2
+    fitted = found.study_calibration
+    assert fitted == fit_mean_calibration(plain, labels)
+    mean = expit(logit(plain) / fitted["temperature"] + fitted["bias"])
     ids = tuple(f"s{i}" for i in range(120))
     expected = operating_points(Scores("x", "valid", ids, ids, labels, mean), 0.95, 0.95)
     assert [p.threshold for p in found.operating_points] == pytest.approx([p.threshold for p in expected])
-    below = mean < found.operating_points[1].threshold
+    below = mean < found.operating_points[1].threshold - 1e-9  # it is one of these
     assert found.operating_points[1].specificity.value == np.mean(below[labels == 0])
     shown, members = find_ensemble(folder)
     assert [p.threshold for p in shown.operating_points] == pytest.approx([p.threshold for p in expected])
+    assert shown.study_calibration == fitted
+    tested = evaluate_scores(Scores("x", "test", ids, ids, labels[::-1], mean[::-1]), 0.5)
+    assert found.data["results"]["ece"]["value"] == pytest.approx(tested.ece.value)
     assert {member.id for member in members} == {"one", "two"}
     assert "mean of 2 models: one, two" in found.data["trained_on"]
     assert {entry["id"] for entry in found.data["came_from"]} >= {"one", "two"}

@@ -78,7 +78,12 @@ def test_profiles_come_back_and_replace_their_like(tmp_path):
 
 @pytest.mark.parametrize(
     "other",
-    [{"weights_sha256": "c" * 64}, {"calibration": {"method": "temperature", "temperature": 1.4}}, {"id": "m-3"}],
+    [
+        {"weights_sha256": "c" * 64},
+        {"calibration": {"method": "temperature", "temperature": 1.4}},
+        {"study_calibration": {"method": "temperature", "temperature": 1.4}},
+        {"id": "m-3"},
+    ],
 )
 def test_limits_are_not_used_for_another_model(tmp_path, other):
     profile = make_profile("clinic", CARD, POINTS, "x")

@@ -46,7 +46,7 @@ def make_request(data, **changes):
 
 
 def measure(**counts):
-    return Appraisal({"method": "temperature", "temperature": 1.0}, (), (), {}, counts)
+    return Appraisal({"method": "temperature", "temperature": 1.0}, counts=counts)
 
 
 @pytest.mark.parametrize(("finder", "fit"), [("finder-1", "pad"), (None, "stretch")])

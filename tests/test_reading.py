@@ -6,10 +6,19 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.special import expit, logit
 
 import core.reading as reading_module
 from core.checkpoints import CheckpointEntry
-from core.checkpoints.ensembles import Ensemble, ensemble_card, ensemble_members, find_ensemble, read_ensemble
+from core.checkpoints.ensembles import (
+    Ensemble,
+    ensemble_card,
+    ensemble_members,
+    ensemble_of,
+    find_ensemble,
+    read_ensemble,
+    write_ensemble,
+)
 from core.errors import CheckpointError
 from core.predict import main as predict
 from core.radiographs import read_radiograph
@@ -39,6 +48,10 @@ def film(number, brightness=1.0):
     return Radiograph(f"{number:064d}", pixels, "PNG, 8 bit")
 
 
+def answer(radiograph_id, name, probability):
+    return Prediction(radiograph_id, name, float(logit(probability)), probability)
+
+
 def reader(probabilities, confidence=1.0, card=CARD):
     """Return a reader that gives each film id its probability, and a log of what the finder and network were asked."""
     asked = SimpleNamespace(found=[], read=[])
@@ -49,7 +62,7 @@ def reader(probabilities, confidence=1.0, card=CARD):
 
     def predict(radiographs, regions):
         asked.read += list(zip([r.id for r in radiographs], regions, strict=True))
-        return [Prediction(r.id, card.id, 0.0, probabilities[r.id]) for r in radiographs]
+        return [answer(r.id, card.id, probabilities[r.id]) for r in radiographs]
 
     classifier = SimpleNamespace(checkpoint=card, predict=predict)
     return Reader(classifier, SimpleNamespace(find=find)), asked
@@ -104,12 +117,12 @@ def test_a_square_set_by_the_reader_is_read_and_not_searched_for():
 
 def test_a_film_that_is_not_fit_to_be_read_does_not_count():
     fit, blank = film(1), film(2, brightness=0.01)
-    who, asked = reader({fit.id: 0.8, blank.id: 0.0})
+    who, asked = reader({fit.id: 0.8, blank.id: 0.1})
     reading = who.read([blank, fit])
     assert [radiograph_id for radiograph_id, _ in asked.read] == [fit.id]
     assert reading.films[0].prediction is None
     assert reading.films[0].quality.reasons
-    assert reading.probability == 0.8
+    assert reading.probability == pytest.approx(0.8)
 
 
 def test_nothing_is_said_where_no_wrist_was_found():
@@ -145,6 +158,22 @@ def test_a_mean_is_the_mean_of_its_models_for_each_film_and_the_study():
     assert [part.probability for part in reading.members] == pytest.approx([0.3, 0.85])
     assert [part.decision.label for part in reading.members] == ["uncertain", "suspected"]
     assert mean_probability(reading.members) == reading.probability
+
+
+def test_a_mean_is_calibrated_after_its_models_were():
+    """Every stage by hand: films, mean of films, models' own calibration, mean of models, and the mean's own."""
+    films, halved = [film(1), film(2)], {"method": "temperature", "temperature": 2.0}
+    moved = {"method": "platt", "temperature": 0.5, "bias": 1.0}
+    one, _ = reader({films[0].id: 0.2, films[1].id: 0.4}, card=member("a", study_calibration=halved))
+    other, _ = reader({films[0].id: 0.8, films[1].id: 0.9}, card=member("b"))
+    known = replace(measured(one.checkpoint, other.checkpoint), study_calibration=moved)
+    reading = mean_of(one, other, ensemble=known).read(films)
+    by_hand = expit(logit(0.3) / 2)
+    assert [part.probability for part in reading.members] == pytest.approx([by_hand, 0.85])
+    assert reading.probability == pytest.approx(expit(2 * logit((by_hand + 0.85) / 2) + 1))
+    assert reading.films[0].prediction.probability == pytest.approx(expit(2 * logit((0.2 + 0.8) / 2) + 1))
+    assert reading.films[0].prediction.logit == pytest.approx(1.0)
+    assert mean_of(one, other).read(films).probability == pytest.approx((by_hand + 0.85) / 2), "not measured, not moved"
 
 
 def test_without_points_of_its_own_a_mean_gives_no_finding():
@@ -209,7 +238,7 @@ def test_the_result_of_a_mean_names_its_models_and_their_weights():
     readers = [reader({films[0].id: p}, card=member(name))[0] for name, p in (("a", 0.1), ("b", 0.5))]
     result = json.loads(json.dumps(study_result(["Film 1"], [mean_of(*readers).read(films)]), allow_nan=False))
     assert [row["checkpoint"] for row in result["checkpoints"]] == ["mean of 2 models", "a", "b"]
-    assert result["mean_probability"] == pytest.approx(0.3)
+    assert [row["probability"] for row in result["checkpoints"]] == pytest.approx([0.3, 0.1, 0.5])
     assert [part["weights_sha256"][0] for part in result["checkpoints"][0]["models"]] == ["a", "b"]
 
 
@@ -242,12 +271,19 @@ def test_the_file_of_the_ensemble(tmp_path):
     rate = {"value": 0.9, "low": 0.8, "high": 0.95, "n": 100}
     points = [{"name": "high_sensitivity", "threshold": 0.2, "sensitivity": rate, "specificity": rate}]
     members = [{"id": name, "weights_sha256": name * 64} for name in "ab"]
-    good = {"members": members, "operating_points": points, "data": {"simulated": True}}
+    moved = {"method": "platt", "temperature": 0.7, "bias": 0.5}
+    good = {"members": members, "operating_points": points, "data": {"simulated": True}, "study_calibration": moved}
     (tmp_path / "ensemble.json").write_text(json.dumps(good))
     found = read_ensemble(tmp_path)
     assert dict(found.members) == {"a": "a" * 64, "b": "b" * 64}
     assert found.operating_points[0].threshold == 0.2
     assert found.operating_points[0].sensitivity.n == 100
+    assert found.study_calibration == moved
+    write_ensemble(found, tmp_path)
+    assert read_ensemble(tmp_path) is not found
+    assert read_ensemble(tmp_path).study_calibration == moved
+    (tmp_path / "ensemble.json").write_text(json.dumps({key: good[key] for key in good if key != "study_calibration"}))
+    assert read_ensemble(tmp_path).study_calibration is None, "as it was before there was one"
     with pytest.raises(CheckpointError, match="two models or more"):
         find_ensemble(tmp_path)
     point = points[0]
@@ -260,6 +296,8 @@ def test_the_file_of_the_ensemble(tmp_path):
         json.dumps(good | {"operating_points": [point | {"threshold": 2}]}),
         json.dumps(good | {"operating_points": [point, point]}),
         json.dumps({"members": members}),
+        json.dumps(good | {"study_calibration": [0.7, 0.5]}),
+        json.dumps(good | {"study_calibration": moved | {"temperature": 0}}),
     )
     for text in bad:
         (tmp_path / "ensemble.json").write_text(text)
@@ -267,12 +305,26 @@ def test_the_file_of_the_ensemble(tmp_path):
             read_ensemble(tmp_path)
 
 
+def test_what_was_measured_of_a_mean_holds_for_exactly_its_members(tmp_path):
+    cards = [member("a"), member("b")]
+    assert ensemble_of(cards, tmp_path).operating_points == ()
+    known = replace(measured(*cards), study_calibration={"method": "temperature", "temperature": 0.5})
+    write_ensemble(known, tmp_path)
+    found = ensemble_of(cards[::-1], tmp_path)
+    assert [point.threshold for point in found.operating_points] == [0.4, 0.97]
+    assert found.study_calibration == known.study_calibration
+    for others in (cards[:1], [*cards, member("c")], [cards[0], replace(cards[1], weights_sha256="f" * 64)]):
+        found = ensemble_of(others, tmp_path)
+        assert (found.operating_points, found.study_calibration) == ((), None)
+        assert dict(found.members) == {card.id: card.weights_sha256 for card in others}
+
+
 def test_a_checkpoint_of_whole_films_asks_no_finder():
     who, asked = reader({film(1).id: 0.4})
     reading = Reader(who.classifier, None).read([film(1)])
     assert asked.found == []
     assert reading.films[0].region is None
-    assert reading.probability == 0.4
+    assert reading.probability == pytest.approx(0.4)
 
 
 def test_opening_the_mean_loads_each_model_and_the_common_finder_once(monkeypatch, tmp_path):
@@ -322,7 +374,7 @@ def test_the_command_line_reads_a_study_as_it_reads_its_films(monkeypatch, tmp_p
         def predict(radiographs, regions):
             told = dict(zip(keys, probabilities, strict=True))
             return [
-                Prediction(film.id, name, 0.0, told[film.id] if region.x == x else 0.99)
+                answer(film.id, name, told[film.id] if region.x == x else 0.99)
                 for film, region in zip(radiographs, regions, strict=True)
             ]
 

@@ -65,7 +65,7 @@ def test_a_study_result_is_json_that_says_how_it_came_about():
     study = reading([0.2, None, 0.8])
     result = json.loads(json.dumps(study_result(["Film 1", "Film 2", "Film 3"], [study]), allow_nan=False))
     (row,) = result["checkpoints"]
-    assert result["mean_probability"] == pytest.approx(0.5)
+    assert row["probability"] == pytest.approx(0.5)
     assert row["decision"] == "Uncertain"
     assert row["thresholds"] == {"high_sensitivity": 0.3, "high_specificity": 0.6}
     assert row["threshold"] == 0.6
@@ -301,6 +301,11 @@ def test_a_mean_is_compared_with_the_mean_scores_of_studies_that_all_its_models_
     found = _mean_scores(mean.checkpoint, [held_out_scores(part.checkpoint, tmp_path) for part in (one, two)])
     assert dict(zip(found.study_ids, found.probabilities.tolist(), strict=True)) == pytest.approx(
         {"a": 0.2, "b": 0.85, "c": 0.75}
+    )
+    moved = replace(mean.checkpoint, study_calibration={"method": "temperature", "temperature": 0.5})
+    found = _mean_scores(moved, [held_out_scores(part.checkpoint, tmp_path) for part in (one, two)])
+    assert dict(zip(found.study_ids, found.probabilities.tolist(), strict=True)) == pytest.approx(
+        {key: p**2 / (p**2 + (1 - p) ** 2) for key, p in {"a": 0.2, "b": 0.85, "c": 0.75}.items()}
     )
     other = published("other", [0.1, 0.9, 0.8], "abd")
     assert cases_sentence(replace(mean, members=(one, other)), tmp_path).startswith("There are no test studies")

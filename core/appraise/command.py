@@ -17,7 +17,7 @@ from core.appraise.kept import Kept
 from core.appraise.maps import measure_readers, outlined_films
 from core.appraise.measures import measure_checkpoint, measure_finder
 from core.appraise.quick import measure_likeness, one_of_each, summarise_likeness
-from core.appraise.reading import Reading, read_all, study_scores
+from core.appraise.reading import Reading, read_all
 from core.appraise.steadiness import measure_steadiness
 from core.appraise.studies import FILM_SIZE, SEEDS_APART, make_studies, seeds_of
 from core.appraise.tables import (
@@ -29,10 +29,11 @@ from core.appraise.tables import (
     steadiness_tables,
 )
 from core.checkpoints import CHECKPOINTS, read_card
+from core.checkpoints.ensembles import Ensemble, ensemble_of
 from core.checkpoints.files import write_whole
 from core.datasets import FORMATS, REGION_HELP, open_dataset
 from core.errors import ExplanationError, RadiographError, ScaphoidError
-from core.evaluate import Progress, choose_checkpoints, ensemble_points, read_film
+from core.evaluate import Progress, choose_checkpoints, read_film
 from core.evaluate.explanations import to_dict
 from core.explain import QUICK_GROUPS
 from core.explain.comparison import CHECK_EVERY, MEASURED_NAME, KeptRows, count_refused, rows_text, summarise
@@ -79,8 +80,10 @@ def _appraise_simulated(
 ) -> tuple[dict[str, Any], str]:
     seeds = seeds_of(options.studies, options.seed)
     studies = make_studies(seeds, options.size, options.jobs)
-    reading = read_all(studies, readers, Progress(len(seeds), sys.stderr), Kept(options.keep))
-    report = simulated_report(reading, readers, ensemble_points(_cards(readers), folder), options)
+    mean = ensemble_of(_cards(readers), folder)
+    progress = Progress(len(seeds), sys.stderr)
+    reading = read_all(studies, readers, progress, Kept(options.keep), mean.study_calibration)
+    report = simulated_report(reading, readers, mean, options)
     tables = simulated_tables(report)
     if options.write:
         _write(report, reading, readers, folder)
@@ -88,7 +91,7 @@ def _appraise_simulated(
 
 
 def simulated_report(
-    reading: Reading, readers: Sequence[Reader], points_of_mean: Mapping[str, float], options: argparse.Namespace
+    reading: Reading, readers: Sequence[Reader], mean: Ensemble, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Return all that was measured of what was read, as ``--json`` prints it.
 
@@ -97,17 +100,16 @@ def simulated_report(
     not fit to be read are in no estimate: each checkpoint's ``films_refused`` counts them, ``studies_refused`` the
     studies that had no other.
     """
-    cards = {card.id: card for card in _cards(readers)}
-    points = {key: {point.name: point.threshold for point in card.operating_points} for key, card in cards.items()}
-    points[ENSEMBLE] = points_of_mean
+    points = {card.id: card.operating_points for card in _cards(readers)} | {ENSEMBLE: mean.operating_points}
     measured = {}
     for name, films in reading.films.items():
         if not films:
             raise RadiographError("A film that is fit to be read was expected, but none of the simulated ones is.")
-        measured[name] = measure_checkpoint(films, points[name], options.resamples)
+        thresholds = {point.name: point.threshold for point in points[name]}
+        measured[name] = measure_checkpoint(films, reading.scores[name], thresholds, options.resamples)
         measured[name]["films_refused"] = reading.refused[name]
         measured[name]["studies_refused"] = reading.studies - len({film.study_id for film in films})
-    scores = {name: study_scores(name, films) for name, films in reading.films.items()}
+    scores = reading.scores
     return {
         "studies": reading.studies,
         "positives": reading.positives,
@@ -137,7 +139,6 @@ def _write(report: Mapping[str, Any], reading: Reading, readers: Sequence[Reader
         if not _tests_on_simulated(card):
             continue
         found = report["checkpoints"][card.id]
-        films = reading.films[card.id]
         counts = {
             "test_films": report["films"],
             "test_studies": report["studies"],
@@ -148,7 +149,7 @@ def _write(report: Mapping[str, Any], reading: Reading, readers: Sequence[Reader
         }
         groups = {name: found[name] for name in ("kinds", "displacements", "subgroups")}
         results = {**found["results"], **groups, "simulated_test": told}
-        store_results(folder / card.id, results, counts, study_scores(card.id, films, card.weights_sha256))
+        store_results(folder / card.id, results, counts, reading.scores[card.id])
         print(f"Written: the card and the scores of {card.id}.", file=sys.stderr)
     for name, results in report["finders"].items():
         counts = {"test_films": report["films"], "test_patients": report["studies"]}

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from core.appraise.reading import FilmRead, WristRead, study_scores
+from core.appraise.reading import FilmRead, WristRead
 from core.metrics import (
     auc_of,
     evaluate,
@@ -22,6 +22,7 @@ from core.metrics import (
     quantile_of,
     rate_interval,
     resample,
+    taken,
     were_it_calibrated,
 )
 from core.quality import REFUSED_BELOW
@@ -40,13 +41,15 @@ _SUBGROUPS: Mapping[str, tuple[Callable[[Mapping[str, Any]], str], str]] = {
 
 
 def measure_checkpoint(
-    films: Sequence[FilmRead], points: Mapping[str, float], resamples: int = 2000, seed: int = 0
+    films: Sequence[FilmRead], scores: Scores, points: Mapping[str, float], resamples: int = 2000, seed: int = 0
 ) -> dict[str, Any]:
     """Measure what one checkpoint (or the mean of several) said.
 
     Parameters
     ----------
     films : sequence of FilmRead
+    scores : Scores
+        Of their studies.
     points : Mapping of str to float
         Its operating points: name -> threshold.
     resamples, seed : int
@@ -59,7 +62,6 @@ def measure_checkpoint(
         positives); ``subgroups``: by what -> value -> ``{"auc", "counted"}``, `n` being the studies or films counted.
         An interval is ``{"value", "low", "high", "n"}``; what cannot be measured is None.
     """
-    scores = study_scores("", films)
     drawn = resample(scores, resamples, seed)
     first = evaluate(drawn, 0.5)
     results = {name: interval_dict(getattr(first, name)) for name in ("auc", "average_precision", "brier", "ece")}
@@ -73,10 +75,10 @@ def measure_checkpoint(
         results[name] = interval_dict(_share(shown, name, resamples, seed))
 
     def against_negatives(chosen: Callable[[Mapping[str, Any]], bool]) -> dict[str, Any]:
-        kept = [film for film in films if not film.facts["label"] or chosen(film.facts)]
+        kept = {film.study_id for film in films if not film.facts["label"] or chosen(film.facts)}
         ours = [film for film in shown if chosen(film.facts)]
         peak = interval_dict(_share(ours, "location_peak_in_mask", resamples, seed)) if ours else None
-        return {"auc": interval_dict(_auc(study_scores("", kept), resamples, seed, of_positives=True)), "peak": peak}
+        return {"auc": interval_dict(_auc(_of_studies(scores, kept), resamples, seed, of_positives=True)), "peak": peak}
 
     kinds = sorted({film.facts["kind"] for film in films if film.facts["label"]})
     return {
@@ -89,7 +91,7 @@ def measure_checkpoint(
             if any(film.facts["label"] and low <= film.facts["displacement_mm"] < high for film in films)
         },
         "subgroups": {
-            name: _subgroup(films, group_of, counted, resamples, seed)
+            name: _subgroup(films, scores, group_of, counted, resamples, seed)
             for name, (group_of, counted) in _SUBGROUPS.items()
         },
     }
@@ -122,14 +124,25 @@ def measure_change(changes: Sequence[float], patients: Sequence[str], resamples:
 
 
 def _subgroup(
-    films: Sequence[FilmRead], group_of: Callable[[Mapping[str, Any]], str], counted: str, resamples: int, seed: int
+    films: Sequence[FilmRead],
+    of_all: Scores,
+    group_of: Callable[[Mapping[str, Any]], str],
+    counted: str,
+    resamples: int,
+    seed: int,
 ) -> dict[str, Any]:
     measured = {}
     for value in sorted({group_of(film.facts) for film in films}):
         ours = [film for film in films if group_of(film.facts) == value]
-        scores = study_scores("", ours) if counted == "studies" else _film_scores(ours)
+        studies = {film.study_id for film in ours}
+        scores = _of_studies(of_all, studies) if counted == "studies" else _film_scores(ours)
         measured[value] = {"auc": interval_dict(_auc(scores, resamples, seed)), "counted": counted}
     return measured
+
+
+def _of_studies(scores: Scores, studies: set[str]) -> Scores:
+    """Return the scores of some studies."""
+    return taken(scores, np.flatnonzero([study in studies for study in scores.study_ids]))
 
 
 def _film_scores(films: Sequence[FilmRead]) -> Scores:

@@ -1,7 +1,7 @@
 """Every chosen checkpoint reads every simulated study once, film by film, as films are read in life.
 
 The wrist is found by the finder that the checkpoint's card names, films that are not fit to be read are refused, and a
-study is the mean of its films.
+study is pooled from its films, and the mean of all from the studies of each (`core.metrics.pool`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +18,7 @@ from core.appraise.kept import Kept
 from core.appraise.studies import KnownFilm, KnownStudy, name_of
 from core.classifier import square_fit
 from core.explain.comparison import weights_key
-from core.metrics import ENSEMBLE
+from core.metrics import ENSEMBLE, calibrate_means, mean_scores, pool
 from core.quality import assess
 from core.train.appraisal import angle_error, centre_error, look_at_peak
 from core.values import Checkpoint, Prediction, Radiograph, Scores, WristRegion
@@ -56,7 +56,7 @@ class FilmRead:
     facts : Mapping
         As of :class:`core.appraise.studies.KnownFilm`.
     logit, probability : float
-        Before and after calibration.
+        Before calibration, and of a study of this film alone.
     places : Mapping of str to bool
         Where the location head's peak lies, and for comparison the square's centre, on films with a break;
         empty elsewhere.
@@ -88,6 +88,8 @@ class Reading:
     ----------
     films : dict of str to list of FilmRead
         By checkpoint; the mean of several as ``all``.
+    scores : dict of str to Scores
+        Of the studies, likewise; what is known of each makes columns.
     wrists : dict of str to list of WristRead
         By finder.
     refused : dict of str to int
@@ -96,6 +98,7 @@ class Reading:
     """
 
     films: dict[str, list[FilmRead]]
+    scores: dict[str, Scores] = field(default_factory=dict)
     wrists: dict[str, list[WristRead]] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
     studies: int = 0
@@ -108,6 +111,7 @@ def read_all(
     readers: Sequence[_Reader],
     on_progress: Callable[[int], None] = lambda done: None,
     kept: Kept | None = None,
+    calibration_of_mean: Mapping[str, Any] | None = None,
 ) -> Reading:
     """Read studies with every reader, and add the mean of all where there are several.
 
@@ -120,6 +124,8 @@ def read_all(
         Called with the number of studies done.
     kept : core.appraise.kept.Kept, optional
         Answers of before, which are not asked for again, and where every new one goes.
+    calibration_of_mean : Mapping, optional
+        Of the mean of these readers, as of ``core.checkpoints.ensembles``.
     """
     kept = kept or Kept(None)
     cards = [reader.classifier.checkpoint for reader in readers]
@@ -131,10 +137,14 @@ def read_all(
         reading.films_made += len(study.films)
         read = _read_study(study, readers, reading, kept)
         if len(readers) > 1:
-            mean = _mean_of(study, read)
+            mean = _mean_of(study, read, calibration_of_mean)
             reading.films[ENSEMBLE] += mean
             reading.refused[ENSEMBLE] += len(study.films) - len(mean)
         on_progress(done)
+    reading.scores = {card.id: study_scores(card, reading.films[card.id]) for card in cards}
+    if len(readers) > 1:
+        mean = mean_scores(list(reading.scores.values()), calibration_of_mean)
+        reading.scores[ENSEMBLE] = replace(mean, columns=_columns(reading.films[ENSEMBLE]))
     return reading
 
 
@@ -186,18 +196,20 @@ def _ask(
     if answers is None and films:
         predictions = classifier.predict([film.radiograph for film in films], squares)
         answers = [
-            [answer.logit, answer.probability, _places(film, classifier, region)]
+            [answer.logit, _places(film, classifier, region)]
             for answer, film, region in zip(predictions, films, squares, strict=True)
         ]
         kept.add(key, answers)
-    for place, film, answer in zip(chosen, films, answers or (), strict=True):
-        read[place] = FilmRead(study.id, film.facts, *answer)
+    card = classifier.checkpoint
+    for place, film, (logit, places) in zip(chosen, films, answers or (), strict=True):
+        alone = pool(np.array([logit]), card.calibration, card.study_calibration)
+        read[place] = FilmRead(study.id, film.facts, logit, alone, places)
     return read
 
 
 def _key(card: Checkpoint, films: Sequence[KnownFilm]) -> list[str]:
     """Return what a checkpoint's answers about these films hang on."""
-    reads = json.dumps([card.calibration, card.looks, card.region])
+    reads = json.dumps([card.looks, card.region])
     return [card.id, weights_key(card), reads, *map(name_of, films)]
 
 
@@ -210,13 +222,15 @@ def _places(film: KnownFilm, classifier: _Classifier, region: WristRegion | None
     return look_at_peak(film.mask, square, classifier.location(radiograph, region))
 
 
-def _mean_of(study: KnownStudy, answers: Sequence[Sequence[FilmRead | None]]) -> list[FilmRead]:
-    """Return the mean over the checkpoints that read each film, and its log-odds."""
+def _mean_of(
+    study: KnownStudy, answers: Sequence[Sequence[FilmRead | None]], calibration: Mapping[str, Any] | None
+) -> list[FilmRead]:
+    """Return the mean over the checkpoints that read each film, calibrated as a mean of theirs, and its log-odds."""
     mean = []
     for place, film in enumerate(study.films):
         read = [each[place].probability for each in answers if each[place]]
         if read:
-            probability = float(np.mean(read))
+            probability = float(calibrate_means(np.mean(read), calibration))
             inside = min(max(probability, 1e-12), 1 - 1e-12)
             mean.append(FilmRead(study.id, film.facts, math.log(inside / (1 - inside)), probability))
     return mean
@@ -231,21 +245,32 @@ _COLUMNS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 }
 
 
-def study_scores(checkpoint_id: str, films: Sequence[FilmRead], weights_sha256: str = "") -> Scores:
-    """Return the mean of each study's films; each simulated study is a patient of its own.
+def study_scores(card: Checkpoint, films: Sequence[FilmRead]) -> Scores:
+    """Return what a checkpoint says of each study, whose films it read; each simulated study is a patient of its own.
 
     What is known of a study as a whole (age, hardware, cast, kind and displacement of the break) makes columns.
     """
-    by_study: dict[str, list[FilmRead]] = {}
-    for film in films:
-        by_study.setdefault(film.study_id, []).append(film)
+    by_study = _by_study(films)
+    logits = [np.array([film.logit for film in found]) for found in by_study.values()]
     return Scores(
-        checkpoint_id=checkpoint_id,
+        checkpoint_id=card.id,
         split="test",
         study_ids=tuple(by_study),
         patient_ids=tuple(by_study),
         labels=np.array([found[0].facts["label"] for found in by_study.values()], np.int8),
-        probabilities=np.array([np.mean([film.probability for film in found]) for found in by_study.values()]),
-        weights_sha256=weights_sha256,
-        columns={name: tuple(say(found[0].facts) for found in by_study.values()) for name, say in _COLUMNS.items()},
+        probabilities=np.array([pool(each, card.calibration, card.study_calibration) for each in logits]),
+        weights_sha256=card.weights_sha256,
+        columns=_columns(films),
     )
+
+
+def _columns(films: Sequence[FilmRead]) -> dict[str, tuple[str, ...]]:
+    firsts = [found[0].facts for found in _by_study(films).values()]
+    return {name: tuple(map(say, firsts)) for name, say in _COLUMNS.items()}
+
+
+def _by_study(films: Sequence[FilmRead]) -> dict[str, list[FilmRead]]:
+    by_study: dict[str, list[FilmRead]] = {}
+    for film in films:
+        by_study.setdefault(film.study_id, []).append(film)
+    return by_study

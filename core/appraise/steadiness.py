@@ -24,7 +24,7 @@ import numpy as np
 
 from core.appraise.measures import measure_change
 from core.appraise.reading import _Reader
-from core.metrics import calibrate_both
+from core.metrics import pool_both
 from core.quality import assess
 from core.radiographs import read_radiograph
 from core.values import Radiograph
@@ -113,8 +113,9 @@ def _read_study(reader: _Reader, films: Sequence[Radiograph]) -> tuple[float | N
         return None, len(films)
     predictions = reader.classifier.predict(*map(list, zip(*fit, strict=True)))
     logits = np.array([prediction.logit for prediction in predictions])
-    # Both means are taken, so that an answer close to 1 keeps its digits.
-    broken, whole = map(np.mean, calibrate_both(logits, reader.classifier.checkpoint.calibration))
+    card = reader.classifier.checkpoint
+    # Both probabilities are taken, so that an answer close to 1 keeps its digits.
+    broken, whole = pool_both(logits, card.calibration, card.study_calibration)
     return float(np.log(max(broken, 1e-300)) - np.log(max(whole, 1e-300))), len(films) - len(fit)
 
 

@@ -119,8 +119,10 @@ def parse_card(content: Mapping[str, Any]) -> Checkpoint:
     CheckpointError
         As one sentence: which entry is missing, unknown, of the wrong kind or out of range.
     """
-    # Cards from before there was a choice of scalings or looks have no entry for it.
-    entries = {"scaling": "keras", "looks": 1} | {key: value for key, value in content.items() if key != "format"}
+    # Cards from before there was a choice of scalings or looks, or studies were calibrated, have no entry for it.
+    entries = {"scaling": "keras", "looks": 1, "study_calibration": None} | {
+        key: value for key, value in content.items() if key != "format"
+    }
     _check_keys("card", Checkpoint, entries)
     check_id(entries["id"])
     for name, (kind, check) in _ENTRIES.items():
@@ -136,7 +138,10 @@ def parse_card(content: Mapping[str, Any]) -> Checkpoint:
         _expect(whole, "A checkpoint that reads the wrist's square, or finds it, must keep proportions", entries["fit"])
     points = parse_points(entries["operating_points"])
     if entries["calibration"] is not None and entries["task"] == "fracture":
-        _check_calibration(entries["calibration"])
+        check_calibration(entries["calibration"])
+    if entries["study_calibration"] is not None:
+        _expect(entries["task"] == "fracture", "A wrist finder's studies must not be calibrated", "study_calibration")
+        check_calibration(entries["study_calibration"])
     check_facts(entries["data"])
     settings = entries["settings"]
     return Checkpoint(**{**entries, "operating_points": points, "settings": settings and _parse_settings(settings)})
@@ -202,6 +207,7 @@ _ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "positive_label": _one_of(POSITIVE_LABELS),
     "operating_points": ("a list", lambda value: isinstance(value, list)),
     "calibration": ("a table or nothing", lambda value: value is None or isinstance(value, dict)),
+    "study_calibration": ("a table or nothing", lambda value: value is None or isinstance(value, dict)),
     "settings": ("a table or nothing", lambda value: value is None or isinstance(value, dict)),
     "data": ("a table", lambda value: isinstance(value, dict)),
     "versions": ("a table of text", _is_table_of_text),
@@ -256,7 +262,15 @@ def _parse_share(content: Any) -> Interval:
     return Interval(**content)
 
 
-def _check_calibration(calibration: dict[str, Any]) -> None:
+def check_calibration(calibration: Any) -> None:
+    """Refuse what is not a calibration of logits, see ``core.metrics.calibrate``.
+
+    Raises
+    ------
+    CheckpointError
+        It is of another kind, or holds a value that is out of range.
+    """
+    _expect(isinstance(calibration, dict), "A calibration must be a table", calibration)
     if calibration.get("method") == "isotonic":
         _check_isotonic(calibration)
         return

@@ -1,7 +1,8 @@
 """The mean of several checkpoints, and what was measured of it: the file ``ensemble.json`` beside the checkpoints.
 
-``{"members": [{"id": ..., "weights_sha256": ...}, ...], "operating_points": [...], "data": {...}}``. The points were
-chosen on the mean's own probabilities; they hold for these members with these weights and for no others.
+``{"members": [{"id": ..., "weights_sha256": ...}, ...], "study_calibration": {...}, "operating_points": [...], "data":
+{...}}``. The calibration was fitted to the mean of the members' probabilities and the points were chosen on what it
+makes of them; both hold for these members with these weights and for no others.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from core.checkpoints import CHECKPOINTS, CheckpointEntry, default_id, list_checkpoints
-from core.checkpoints.cards import LARGEST_CARD_BYTES, check_id, parse_points, strict_json
+from core.checkpoints.cards import LARGEST_CARD_BYTES, check_calibration, check_id, parse_points, strict_json
 from core.checkpoints.facts import check_facts
 from core.checkpoints.files import write_whole
 from core.errors import CheckpointError
 from core.values import Checkpoint, OperatingPoint
 
 ENSEMBLE_NAME = "ensemble.json"
+_CALIBRATION = "study_calibration"
 UNTESTED = "The mean itself has not been tested."
 """Said of models that were tested on other studies each."""
 
@@ -37,11 +39,14 @@ class Ensemble:
         Chosen on the mean, in rising order of threshold.
     data : Mapping
         As that of a card: ``trained_on``, ``tested_on``, ``simulated``, ``results``, ...
+    study_calibration : Mapping or None
+        What the mean of the members' probabilities becomes, see ``core.metrics.calibrate_means``; None: it stays.
     """
 
     members: Mapping[str, str]
     operating_points: tuple[OperatingPoint, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
+    study_calibration: Mapping[str, Any] | None = None
 
 
 def read_ensemble(folder: Path = CHECKPOINTS) -> Ensemble | None:
@@ -59,7 +64,7 @@ def read_ensemble(folder: Path = CHECKPOINTS) -> Ensemble | None:
         text = path.read_bytes() if path.stat().st_size <= LARGEST_CARD_BYTES else b""
         content = strict_json(text)
         members = {check_id(member["id"]): str(member["weights_sha256"]) for member in content["members"]}
-        points, data = content["operating_points"], content.get("data", {})
+        points, data, calibration = content["operating_points"], content.get("data", {}), content.get(_CALIBRATION)
         if len(members) < 2 or len(members) != len(content["members"]) or not isinstance(data, dict):
             raise ValueError("members")
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -67,7 +72,23 @@ def read_ensemble(folder: Path = CHECKPOINTS) -> Ensemble | None:
             "The ensemble's file must name two or more models and their operating points in JSON, but it does not."
         ) from error
     check_facts(data)
-    return Ensemble(members, parse_points(points), data)
+    if calibration is not None:
+        check_calibration(calibration)
+    return Ensemble(members, parse_points(points), data, calibration)
+
+
+def ensemble_of(cards: Sequence[Checkpoint], folder: Path = CHECKPOINTS) -> Ensemble:
+    """Return what was measured of the mean of exactly these checkpoints; without points where nothing was.
+
+    Thresholds of the members, averaged or not, were not chosen on the mean.
+
+    Raises
+    ------
+    CheckpointError
+        The ensemble's file is not what it should be.
+    """
+    hashes, ensemble = {card.id: card.weights_sha256 for card in cards}, read_ensemble(folder)
+    return ensemble if ensemble is not None and dict(ensemble.members) == hashes else Ensemble(hashes)
 
 
 def write_ensemble(ensemble: Ensemble, folder: Path = CHECKPOINTS) -> None:
@@ -80,6 +101,7 @@ def write_ensemble(ensemble: Ensemble, folder: Path = CHECKPOINTS) -> None:
     """
     content = {
         "members": [{"id": name, "weights_sha256": digest} for name, digest in ensemble.members.items()],
+        _CALIBRATION: ensemble.study_calibration and dict(ensemble.study_calibration),
         "operating_points": [asdict(point) for point in ensemble.operating_points],
         "data": dict(ensemble.data),
     }
@@ -136,8 +158,8 @@ def ensemble_members(
 def ensemble_card(members: Sequence[Checkpoint], ensemble: Ensemble | None = None) -> Checkpoint:
     """Return a card for the mean of `members`, so that it is shown and decided on as a checkpoint is.
 
-    It has the operating points that were measured for exactly these members, and else none: points of the members,
-    averaged or not, were not chosen on the mean.
+    It has the calibration and the operating points that were measured for exactly these members, and else none: points
+    of the members, averaged or not, were not chosen on the mean.
 
     Raises
     ------
@@ -151,7 +173,7 @@ def ensemble_card(members: Sequence[Checkpoint], ensemble: Ensemble | None = Non
     hashes = {card.id: card.weights_sha256 for card in members}
     measured = ensemble is not None and dict(ensemble.members) == hashes
     first, name = members[0], f"mean of {len(members)} models"
-    points = ensemble.operating_points if measured else ()
+    points, calibration = (ensemble.operating_points, ensemble.study_calibration) if measured else ((), None)
     who = json.dumps(sorted(hashes.items()))
     simulated = all(card.data.get("simulated") for card in members)
     return Checkpoint(
@@ -164,7 +186,10 @@ def ensemble_card(members: Sequence[Checkpoint], ensemble: Ensemble | None = Non
         region=first.region if len({card.region for card in members}) == 1 else None,
         positive_label=first.positive_label,
         operating_points=points,
+        study_calibration=calibration,
         data=dict(ensemble.data) if measured else {"simulated": simulated},
         weights_sha256=sha256(who.encode()).hexdigest(),
-        card_sha256=sha256(json.dumps([who, [(p.name, p.threshold) for p in points]]).encode()).hexdigest(),
+        card_sha256=sha256(
+            json.dumps([who, [(p.name, p.threshold) for p in points], calibration and dict(calibration)]).encode()
+        ).hexdigest(),
     )

@@ -38,7 +38,7 @@ class Profile:
     name : str
     checkpoint_id, weights_sha256 : str
     calibration : Mapping
-        As the card's: other calibrations make other probabilities.
+        As :func:`calibrations_of` the card: other calibrations make other probabilities.
     operating_points : tuple of OperatingPoint
         ``high_sensitivity`` (below: none seen) and ``high_specificity`` (from there on: suspected), in this order.
     chosen_on : str
@@ -96,7 +96,13 @@ def profiles_of(card: Checkpoint, folder: Path = CHECKPOINTS) -> dict[str, Profi
 
 def _fits(profile: Profile, card: Checkpoint) -> bool:
     theirs = (profile.checkpoint_id, profile.weights_sha256, dict(profile.calibration))
-    return theirs == (card.id, card.weights_sha256, dict(card.calibration or {}))
+    return theirs == (card.id, card.weights_sha256, calibrations_of(card))
+
+
+def calibrations_of(card: Checkpoint) -> dict[str, Any]:
+    """Return what a card's probabilities hang on beside its weights: its calibration and, if any, that of studies."""
+    of_studies = {"study_calibration": dict(card.study_calibration)} if card.study_calibration else {}
+    return dict(card.calibration or {}) | of_studies
 
 
 def check_name(name: Any) -> str:
@@ -167,9 +173,7 @@ def make_profile(name: str, card: Checkpoint, points: tuple[OperatingPoint, ...]
         raise CheckpointError(
             "Studies with and without a finding are needed to choose limits by, but one kind is missing."
         )
-    return Profile(
-        check_name(name), card.id, card.weights_sha256, tuple(points), dict(card.calibration or {}), chosen_on
-    )
+    return Profile(check_name(name), card.id, card.weights_sha256, tuple(points), calibrations_of(card), chosen_on)
 
 
 def save_profile(profile: Profile, folder: Path = CHECKPOINTS) -> None:

@@ -5,7 +5,7 @@ checkpoint.
 """
 
 from core.evaluate.baselines import BASELINES, BaselineResult, measure_baselines
-from core.evaluate.command import choose_checkpoints, ensemble_points, main, run, threshold_of
+from core.evaluate.command import choose_checkpoints, main, run, threshold_of
 from core.evaluate.report import Progress, report
 from core.evaluate.scoring import StudiesRead, coarsen, read_film, read_studies, score_studies
 
@@ -16,7 +16,6 @@ __all__ = [
     "StudiesRead",
     "choose_checkpoints",
     "coarsen",
-    "ensemble_points",
     "main",
     "measure_baselines",
     "read_film",

@@ -93,25 +93,6 @@ def choose_checkpoints(asked: Sequence[str] | None, folder: Path | None = None) 
     return found
 
 
-def ensemble_points(cards: Sequence[Checkpoint], folder: Path | None = None) -> dict[str, float]:
-    """Return name -> threshold of the operating points that were chosen for the mean of exactly these checkpoints.
-
-    Empty where none were: thresholds of the members, averaged or not, were not chosen on the mean.
-
-    Raises
-    ------
-    CheckpointError
-        The ensemble's file is not what it should be.
-    """
-    from core.checkpoints import CHECKPOINTS
-    from core.checkpoints.ensembles import read_ensemble
-
-    ensemble = read_ensemble(folder or CHECKPOINTS)
-    if ensemble is None or dict(ensemble.members) != {card.id: card.weights_sha256 for card in cards}:
-        return {}
-    return {point.name: point.threshold for point in ensemble.operating_points}
-
-
 def run(options: argparse.Namespace, open_reader: Callable[..., Reader] | None = None) -> int:
     """Carry out the command; return the exit status: 0, or 1 where any film could not be opened.
 
@@ -175,6 +156,9 @@ def _findings_from_films(
     options: argparse.Namespace, open_reader: Callable[..., Reader] | None
 ) -> tuple[Findings, bool]:
     """Return what was measured, and whether every film could be opened."""
+    from core.checkpoints import CHECKPOINTS
+    from core.checkpoints.ensembles import ensemble_of
+
     index = open_dataset(options.data, options.format, options.region)
     studies = select_split(index, options.split)
     if options.films:
@@ -195,17 +179,18 @@ def _findings_from_films(
         _tell_what_was_learned(reader.classifier.checkpoint, ways, studies)
     read, failures = _read_all(index, studies, readers, options)
     columns = dividing_columns(index, studies, {"probability", *(scores.checkpoint_id for scores in read.scores)})
-    several = read.scores if len(read.scores) == 1 else (*read.scores, mean_scores(read.scores))
+    cards = [reader.classifier.checkpoint for reader in readers]
+    several, points = read.scores, [card.operating_points for card in cards]
+    if len(cards) > 1:
+        mean = ensemble_of(cards, options.checkpoints or CHECKPOINTS)
+        several, points = (*several, mean_scores(several, mean.study_calibration)), [*points, mean.operating_points]
     several = tuple(with_columns(scores, columns) for scores in several)
     if options.out:
         _write_all(several, options.out)
-    cards = [reader.classifier.checkpoint for reader in readers]
-    points = [{point.name: point.threshold for point in card.operating_points} for card in cards]
-    points += [ensemble_points(cards, options.checkpoints)] if len(cards) > 1 else []
     refused = read.refused if len(several) > 1 else read.refused[:1]
     measured = tuple(
-        replace(_measure(scores, named, options, groups), refused=left_out)
-        for scores, named, left_out in zip(several, points, refused, strict=True)
+        replace(_measure(scores, {point.name: point.threshold for point in own}, options, groups), refused=left_out)
+        for scores, own, left_out in zip(several, points, refused, strict=True)
     )
     differences = {
         (first.checkpoint_id, second.checkpoint_id): compare_scores(first, second, options.resamples, options.seed)

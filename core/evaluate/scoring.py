@@ -12,6 +12,7 @@ import numpy as np
 
 from core.errors import DatasetError, RadiographError, ScaphoidError
 from core.evaluate.baselines import StudyFacts, film_facts, study_facts
+from core.metrics import pool
 from core.quality import assess
 from core.values import Checkpoint, Prediction, Radiograph, Scores, Study, WristRegion
 
@@ -259,7 +260,8 @@ class _Gathered:
         for reader in self.readers:
             fit = list(seen[self._finder_key(reader)].values())
             predictions = reader.classifier.predict(*map(list, zip(*fit, strict=True))) if fit else []
-            row.append(float(np.mean([each.probability for each in predictions])) if fit else math.nan)
+            card, logits = reader.classifier.checkpoint, np.array([each.logit for each in predictions])
+            row.append(pool(logits, card.calibration, card.study_calibration) if fit else math.nan)
         self.studies.append(study)
         self.probabilities.append(row)
         if self.with_facts:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from core.errors import ScoresError
+from core.metrics.calibration import calibrate_means
 from core.metrics.evaluation import evaluate
 from core.metrics.proportions import NORMAL_975, RATES, least_of_all, rates_of
 from core.metrics.resampling import (
@@ -277,20 +279,27 @@ def taken(scores: Scores, places: np.ndarray) -> Scores:
     )
 
 
-def mean_scores(several: Sequence[Scores]) -> Scores:
-    """Return the mean probability of every study over the checkpoints that read it, under the id ``all``."""
+def mean_scores(
+    several: Sequence[Scores], study_calibration: Mapping[str, Any] | None = None, checkpoint_id: str = ENSEMBLE
+) -> Scores:
+    """Return the mean probability of every study over the checkpoints that read it.
+
+    It is calibrated as the mean of these checkpoints is, see :func:`core.metrics.calibrate_means`.
+    """
     rows: dict[str, tuple[str, int, list[float]]] = {}
     for scores in several:
         columns = (scores.study_ids, scores.patient_ids, scores.labels.tolist(), scores.probabilities.tolist())
         for study, patient, label, probability in zip(*columns, strict=True):
             rows.setdefault(study, (patient, label, []))[2].append(probability)
     return Scores(
-        checkpoint_id=ENSEMBLE,
+        checkpoint_id=checkpoint_id,
         split=several[0].split,
         study_ids=tuple(rows),
         patient_ids=tuple(patient for patient, _, _ in rows.values()),
         labels=np.array([label for _, label, _ in rows.values()], np.int8),
-        probabilities=np.array([np.mean(found) for _, _, found in rows.values()], np.float64),
+        probabilities=calibrate_means(
+            np.array([np.mean(found) for _, _, found in rows.values()], np.float64), study_calibration
+        ),
     )
 
 

@@ -20,12 +20,14 @@ from core.errors import DatasetError, TrainingError
 from core.explain.heatmaps import grow_location
 from core.metrics import (
     auc_of,
-    calibrate,
+    calibrate_means,
     evaluate_scores,
+    fit_mean_calibration,
     fit_study_calibration,
     interval_dict,
     interval_of,
     operating_points,
+    pool,
     rate_interval,
     wilson_interval,
 )
@@ -50,6 +52,7 @@ class Appraisal:
     """What was measured of a network, ready for its card."""
 
     calibration: Mapping[str, Any] | None
+    study_calibration: Mapping[str, Any] | None = None
     points: tuple[OperatingPoint, ...] = ()
     scores: tuple[Scores, ...] = ()
     results: Mapping[str, Any] = field(default_factory=dict)
@@ -86,7 +89,8 @@ def appraise_classifier(
         Finds the wrist as it will be served; None: the wrist is where the dataset says, or the whole film.
     progress : callable, optional
     calibration : str
-        How its logits become probabilities, one of ``core.metrics.CALIBRATIONS``.
+        How its logits become probabilities, one of ``core.metrics.CALIBRATIONS``; what the mean of a study's films
+        becomes is fitted after it.
     folder : pathlib.Path, optional
         Of the run: its file ``left_out.txt`` names the films that cannot be read.
 
@@ -126,15 +130,20 @@ def appraise_classifier(
         np.array([labels["valid"][answer.film.study_id] for answer in answers["valid"]]),
         calibration,
     )
-    scores = {
-        split: _study_scores(split, found, labels[split], fitted, reader.checkpoint.id)
+    means = {
+        split: _study_means(split, found, labels[split], fitted, reader.checkpoint.id)
         for split, found in answers.items()
+    }
+    of_studies = fit_mean_calibration(means["valid"].probabilities, means["valid"].labels)
+    scores = {
+        split: replace(found, probabilities=calibrate_means(found.probabilities, of_studies))
+        for split, found in means.items()
     }
     points = operating_points(scores["valid"], SENSITIVITY_TARGET, SPECIFICITY_TARGET)
     points = tuple(replace(point, threshold=min(point.threshold, 1.0)) for point in points)
     results = classifier_results(scores["test"], points) | _location_results(answers["test"])
     results |= _group_results(answers["test"], scores["test"])
-    return Appraisal(fitted, points, tuple(scores.values()), results, counts)
+    return Appraisal(fitted, of_studies, points, tuple(scores.values()), results, counts)
 
 
 def _ask(reader: Classifier, film: Film, finder: WristFinder | None) -> _Answer | None:
@@ -210,13 +219,13 @@ def _study_labels(films: Sequence[Film]) -> dict[str, int]:
     return labels
 
 
-def _study_scores(
+def _study_means(
     split: str, answers: Sequence[_Answer], labels: Mapping[str, int], calibration: Mapping, checkpoint_id: str
 ) -> Scores:
     by_study: dict[str, list[_Answer]] = {}
     for answer in answers:
         by_study.setdefault(answer.film.study_id, []).append(answer)
-    means = [float(np.mean([calibrate(answer.logit, calibration) for answer in found])) for found in by_study.values()]
+    logits = [np.array([answer.logit for answer in found]) for found in by_study.values()]
     firsts = [found[0].film for found in by_study.values()]
     return Scores(
         checkpoint_id=checkpoint_id,
@@ -224,7 +233,7 @@ def _study_scores(
         study_ids=tuple(by_study),
         patient_ids=tuple(film.patient_id for film in firsts),
         labels=np.array([labels[study] for study in by_study], np.int8),
-        probabilities=np.array(means),
+        probabilities=np.array([pool(each, calibration) for each in logits]),
     )
 
 
@@ -356,7 +365,7 @@ def appraise_finder(
     sure = np.array([confidence_of(heat, calibration) for heat in heats["test"]])
     counts |= {f"{split}_films_without_wrist": len(decoys[split]) for split in splits}
     results = _finder_results(np.array(errors["test"]), sure, found["test"], patients["test"])
-    return Appraisal(calibration, (), (), results, counts)
+    return Appraisal(calibration, results=results, counts=counts)
 
 
 def _errors(found: WristRegion, true: WristRegion) -> tuple[float, float, float]:

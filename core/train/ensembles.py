@@ -1,16 +1,17 @@
-"""``python -m core.train.ensembles --data DIR``: choose operating points for the mean of all models in a folder.
+"""``python -m core.train.ensembles --data DIR``: calibrate the mean of all models in a folder and choose its points.
 
-Points that were chosen on one model do not hold for a mean. They are chosen as a single model's are: on the held-out
-validation studies that every member has scored, and then, where films of real wrists without a fracture are given, the
-threshold of suspicion is raised until at most 1 in 10 of those are suspected, out of fold as well (see
-:mod:`core.train.normals`).
+A mean of models is drawn to the middle wherever they differ, so it is calibrated on its own
+(:func:`core.metrics.fit_mean_calibration`), and points that were chosen on one model do not hold for it. They are
+chosen as a single model's are: on the held-out validation studies that every member has scored, and then, where films
+of real wrists without a fracture are given, the threshold of suspicion is raised until at most 1 in 10 of those are
+suspected, out of fold as well (see :mod:`core.train.normals`).
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from core.checkpoints import CHECKPOINTS, list_checkpoints, read_scores
 from core.checkpoints.ensembles import UNTESTED, Ensemble, ensemble_card, ensemble_members, write_ensemble
 from core.datasets import REGION_HELP
 from core.errors import CheckpointError, ScaphoidError
-from core.metrics import mean_scores, operating_points
+from core.metrics import fit_mean_calibration, mean_scores, operating_points
 from core.reading import EnsembleReader, open_reader
 from core.train.appraisal import SENSITIVITY_TARGET, SPECIFICITY_TARGET, classifier_results
 from core.train.normals import SENTENCE_BEGINS, describe, read_normals, results_at, set_caution
@@ -29,8 +30,10 @@ from core.train.runs import Progress
 from core.values import Checkpoint, Scores
 
 
-def scores_of_mean(members: Sequence[Checkpoint], folder: Path) -> dict[str, Scores]:
+def scores_of_mean(members: Sequence[Checkpoint], folder: Path) -> tuple[dict[str, Scores], dict[str, Any]]:
     """Return the mean's scores on ``valid`` and, where the members were tested on the same studies, on ``test``.
+
+    They are calibrated, and the calibration, fitted to ``valid``, comes with them.
 
     A model that was appraised (``core.appraise``) was tested on other studies than one that is fresh from training.
 
@@ -47,16 +50,19 @@ def scores_of_mean(members: Sequence[Checkpoint], folder: Path) -> dict[str, Sco
             continue
         if len(several) != len(members) or len(studies) != 1:
             raise CheckpointError("The models of a mean must all be scored on the same studies, but these were not.")
-        found[split] = mean_scores(several)
-    return found
+        found[split] = several
+    mean = mean_scores(found["valid"])
+    fitted = fit_mean_calibration(mean.probabilities, mean.labels)
+    return {split: mean_scores(several, fitted) for split, several in found.items()}, fitted
 
 
-def open_members(members: Sequence[Checkpoint], folder: Path) -> EnsembleReader:
+def open_members(members: Sequence[Checkpoint], folder: Path, study_calibration: Mapping[str, Any]) -> EnsembleReader:
     """Load exactly these models, whatever mean was measured before; each finder once."""
     from core.wrist import load_finder
 
     finder_of = lru_cache(lambda finder_id: load_finder(finder_id, folder))
-    return EnsembleReader(tuple(open_reader(card.id, folder, finder_of) for card in members), ensemble_card(members))
+    card = replace(ensemble_card(members), study_calibration=study_calibration)
+    return EnsembleReader(tuple(open_reader(member.id, folder, finder_of) for member in members), card)
 
 
 def measure_ensemble(
@@ -67,7 +73,7 @@ def measure_ensemble(
     progress: Any = None,
     region: str | None = None,
 ) -> Ensemble:
-    """Choose the operating points of the mean of all models in a folder and measure it.
+    """Calibrate the mean of all models in a folder, choose its operating points and measure it.
 
     Parameters
     ----------
@@ -89,7 +95,7 @@ def measure_ensemble(
     members = ensemble_members(list_checkpoints(folder))
     if len(members) < 2:
         raise CheckpointError(f"A mean needs two models or more, but there are {len(members)}.")
-    scores = scores_of_mean(members, folder)
+    scores, fitted = scores_of_mean(members, folder)
     points = operating_points(scores["valid"], SENSITIVITY_TARGET, SPECIFICITY_TARGET)
     points = tuple(replace(point, threshold=min(point.threshold, 1.0)) for point in points)
     first = members[0].data
@@ -103,14 +109,14 @@ def measure_ensemble(
         "results": classifier_results(scores["test"], points) if "test" in scores else {},
     }
     if normals is not None:
-        read = read_normals(open_members(members, folder), normals, progress, region)
+        read = read_normals(open_members(members, folder, fitted), normals, progress, region)
         before = points[1].threshold
         points = set_caution(points, scores["valid"], read)
         told = describe(read, points, source, before, data["simulated"])
         data["tested_on"] = f"{_before_normals(data['tested_on'])} {told['sentence']}"
         data["results"] |= results_at(tuple(scores.values()), points[1].threshold) | told["results"]
         data["licences"] = sorted({*data["licences"], licence})
-    return Ensemble({card.id: card.weights_sha256 for card in members}, points, data)
+    return Ensemble({card.id: card.weights_sha256 for card in members}, points, data, fitted)
 
 
 def _before_normals(sentence: str) -> str:
@@ -121,7 +127,7 @@ def _before_normals(sentence: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m core.train.ensembles",
-        description="Choose operating points for the mean of all models in a folder.",
+        description="Calibrate the mean of all models in a folder and choose its operating points.",
     )
     parser.add_argument("--data", type=Path, help="dataset of real films; only studies labelled 0 are read")
     parser.add_argument("--region", metavar="R", help=REGION_HELP)

@@ -244,6 +244,7 @@ def describe_checkpoint(
         positive_label=find_positive_label(request, data),
         operating_points=measured.points,
         calibration=measured.calibration,
+        study_calibration=measured.study_calibration,
         settings=_settings_in_effect(request, data),
         data={
             **_sentences(request, data, counts, sources),
