@@ -63,11 +63,16 @@ def reading_result(names: Sequence[str], reading: StudyReading) -> dict[str, Any
     row["driver"] = names[reading.films.index(driver)] if driver else None
     row["seconds"] = round(reading.seconds, 4)
     row["weights_sha256"] = card.weights_sha256
+    row["calibration"] = {"films": _table(card.calibration), "study": _table(card.study_calibration)}
     row["wrist_finder"] = card.region
     row["may_miss"] = list(weak_kinds(measured_cards(reading)))
     if reading.members:
         row["models"] = member_results(reading)
     return row
+
+
+def _table(calibration: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if calibration is None else dict(calibration)
 
 
 def member_results(reading: StudyReading) -> list[dict[str, Any]]:

@@ -136,7 +136,8 @@ class Prediction:
     ----------
     radiograph_id, checkpoint_id : str
     logit : float
-        The network's raw output, before calibration; any real number.
+        The network's raw output, before calibration; any real number. Of a mean of several checkpoints: the log-odds
+        of its probability.
     probability : float
         [0, 1]: that of a study of this film alone, see ``core.metrics.pool``.
     """

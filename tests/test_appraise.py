@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from scipy.special import expit
+from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 
 from core.appraise import command, documents, maps, measures, quick, reading, steadiness, studies, tables
@@ -159,6 +159,35 @@ def test_every_reader_reads_every_study_and_readers_share_a_finder():
     assert not second["location_peak_in_mask"]
     assert read.films["m-1"][2].places == {}
     assert [wrist.centre_error for wrist in read.wrists["finder"]] == [0] * 4
+
+
+def test_studies_are_pooled_and_calibrated_stage_by_stage():
+    """A model's studies by hand, then the mean of two models, of which the first cannot read the first study."""
+    moved, widened = {"method": "platt", "temperature": 0.5, "bias": 1.0}, {"method": "temperature", "temperature": 0.8}
+    made = [
+        studies.KnownStudy("dark", 0, (make_film(0.4),)),
+        studies.KnownStudy("bright", 1, (make_film(0.7, 1, blob(0, 0), 1, child=True), make_film(0.6, 1, number=2))),
+    ]
+    readers = [
+        make_reader(4.0, half_blind_finder(), name="m-1", study_calibration=moved, region="another-finder"),
+        make_reader(2.0, name="m-2"),
+    ]
+    read = reading.read_all(made, readers, calibration_of_mean=widened)
+    own = expit(2 * logit((expit(0.8) + expit(0.4)) / 2) + 1)
+    other = (expit(0.4) + expit(0.2)) / 2
+    assert read.scores["m-1"].study_ids == ("bright",)
+    assert read.scores["m-1"].probabilities == pytest.approx([own], abs=1e-6)
+    assert [film.probability for film in read.films["m-1"]] == pytest.approx(
+        [expit(2 * 0.8 + 1), expit(2 * 0.4 + 1)], abs=1e-6
+    )
+    mean = read.scores["all"]
+    assert mean.study_ids == ("bright", "dark")
+    assert mean.probabilities == pytest.approx([expit(logit((own + other) / 2) / 0.8), expit(-0.2 / 0.8)], abs=1e-6)
+    assert mean.columns["age"] == ("child", "adult"), "each study's own"
+    alone = (expit(2 * 0.8 + 1) + expit(0.4)) / 2
+    first = next(film for film in read.films["all"] if film.study_id == "bright")
+    assert first.probability == pytest.approx(expit(logit(alone) / 0.8), abs=1e-6)
+    assert first.logit == pytest.approx(logit(alone) / 0.8, abs=1e-5)
 
 
 def test_a_film_that_is_not_fit_is_refused_and_counted():
@@ -602,8 +631,6 @@ def test_the_mean_is_told_what_its_models_are(published, monkeypatch, capsys):
         (published / name / "card.json").write_text(write_card(replace(card, id=name, data=told))[0], encoding="utf-8")
     shutil.rmtree(published / "stand-in")
     digest = read_card(published / "a-1").weights_sha256
-    members = dict.fromkeys(("a-1", "b-1"), digest)
-    ensembles.write_ensemble(ensembles.Ensemble(members, POINTS, {"simulated": True}), published)
     made = [
         studies.KnownStudy(f"s{n}", n % 2, (make_film(0.4 + 0.1 * (n % 2), n % 2, blob(0, 0), n, **KNOWN),))
         for n in range(6)
@@ -615,6 +642,8 @@ def test_the_mean_is_told_what_its_models_are(published, monkeypatch, capsys):
         card = {"data": {"simulated": True}, "weights_sha256": digest, "region": None}
         return SimpleNamespace(classifier=make_reader(name=name, **card).classifier, finder=None)
 
+    members = ensembles.members_of(open_stand_in(name, published).classifier.checkpoint for name in ("a-1", "b-1"))
+    ensembles.write_ensemble(ensembles.Ensemble(members, POINTS, {"simulated": True}), published)
     assert command.run(command._parser().parse_args(options), open_stand_in) == 0
     assert "Written: the ensemble's results." in capsys.readouterr().err
     kept = [read_card(published / "a-1").data["results"], ensembles.read_ensemble(published).data["results"]]
@@ -636,7 +665,7 @@ def test_ensembles_file_gets_results_of_exactly_its_members(tmp_path):
     share = vars(SHARE)
     point = {"name": "high_specificity", "threshold": 0.7, "sensitivity": share, "specificity": share}
     members = {"a-1": "0" * 64, "b-1": "1" * 64}
-    listed = [{"id": name, "weights_sha256": digest} for name, digest in members.items()]
+    listed = [{"id": name, "answers_sha256": digest} for name, digest in members.items()]
     path = tmp_path / "ensemble.json"
     assert not documents.store_ensemble_results(tmp_path, members, {"auc": 1})
     told = {"results": {"x": 1}, "tested_on": "Tested on 824 films of 360 other simulated patients; and so on."}
@@ -681,6 +710,26 @@ def test_report_of_two_checkpoints(monkeypatch, capsys, published):
     assert "| AUC (n = 24) | 1.000 [" in shown
     assert "| `m-1` - `m-2` | 1.000 [" in shown
     assert "mean of all" in tables.short_simulated_table(report)
+
+
+def test_the_mean_is_measured_with_the_calibration_and_the_points_that_are_its_own(monkeypatch, capsys, tmp_path):
+    made = [studies.KnownStudy(f"s{n}", n % 2, (make_film(0.4 + 0.2 * (n % 2), n % 2, None, n),)) for n in range(8)]
+    monkeypatch.setattr(command, "make_studies", lambda *arguments: iter(made))
+    opened = {name: make_reader(4.0, name=name) for name in ("m-1", "m-2")}
+    cards = [reader.classifier.checkpoint for reader in opened.values()]
+    asked = ["simulated", "--studies", "8", "--checkpoint", "m-1", "--checkpoint", "m-2", "--resamples", "20", "--json"]
+    options = command._parser().parse_args([*asked, "--checkpoints", str(tmp_path)])
+    brier = {}
+    for sharpened in (None, {"method": "temperature", "temperature": 0.5}):
+        points = (OperatingPoint("high_specificity", 0.5, SHARE, SHARE),)
+        ensembles.write_ensemble(ensembles.Ensemble(ensembles.members_of(cards), points, {}, sharpened), tmp_path)
+        assert command.run(options, lambda name, folder: opened[name]) == 0
+        found = json.loads(capsys.readouterr().out)["checkpoints"]
+        assert found["all"]["results"]["sensitivity_at_high_specificity"]["value"] == 1
+        brier[bool(sharpened)] = {name: each["results"]["brier"]["value"] for name, each in found.items()}
+    alone, sharp = expit(-0.4) ** 2, expit(-0.8) ** 2
+    assert brier[False] == pytest.approx({"m-1": alone, "m-2": alone, "all": alone}, abs=1e-6)
+    assert brier[True] == pytest.approx({"m-1": alone, "m-2": alone, "all": sharp}, abs=1e-6)
 
 
 def test_measuring_the_embedded_model_end_to_end(tmp_path, capsys):

@@ -29,7 +29,7 @@ from core.checkpoints import (
 )
 from core.checkpoints.__main__ import main
 from core.checkpoints.cards import card_sha256, read_card_text, write_card
-from core.checkpoints.ensembles import read_ensemble
+from core.checkpoints.ensembles import members_of, read_ensemble
 from core.checkpoints.notes import SHOWN, read_notes
 from core.checkpoints.weights import (
     WEIGHTS_NAME,
@@ -793,7 +793,7 @@ def test_embedded_weights_are_small_enough_to_be_cloned():
 def test_the_embedded_mean_is_of_the_embedded_models():
     """Else its limits would be of others, and nothing would be said."""
     cards = [entry.checkpoint for entry in list_checkpoints() if entry.checkpoint.task == "fracture"]
-    assert read_ensemble().members == {card.id: card.weights_sha256 for card in cards}
+    assert read_ensemble().members == members_of(cards)
 
 
 def test_notes_are_what_the_document_tells_under_their_headings(tmp_path):

@@ -45,9 +45,7 @@ SETTINGS = TrainingSettings("efficientnetlite0")
 def reader(classifier=None):
     """A reader of whole films that is as sure as the film is bright."""
     classifier = classifier or brightness_classifier()
-    classifier.predict = lambda films, regions: [
-        SimpleNamespace(probability=float(film.pixels.mean())) for film in films
-    ]
+    classifier.predict = lambda films, regions: [SimpleNamespace(logit=float(film.pixels.mean())) for film in films]
     return SimpleNamespace(classifier=classifier, finder=None)
 
 
@@ -78,7 +76,7 @@ def test_every_method_and_every_baseline_is_measured_on_every_film():
     assert found["a", "centre"].distance > 5
     assert found["b", "centre"].hit == 1
     assert (found["a", "gradcam"].thin, found["b", "gradcam"].thin) == (True, False)
-    assert found["a", "gradcam"].probability == pytest.approx(0.9 * 64 / 64**2)
+    assert found["a", "gradcam"].logit == pytest.approx(0.9 * 64 / 64**2)
     checked = {key for key, row in found.items() if row.level}
     assert checked == {("a", "gradcam"), ("a", "location")}, "every second film, and no baseline"
     assert math.isfinite(found["a", "gradcam"].stability)
@@ -139,7 +137,7 @@ def test_maps_that_are_withheld_are_noted():
     """As bright as usual is no evidence; brighter is. The brightness is the stand-in's raw peak."""
     classifier = brightness_classifier()
     films = [bright_film(8, 40, name="a"), bright_film(8, 40, name="b")]
-    (usual,) = [row.probability for row in measure_maps(films[:1], reader(classifier), ["gradcam"], check_every=0)][:1]
+    (usual,) = [row.logit for row in measure_maps(films[:1], reader(classifier), ["gradcam"], check_every=0)][:1]
     assert usual > 0
     made = explain(classifier, films[0].radiograph, method="gradcam")
     for value, shown in ((2 * made.peak, 0.0), (made.peak / 2, 1.0)):
@@ -158,7 +156,7 @@ def test_maps_that_are_withheld_are_noted():
 
 def made_row(film, method, hit, **more):
     values = {"energy": 0.5, "distance": 2.0, "unit": "mm", "overlaps": (0.1,) * len(THRESHOLDS), "thin": None}
-    return MapRow(film, f"p{film}", "simulated", "m", method, probability=0.7, hit=hit, **{**values, **more})
+    return MapRow(film, f"p{film}", "simulated", "m", method, logit=0.7, hit=hit, **{**values, **more})
 
 
 def checked(stability, deletion):

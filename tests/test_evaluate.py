@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from core import evaluate, metrics
 from core.checkpoints import list_checkpoints
-from core.checkpoints.ensembles import Ensemble, write_ensemble
+from core.checkpoints.ensembles import Ensemble, members_of, write_ensemble
 from core.datasets import WRISTS_ALONE, index_dataset, split_dataset
 from core.datasets.splits import fingerprint
 from core.errors import CheckpointError, DatasetError, RadiographError, ScoresError
@@ -724,7 +724,7 @@ def test_the_mean_of_several_is_calibrated_and_called_by_what_was_measured_of_it
     rate = Interval(0.9, 0.8, 0.95, 100)
     points = (OperatingPoint("high_specificity", 0.7, rate, rate),)
     moved = {"method": "platt", "temperature": 1.0, "bias": 2.0}
-    ensemble = Ensemble({card.id: card.weights_sha256 for card in cards}, points, {}, moved)
+    ensemble = Ensemble(members_of(cards), points, {}, moved)
     write_ensemble(ensemble, tmp_path)
     asked = ("--data", table_of_films, "--checkpoint", "bright", "--checkpoint", "dark", "--resamples", 50, "--json")
     command_line = ("--checkpoints", tmp_path, "--out", out)

@@ -15,7 +15,7 @@ from core.datasets import index_dataset, split_dataset
 from core.datasets.splits import fingerprint
 from core.errors import DatasetError
 from core.figures import png_bytes
-from core.metrics import evaluate_scores
+from core.metrics import evaluate_scores, fit_mean_calibration
 from core.quality import Quality
 from core.reading import FilmReading
 from core.train import normals
@@ -309,7 +309,7 @@ def two_models(tmp_path_factory):
 
 def test_the_points_of_a_mean_are_chosen_on_the_mean(two_models):
     from core.checkpoints.ensembles import find_ensemble, read_ensemble, write_ensemble
-    from core.metrics import fit_mean_calibration, operating_points
+    from core.metrics import operating_points
     from core.train.ensembles import measure_ensemble
 
     folder, labels, told = two_models
@@ -372,6 +372,12 @@ def test_a_mean_that_is_measured_again_reads_with_exactly_what_is_measured(two_m
         assert region == "XR_HAND"
         assert len(reader.readers) == 3
         assert reader.checkpoint.id == "mean of 3 models"
+        labels, told = two_models[1:]
+        plain = (told["one"] + 2 * told["two"]) / 3
+        expected = fit_mean_calibration(plain, labels)
+        assert {name: value for name, value in reader.checkpoint.study_calibration.items() if name != "method"} == (
+            pytest.approx({name: value for name, value in expected.items() if name != "method"}, rel=1e-3)
+        )
         return read_normals(reader.readers[0], folder / "films.csv")
 
     monkeypatch.setattr(ensembles, "open_reader", open_reader)

@@ -23,7 +23,7 @@ from streamlit.testing.v1 import AppTest
 from core import backbones, checkpoints
 from core.checkpoints import profiles
 from core.checkpoints.cards import write_card
-from core.checkpoints.ensembles import ENSEMBLE_NAME
+from core.checkpoints.ensembles import ENSEMBLE_NAME, members_of
 from core.evaluate import main as evaluate
 from core.explain import METHODS, available_methods
 from core.explain.comparison import MEASURED_NAME, MapRow, rows_text
@@ -270,7 +270,7 @@ def test_each_model_and_their_mean_can_be_read_with(two_models, elsewhere):
 
     rate = {"value": 0.9, "low": 0.8, "high": 0.95, "n": 100}
     point = {"name": "high_specificity", "threshold": 0.0, "sensitivity": rate, "specificity": rate}
-    members = [{"id": card.id, "weights_sha256": card.weights_sha256} for card in cards]
+    members = [{"id": name, "answers_sha256": digest} for name, digest in members_of(cards).items()]
     ensemble = {"members": members, "operating_points": [point], "data": {"simulated": True}}
     (elsewhere / "ensemble.json").write_text(json.dumps(ensemble))
     assert "Fracture suspected" in words(app.run()), "every probability lies above the mean's own limit, 0"

@@ -16,6 +16,7 @@ from core.checkpoints.ensembles import (
     ensemble_members,
     ensemble_of,
     find_ensemble,
+    members_of,
     read_ensemble,
     write_ensemble,
 )
@@ -190,7 +191,7 @@ def test_without_points_of_its_own_a_mean_gives_no_finding():
 
 def measured(*cards, low=0.4, high=0.97):
     points = (OperatingPoint("high_sensitivity", low, RATE, RATE), OperatingPoint("high_specificity", high, RATE, RATE))
-    return Ensemble({card.id: card.weights_sha256 for card in cards}, points, {"simulated": True})
+    return Ensemble(members_of(cards), points, {"simulated": True})
 
 
 def test_points_that_were_chosen_for_the_mean_decide():
@@ -270,7 +271,7 @@ def test_the_file_of_the_ensemble(tmp_path):
     assert read_ensemble(tmp_path) is None
     rate = {"value": 0.9, "low": 0.8, "high": 0.95, "n": 100}
     points = [{"name": "high_sensitivity", "threshold": 0.2, "sensitivity": rate, "specificity": rate}]
-    members = [{"id": name, "weights_sha256": name * 64} for name in "ab"]
+    members = [{"id": name, "answers_sha256": name * 64} for name in "ab"]
     moved = {"method": "platt", "temperature": 0.7, "bias": 0.5}
     good = {"members": members, "operating_points": points, "data": {"simulated": True}, "study_calibration": moved}
     (tmp_path / "ensemble.json").write_text(json.dumps(good))
@@ -284,6 +285,9 @@ def test_the_file_of_the_ensemble(tmp_path):
     assert read_ensemble(tmp_path).study_calibration == moved
     (tmp_path / "ensemble.json").write_text(json.dumps({key: good[key] for key in good if key != "study_calibration"}))
     assert read_ensemble(tmp_path).study_calibration is None, "as it was before there was one"
+    before = [{"id": name, "weights_sha256": name * 64} for name in "ab"]
+    (tmp_path / "ensemble.json").write_text(json.dumps(good | {"members": before}))
+    assert ensemble_of([member("a"), member("b")], tmp_path).operating_points == (), "of what answered otherwise"
     with pytest.raises(CheckpointError, match="two models or more"):
         find_ensemble(tmp_path)
     point = points[0]
@@ -292,7 +296,7 @@ def test_the_file_of_the_ensemble(tmp_path):
         "[]",
         json.dumps(good | {"members": members[:1]}),
         json.dumps(good | {"members": [members[0]] * 2}),
-        json.dumps(good | {"members": [members[0], {"id": "../b", "weights_sha256": ""}]}),
+        json.dumps(good | {"members": [members[0], {"id": "../b", "answers_sha256": ""}]}),
         json.dumps(good | {"operating_points": [point | {"threshold": 2}]}),
         json.dumps(good | {"operating_points": [point, point]}),
         json.dumps({"members": members}),
@@ -313,10 +317,16 @@ def test_what_was_measured_of_a_mean_holds_for_exactly_its_members(tmp_path):
     found = ensemble_of(cards[::-1], tmp_path)
     assert [point.threshold for point in found.operating_points] == [0.4, 0.97]
     assert found.study_calibration == known.study_calibration
-    for others in (cards[:1], [*cards, member("c")], [cards[0], replace(cards[1], weights_sha256="f" * 64)]):
+    changes = (
+        {"weights_sha256": "f" * 64},
+        {"calibration": {"method": "temperature", "temperature": 2.0}},
+        {"study_calibration": {"method": "temperature", "temperature": 2.0}},
+    )
+    changed = [[cards[0], replace(cards[1], **change)] for change in changes]
+    for others in (cards[:1], [*cards, member("c")], *changed):
         found = ensemble_of(others, tmp_path)
         assert (found.operating_points, found.study_calibration) == ((), None)
-        assert dict(found.members) == {card.id: card.weights_sha256 for card in others}
+        assert dict(found.members) == members_of(others)
 
 
 def test_a_checkpoint_of_whole_films_asks_no_finder():

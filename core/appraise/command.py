@@ -29,7 +29,7 @@ from core.appraise.tables import (
     steadiness_tables,
 )
 from core.checkpoints import CHECKPOINTS, read_card
-from core.checkpoints.ensembles import Ensemble, ensemble_of
+from core.checkpoints.ensembles import Ensemble, ensemble_of, members_of
 from core.checkpoints.files import write_whole
 from core.datasets import FORMATS, REGION_HELP, open_dataset
 from core.errors import ExplanationError, RadiographError, ScaphoidError
@@ -158,7 +158,7 @@ def _write(report: Mapping[str, Any], reading: Reading, readers: Sequence[Reader
         store_results(folder / name, results, counts)
         print(f"Written: the card of {name}.", file=sys.stderr)
     if ENSEMBLE in report["checkpoints"] and all(card.data.get("simulated") for card in _cards(readers)):
-        members = {card.id: card.weights_sha256 for card in _cards(readers)}
+        members = members_of(_cards(readers))
         found = report["checkpoints"][ENSEMBLE]
         counts = {
             "test_films": report["films"],

@@ -94,7 +94,7 @@ def store_results(
 def store_ensemble_results(
     folder: Path, members: Mapping[str, str], results: Mapping[str, Any], counts: Mapping[str, int] | None = None
 ) -> bool:
-    """Put results into the ensemble's file, where it is of exactly these members (id -> SHA-256 of the weights).
+    """Put results into the ensemble's file, where it is of exactly these (``core.checkpoints.ensembles.members_of``).
 
     `counts` mend the numbers in its words, as in `store_results`.
 

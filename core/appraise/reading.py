@@ -56,7 +56,7 @@ class FilmRead:
     facts : Mapping
         As of :class:`core.appraise.studies.KnownFilm`.
     logit, probability : float
-        Before calibration, and of a study of this film alone.
+        Before calibration (of the mean of several: the log-odds of its probability), and of a study of this film alone.
     places : Mapping of str to bool
         Where the location head's peak lies, and for comparison the square's centre, on films with a break;
         empty elsewhere.
@@ -144,7 +144,7 @@ def read_all(
     reading.scores = {card.id: study_scores(card, reading.films[card.id]) for card in cards}
     if len(readers) > 1:
         mean = mean_scores(list(reading.scores.values()), calibration_of_mean)
-        reading.scores[ENSEMBLE] = replace(mean, columns=_columns(reading.films[ENSEMBLE]))
+        reading.scores[ENSEMBLE] = replace(mean, columns=_columns(reading.films[ENSEMBLE], mean.study_ids))
     return reading
 
 
@@ -260,12 +260,13 @@ def study_scores(card: Checkpoint, films: Sequence[FilmRead]) -> Scores:
         labels=np.array([found[0].facts["label"] for found in by_study.values()], np.int8),
         probabilities=np.array([pool(each, card.calibration, card.study_calibration) for each in logits]),
         weights_sha256=card.weights_sha256,
-        columns=_columns(films),
+        columns=_columns(films, by_study),
     )
 
 
-def _columns(films: Sequence[FilmRead]) -> dict[str, tuple[str, ...]]:
-    firsts = [found[0].facts for found in _by_study(films).values()]
+def _columns(films: Sequence[FilmRead], study_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    by_study = _by_study(films)
+    firsts = [by_study[study][0].facts for study in study_ids]
     return {name: tuple(map(say, firsts)) for name, say in _COLUMNS.items()}
 
 

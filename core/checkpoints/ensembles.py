@@ -1,14 +1,14 @@
 """The mean of several checkpoints, and what was measured of it: the file ``ensemble.json`` beside the checkpoints.
 
-``{"members": [{"id": ..., "weights_sha256": ...}, ...], "study_calibration": {...}, "operating_points": [...], "data":
+``{"members": [{"id": ..., "answers_sha256": ...}, ...], "study_calibration": {...}, "operating_points": [...], "data":
 {...}}``. The calibration was fitted to the mean of the members' probabilities and the points were chosen on what it
-makes of them; both hold for these members with these weights and for no others.
+makes of them; both hold for these members with these weights and calibrations and for no others.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +18,7 @@ from core.checkpoints import CHECKPOINTS, CheckpointEntry, default_id, list_chec
 from core.checkpoints.cards import LARGEST_CARD_BYTES, check_calibration, check_id, parse_points, strict_json
 from core.checkpoints.facts import check_facts
 from core.checkpoints.files import write_whole
+from core.checkpoints.profiles import calibrations_of
 from core.errors import CheckpointError
 from core.values import Checkpoint, OperatingPoint
 
@@ -34,7 +35,7 @@ class Ensemble:
     Attributes
     ----------
     members : Mapping of str to str
-        Id -> SHA-256 of the weights.
+        Id -> `answers_sha256`.
     operating_points : tuple of OperatingPoint
         Chosen on the mean, in rising order of threshold.
     data : Mapping
@@ -47,6 +48,16 @@ class Ensemble:
     operating_points: tuple[OperatingPoint, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     study_calibration: Mapping[str, Any] | None = None
+
+
+def answers_sha256(card: Checkpoint) -> str:
+    """Return the SHA-256 of what a checkpoint's probabilities hang on: its weights and its calibrations."""
+    return sha256(json.dumps([card.weights_sha256, calibrations_of(card)], sort_keys=True).encode()).hexdigest()
+
+
+def members_of(cards: Iterable[Checkpoint]) -> dict[str, str]:
+    """Return the members of a mean of these checkpoints, as :class:`Ensemble` has them."""
+    return {card.id: answers_sha256(card) for card in cards}
 
 
 def read_ensemble(folder: Path = CHECKPOINTS) -> Ensemble | None:
@@ -63,7 +74,8 @@ def read_ensemble(folder: Path = CHECKPOINTS) -> Ensemble | None:
     try:
         text = path.read_bytes() if path.stat().st_size <= LARGEST_CARD_BYTES else b""
         content = strict_json(text)
-        members = {check_id(member["id"]): str(member["weights_sha256"]) for member in content["members"]}
+        # Files from before studies were calibrated have other entries: they are of no members that are here now.
+        members = {check_id(member["id"]): str(member.get("answers_sha256", "")) for member in content["members"]}
         points, data, calibration = content["operating_points"], content.get("data", {}), content.get(_CALIBRATION)
         if len(members) < 2 or len(members) != len(content["members"]) or not isinstance(data, dict):
             raise ValueError("members")
@@ -78,7 +90,7 @@ def read_ensemble(folder: Path = CHECKPOINTS) -> Ensemble | None:
 
 
 def ensemble_of(cards: Sequence[Checkpoint], folder: Path = CHECKPOINTS) -> Ensemble:
-    """Return what was measured of the mean of exactly these checkpoints; without points where nothing was.
+    """Return what was measured of the mean of exactly these checkpoints; neither points nor calibration if nothing was.
 
     Thresholds of the members, averaged or not, were not chosen on the mean.
 
@@ -87,8 +99,8 @@ def ensemble_of(cards: Sequence[Checkpoint], folder: Path = CHECKPOINTS) -> Ense
     CheckpointError
         The ensemble's file is not what it should be.
     """
-    hashes, ensemble = {card.id: card.weights_sha256 for card in cards}, read_ensemble(folder)
-    return ensemble if ensemble is not None and dict(ensemble.members) == hashes else Ensemble(hashes)
+    members, ensemble = members_of(cards), read_ensemble(folder)
+    return ensemble if ensemble is not None and dict(ensemble.members) == members else Ensemble(members)
 
 
 def write_ensemble(ensemble: Ensemble, folder: Path = CHECKPOINTS) -> None:
@@ -100,7 +112,7 @@ def write_ensemble(ensemble: Ensemble, folder: Path = CHECKPOINTS) -> None:
         The folder cannot be written to, or is full.
     """
     content = {
-        "members": [{"id": name, "weights_sha256": digest} for name, digest in ensemble.members.items()],
+        "members": [{"id": name, "answers_sha256": digest} for name, digest in ensemble.members.items()],
         _CALIBRATION: ensemble.study_calibration and dict(ensemble.study_calibration),
         "operating_points": [asdict(point) for point in ensemble.operating_points],
         "data": dict(ensemble.data),
@@ -146,7 +158,7 @@ def ensemble_members(
     usable = [entry.checkpoint for entry in entries if entry.checkpoint and entry.checkpoint.task == "fracture"]
     usable.sort(key=lambda card: card.id != default)
     if ensemble is not None:
-        measured = tuple(card for card in usable if ensemble.members.get(card.id) == card.weights_sha256)
+        measured = tuple(card for card in usable if ensemble.members.get(card.id) == answers_sha256(card))
         if len(measured) == len(ensemble.members):
             return measured
     broken = next((entry for entry in entries if entry.reason), None)
@@ -170,7 +182,7 @@ def ensemble_card(members: Sequence[Checkpoint], ensemble: Ensemble | None = Non
         raise CheckpointError(f"A mean needs two models or more, but there are {len(members)}.")
     if len({card.positive_label for card in members}) > 1:
         raise CheckpointError("The models of a mean must look for the same finding, but these do not.")
-    hashes = {card.id: card.weights_sha256 for card in members}
+    hashes = members_of(members)
     measured = ensemble is not None and dict(ensemble.members) == hashes
     first, name = members[0], f"mean of {len(members)} models"
     points, calibration = (ensemble.operating_points, ensemble.study_calibration) if measured else ((), None)

@@ -136,7 +136,7 @@ def score_studies(
     on_failure: Callable[[Path, str], None] = lambda path, sentence: None,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> Scores:
-    """Give every study the mean probability of its films, by one classifier; see :func:`read_studies`.
+    """Give every study its probability, by one classifier; see :func:`read_studies`.
 
     Returns
     -------
@@ -162,7 +162,7 @@ def read_studies(
     on_failure: Callable[[Path, str], None] = lambda path, sentence: None,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> StudiesRead:
-    """Give every study the mean probability of its films, by each of several readers.
+    """Give every study its probability (``core.metrics.pool``), by each of several readers.
 
     As when films are read in life, those that are not fit to be read (:func:`core.quality.assess`) are left out.
 

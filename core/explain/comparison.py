@@ -104,8 +104,8 @@ class MapRow:
     ----------
     film, patient_id, origin, checkpoint_id, method : str
     thin : bool or None
-    probability : float
-        What the checkpoint says of the film.
+    logit : float
+        What the checkpoint says of the film, before calibration.
     hit, energy, distance, unit, overlaps
         As of ``core.explain.localisation.Localisation``.
     repeated, turned, shifted, exposed, agreement, head, deep, all : float
@@ -128,7 +128,7 @@ class MapRow:
     checkpoint_id: str
     method: str
     thin: bool | None
-    probability: float
+    logit: float
     hit: float
     energy: float
     distance: float
@@ -303,7 +303,7 @@ def measure_maps(
                 if checked:
                     checks = check_map(classifier, film.radiograph, method=method, region=region, scrambled=scrambled)
             found = localise(heat, film.outline, film.spacing_mm)
-            row = _row(film, card.id, method, answer.probability, found, checks)
+            row = _row(film, card.id, method, answer.logit, found, checks)
             ours.append(replace(row, shown=shown, weights=weights_key(card)))
         rows += ours
         if kept:
@@ -325,10 +325,10 @@ def baseline_map(key: str, film: Radiograph, card: Checkpoint, region: WristRegi
 
 
 def _row(
-    film: OutlinedFilm, checkpoint_id: str, method: str, probability: float, found: Localisation, checks: Checks | None
+    film: OutlinedFilm, checkpoint_id: str, method: str, logit: float, found: Localisation, checks: Checks | None
 ) -> MapRow:
     place = (found.hit, found.energy, found.distance, found.unit, found.overlaps)
-    row = (film.name, film.patient_id, film.origin, checkpoint_id, method, film.thin, probability, *place)
+    row = (film.name, film.patient_id, film.origin, checkpoint_id, method, film.thin, logit, *place)
     if checks is None:
         return MapRow(*row)
     removal = checks.removal

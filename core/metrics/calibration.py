@@ -17,7 +17,7 @@ LOG_LOSS_FLOOR = float(np.finfo(np.float64).eps)
 TEMPERATURE_RANGE = (0.1, 10.0)
 BIAS_RANGE = (-5.0, 5.0)
 MEAN_FLOOR = 1e-12
-"""A study's mean of 0 or 1 is fitted as if it were this far from it."""
+"""A study's mean of 0 or 1 is fitted as if it were this far from it; what is certain stays certain all the same."""
 CALIBRATIONS = ("temperature", "platt", "isotonic")
 
 
@@ -79,11 +79,11 @@ def fit_study_calibration(
 ) -> dict[str, Any]:
     """Return the calibration of films' logits that suits the labels of their studies best.
 
-    A study's probability is the mean of its films' probabilities. A break that shows on one film of two makes that mean
-    differ from what each film by itself would ask for, so ``temperature`` (Guo et al. 2017) and ``platt`` (Platt 1999,
-    Probabilistic outputs for support vector machines: a bias, too) are fitted to the studies' means; the temperature
-    keeps to `TEMPERATURE_RANGE`, the bias to `BIAS_RANGE`. ``isotonic`` (Zadrozny and Elkan, KDD 2002) takes whatever
-    never falls and is fitted to the films, those of a study counting as one; it needs many studies.
+    A study's probability is made of the mean of its films' probabilities. A break that shows on one film of two makes
+    that mean differ from what each film by itself would ask for, so ``temperature`` (Guo et al. 2017) and ``platt``
+    (Platt 1999, Probabilistic outputs for support vector machines: a bias, too) are fitted to the studies' means; the
+    temperature keeps to `TEMPERATURE_RANGE`, the bias to `BIAS_RANGE`. ``isotonic`` (Zadrozny and Elkan, KDD 2002)
+    takes whatever never falls and is fitted to the films, those of a study counting as one; it needs many studies.
 
     Parameters
     ----------
@@ -156,8 +156,9 @@ def fit_mean_calibration(means: np.ndarray, labels: np.ndarray) -> dict[str, Any
 
     A mean of probabilities is drawn to the middle: a break that one film shows and the other does not gives one half,
     though it is nearly always there; so does one that some models of a mean see and others do not. What is fitted never
-    changes the order of studies. The logarithm of the temperature and the bias are held by a normal prior of mean 0 and
-    deviation 1 (ridge regression towards what already is): a few studies that happen to be told apart move little.
+    puts one study before another that was ahead of it. The logarithm of the temperature and the bias are held by a
+    normal prior of mean 0 and deviation 1 (ridge regression towards what already is): a few studies that happen to be
+    told apart move little.
 
     Parameters
     ----------

@@ -63,7 +63,7 @@ def read_scores(path: Path | str | BinaryIO, checkpoint_id: str = "", split: str
     """Read a table of scores: columns study_id, patient_id, label (0 or 1) and probability.
 
     The columns are parted by commas, semicolons or tabs, and numbers may have a decimal comma. A table with a further
-    column film_id has a row for each film: a study's probability is the mean of its films'.
+    column film_id has a row for each film: a study's probability is the mean of its films', as they stand.
 
     Parameters
     ----------

@@ -20,7 +20,6 @@ from core.errors import DatasetError, TrainingError
 from core.explain.heatmaps import grow_location
 from core.metrics import (
     auc_of,
-    calibrate_means,
     evaluate_scores,
     fit_mean_calibration,
     fit_study_calibration,
@@ -130,14 +129,13 @@ def appraise_classifier(
         np.array([labels["valid"][answer.film.study_id] for answer in answers["valid"]]),
         calibration,
     )
-    means = {
-        split: _study_means(split, found, labels[split], fitted, reader.checkpoint.id)
-        for split, found in answers.items()
-    }
-    of_studies = fit_mean_calibration(means["valid"].probabilities, means["valid"].labels)
+    means = _study_scores("valid", answers["valid"], labels["valid"], fitted)
+    of_studies = fit_mean_calibration(means.probabilities, means.labels)
     scores = {
-        split: replace(found, probabilities=calibrate_means(found.probabilities, of_studies))
-        for split, found in means.items()
+        split: replace(
+            _study_scores(split, found, labels[split], fitted, of_studies), checkpoint_id=reader.checkpoint.id
+        )
+        for split, found in answers.items()
     }
     points = operating_points(scores["valid"], SENSITIVITY_TARGET, SPECIFICITY_TARGET)
     points = tuple(replace(point, threshold=min(point.threshold, 1.0)) for point in points)
@@ -219,8 +217,12 @@ def _study_labels(films: Sequence[Film]) -> dict[str, int]:
     return labels
 
 
-def _study_means(
-    split: str, answers: Sequence[_Answer], labels: Mapping[str, int], calibration: Mapping, checkpoint_id: str
+def _study_scores(
+    split: str,
+    answers: Sequence[_Answer],
+    labels: Mapping[str, int],
+    calibration: Mapping,
+    study_calibration: Mapping | None = None,
 ) -> Scores:
     by_study: dict[str, list[_Answer]] = {}
     for answer in answers:
@@ -228,12 +230,12 @@ def _study_means(
     logits = [np.array([answer.logit for answer in found]) for found in by_study.values()]
     firsts = [found[0].film for found in by_study.values()]
     return Scores(
-        checkpoint_id=checkpoint_id,
+        checkpoint_id="",
         split=split,
         study_ids=tuple(by_study),
         patient_ids=tuple(film.patient_id for film in firsts),
         labels=np.array([labels[study] for study in by_study], np.int8),
-        probabilities=np.array([pool(each, calibration) for each in logits]),
+        probabilities=np.array([pool(each, calibration, study_calibration) for each in logits]),
     )
 
 

@@ -34,7 +34,7 @@ class Teacher:
     channels : tuple of int
         Of the features.
     temperature : float
-        The logit is divided by it before it becomes a probability.
+        The logit is divided by it before it becomes a probability: of the film, before studies are calibrated.
     bias : float
         And this is added.
     head : tuple of numpy.ndarray

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from core.checkpoints import CHECKPOINTS, list_checkpoints, read_scores
-from core.checkpoints.ensembles import UNTESTED, Ensemble, ensemble_card, ensemble_members, write_ensemble
+from core.checkpoints.ensembles import UNTESTED, Ensemble, ensemble_card, ensemble_members, members_of, write_ensemble
 from core.datasets import REGION_HELP
 from core.errors import CheckpointError, ScaphoidError
 from core.metrics import fit_mean_calibration, mean_scores, operating_points
@@ -116,7 +116,7 @@ def measure_ensemble(
         data["tested_on"] = f"{_before_normals(data['tested_on'])} {told['sentence']}"
         data["results"] |= results_at(tuple(scores.values()), points[1].threshold) | told["results"]
         data["licences"] = sorted({*data["licences"], licence})
-    return Ensemble({card.id: card.weights_sha256 for card in members}, points, data, fitted)
+    return Ensemble(members_of(members), points, data, fitted)
 
 
 def _before_normals(sentence: str) -> str:
