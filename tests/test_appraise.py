@@ -172,7 +172,11 @@ def test_studies_are_pooled_and_calibrated_stage_by_stage():
         make_reader(4.0, half_blind_finder(), name="m-1", study_calibration=moved, region="another-finder"),
         make_reader(2.0, name="m-2"),
     ]
-    read = reading.read_all(made, readers, calibration_of_mean=widened)
+    cards = [reader.classifier.checkpoint for reader in readers]
+    # A third reader beside the two whose mean it is changes nothing of it.
+    third = make_reader(-9.0, name="m-3")
+    mean = ensembles.Ensemble(ensembles.members_of(cards), study_calibration=widened)
+    read = reading.read_all(made, [*readers, third], mean=mean)
     own = expit(2 * logit((expit(0.8) + expit(0.4)) / 2) + 1)
     other = (expit(0.4) + expit(0.2)) / 2
     assert read.scores["m-1"].study_ids == ("bright",)
@@ -231,7 +235,8 @@ def test_films_and_studies_that_are_refused_are_told_of_every_checkpoint_and_of_
     assert "| films refused as unfit | 1 | 3 | 1 |" in shown
     assert "| studies left out, since all their films were | 0 | 1 | 0 |" in shown
     for text in (shown, short):
-        assert "refused as unfit to be read, which are in no estimate: `m-1` 1, `m-2` 3, mean of all 1." in text
+        told = "refused as unfit to be read, which are in no estimate: `m-1` 1, `m-2` 3, the mean 1. "
+        assert f"{told}The mean is of `m-1`, `m-2`." in text
         # Both documents tell how each kind and each displacement is seen.
         assert "by kind of fracture and displacement, each against the " in text
         kinds = {film.facts["kind"] for study in made for film in study.films if study.label}
@@ -709,7 +714,7 @@ def test_report_of_two_checkpoints(monkeypatch, capsys, published):
     shown = tables.simulated_tables(report)
     assert "| AUC (n = 24) | 1.000 [" in shown
     assert "| `m-1` - `m-2` | 1.000 [" in shown
-    assert "mean of all" in tables.short_simulated_table(report)
+    assert "| the mean |" in tables.short_simulated_table(report)
 
 
 def test_the_mean_is_measured_with_the_calibration_and_the_points_that_are_its_own(monkeypatch, capsys, tmp_path):

@@ -737,6 +737,21 @@ def test_the_mean_of_several_is_calibrated_and_called_by_what_was_measured_of_it
     assert float(rows[0][4]) == pytest.approx(204 / 255, abs=1e-6), "a model by itself is not moved"
 
 
+def test_a_checkpoint_beside_those_whose_mean_was_measured_does_not_change_it(table_of_films, tmp_path, capsys):
+    opened, out = {}, tmp_path / "scores.csv"
+    cards = [open_two(opened)(name).classifier.checkpoint for name in ("bright", "dark")]
+    third = BiasedClassifier("third", inverted=False)
+    opened["third"] = SimpleNamespace(classifier=third, finder=CentreFinder())
+    moved = {"method": "platt", "temperature": 1.0, "bias": 2.0}
+    write_ensemble(Ensemble(members_of(cards), (), {}, moved), tmp_path)
+    names = [word for name in ("bright", "third", "dark") for word in ("--checkpoint", name)]
+    asked = ("--data", table_of_films, *names, "--resamples", 50, "--checkpoints", tmp_path, "--out", out)
+    assert run(*asked, open_reader=lambda name, _: opened[name]) == 0
+    assert "the mean of 2 checkpoints" in capsys.readouterr().out
+    rows = [line.split(",") for line in out.read_text().splitlines()[1:]]
+    assert [float(row[3]) for row in rows] == pytest.approx([expit(2.0)] * 6, abs=1e-6)
+
+
 def test_a_study_s_own_calibration_is_used(table_of_films, tmp_path):
     out, moved = tmp_path / "scores.csv", {"method": "platt", "temperature": 0.5, "bias": 1.0}
     reader = open_two({})("bright")

@@ -387,6 +387,29 @@ def test_a_mean_that_is_measured_again_reads_with_exactly_what_is_measured(two_m
     assert sorted(opened) == sorted(found.members) == ["one", "three", "two"]
 
 
+def test_a_mean_is_of_those_that_are_named(two_models, tmp_path, capsys):
+    import shutil
+
+    from core.checkpoints import CARD_NAME
+    from core.checkpoints.cards import write_card
+    from core.checkpoints.ensembles import find_ensemble, read_ensemble
+    from core.train.ensembles import main
+
+    folder = shutil.copytree(two_models[0], tmp_path / "checkpoints")
+    shutil.copytree(folder / "two", folder / "three")
+    text, _ = write_card(replace(read_card(folder / "two"), id="three"))
+    (folder / "three" / CARD_NAME).write_text(text, encoding="utf-8")
+    assert main(["--out", str(folder), "--of", "one", "--of", "three"]) == 0
+    members = read_ensemble(folder).members
+    assert set(members) == {"one", "three"}
+    assert {member.id for member in find_ensemble(folder)[1]} == {"one", "three"}
+    assert main(["--out", str(folder), "--of", "one", "--of", "four"]) == 1
+    assert "but four is not" in capsys.readouterr().err
+    assert main(["--out", str(folder), "--of", "one"]) == 1
+    assert "two models or more" in capsys.readouterr().err
+    assert read_ensemble(folder).members == members
+
+
 def test_a_mean_needs_the_same_studies(two_models, tmp_path):
     import shutil
 

@@ -323,7 +323,8 @@ def test_what_was_measured_of_a_mean_holds_for_exactly_its_members(tmp_path):
         {"study_calibration": {"method": "temperature", "temperature": 2.0}},
     )
     changed = [[cards[0], replace(cards[1], **change)] for change in changes]
-    for others in (cards[:1], [*cards, member("c")], *changed):
+    assert ensemble_of([*cards, member("c")], tmp_path).members == known.members, "of those that it was measured of"
+    for others in (cards[:1], *changed):
         found = ensemble_of(others, tmp_path)
         assert (found.operating_points, found.study_calibration) == ((), None)
         assert dict(found.members) == members_of(others)

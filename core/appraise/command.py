@@ -29,7 +29,7 @@ from core.appraise.tables import (
     steadiness_tables,
 )
 from core.checkpoints import CHECKPOINTS, read_card
-from core.checkpoints.ensembles import Ensemble, ensemble_of, members_of
+from core.checkpoints.ensembles import Ensemble, ensemble_of
 from core.checkpoints.files import write_whole
 from core.datasets import FORMATS, REGION_HELP, open_dataset
 from core.errors import ExplanationError, RadiographError, ScaphoidError
@@ -82,11 +82,11 @@ def _appraise_simulated(
     studies = make_studies(seeds, options.size, options.jobs)
     mean = ensemble_of(_cards(readers), folder)
     progress = Progress(len(seeds), sys.stderr)
-    reading = read_all(studies, readers, progress, Kept(options.keep), mean.study_calibration)
+    reading = read_all(studies, readers, progress, Kept(options.keep), mean)
     report = simulated_report(reading, readers, mean, options)
     tables = simulated_tables(report)
     if options.write:
-        _write(report, reading, readers, folder)
+        _write(report, reading, readers, mean, folder)
     return report, tables
 
 
@@ -96,9 +96,9 @@ def simulated_report(
     """Return all that was measured of what was read, as ``--json`` prints it.
 
     Every estimate is ``{"value", "low", "high", "n"}``: ``checkpoints`` by id and, of several, ``all`` (see
-    `measure_checkpoint`), ``finders`` by id, paired ``differences`` of AUC, and how the films were made. Films that are
-    not fit to be read are in no estimate: each checkpoint's ``films_refused`` counts them, ``studies_refused`` the
-    studies that had no other.
+    `measure_checkpoint`), ``mean_of`` whom that is, ``finders`` by id, paired ``differences`` of AUC, and how the films
+    were made. Films that are not fit to be read are in no estimate: each checkpoint's ``films_refused`` counts them,
+    ``studies_refused`` the studies that had no other.
     """
     points = {card.id: card.operating_points for card in _cards(readers)} | {ENSEMBLE: mean.operating_points}
     measured = {}
@@ -120,6 +120,7 @@ def simulated_report(
         "version": str(VERSION),
         "resamples": options.resamples,
         "checkpoints": measured,
+        "mean_of": sorted(mean.members) if ENSEMBLE in measured else [],
         "differences": [
             {
                 "first": first,
@@ -132,7 +133,9 @@ def simulated_report(
     }
 
 
-def _write(report: Mapping[str, Any], reading: Reading, readers: Sequence[Reader], folder: Path) -> None:
+def _write(
+    report: Mapping[str, Any], reading: Reading, readers: Sequence[Reader], mean: Ensemble, folder: Path
+) -> None:
     """Store results in cards, tables of scores and documents, and say where."""
     told = {name: report[name] for name in ("studies", "positives", "films", "size", "first_seed", "version")}
     for card in _cards(readers):
@@ -157,8 +160,8 @@ def _write(report: Mapping[str, Any], reading: Reading, readers: Sequence[Reader
             continue
         store_results(folder / name, results, counts)
         print(f"Written: the card of {name}.", file=sys.stderr)
-    if ENSEMBLE in report["checkpoints"] and all(card.data.get("simulated") for card in _cards(readers)):
-        members = members_of(_cards(readers))
+    members = [card for card in _cards(readers) if card.id in mean.members]
+    if ENSEMBLE in report["checkpoints"] and all(card.data.get("simulated") for card in members):
         found = report["checkpoints"][ENSEMBLE]
         counts = {
             "test_films": report["films"],
@@ -166,7 +169,7 @@ def _write(report: Mapping[str, Any], reading: Reading, readers: Sequence[Reader
             "test_films_refused": found["films_refused"],
             "test_patients_left_out": found["studies_refused"],
         }
-        if store_ensemble_results(folder, members, {**found["results"], "kinds": found["kinds"]}, counts):
+        if store_ensemble_results(folder, mean.members, {**found["results"], "kinds": found["kinds"]}, counts):
             print("Written: the ensemble's results.", file=sys.stderr)
     _update_documents(folder, readers, "simulated", simulated_tables(report), short_simulated_table(report))
 

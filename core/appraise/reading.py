@@ -1,7 +1,7 @@
 """Every chosen checkpoint reads every simulated study once, film by film, as films are read in life.
 
 The wrist is found by the finder that the checkpoint's card names, films that are not fit to be read are refused, and a
-study is pooled from its films, and the mean of all from the studies of each (`core.metrics.pool`).
+study is pooled from its films, and their mean from the studies of each (`core.metrics.pool`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from core.appraise.kept import Kept
 from core.appraise.studies import KnownFilm, KnownStudy, name_of
+from core.checkpoints.ensembles import Ensemble, members_of
 from core.classifier import square_fit
 from core.explain.comparison import weights_key
 from core.metrics import ENSEMBLE, calibrate_means, mean_scores, pool
@@ -111,9 +112,9 @@ def read_all(
     readers: Sequence[_Reader],
     on_progress: Callable[[int], None] = lambda done: None,
     kept: Kept | None = None,
-    calibration_of_mean: Mapping[str, Any] | None = None,
+    mean: Ensemble | None = None,
 ) -> Reading:
-    """Read studies with every reader, and add the mean of all where there are several.
+    """Read studies with every reader, and add their mean where there are several.
 
     Parameters
     ----------
@@ -124,11 +125,12 @@ def read_all(
         Called with the number of studies done.
     kept : core.appraise.kept.Kept, optional
         Answers of before, which are not asked for again, and where every new one goes.
-    calibration_of_mean : Mapping, optional
-        Of the mean of these readers, as of ``core.checkpoints.ensembles``.
+    mean : core.checkpoints.ensembles.Ensemble, optional
+        Of whom the mean is, and its calibration; by default of all, without.
     """
     kept = kept or Kept(None)
     cards = [reader.classifier.checkpoint for reader in readers]
+    mean = mean or Ensemble(members_of(cards))
     reading = Reading({card.id: [] for card in cards}, refused={card.id: 0 for card in cards})
     if len(readers) > 1:
         reading.films[ENSEMBLE], reading.refused[ENSEMBLE] = [], 0
@@ -137,14 +139,16 @@ def read_all(
         reading.films_made += len(study.films)
         read = _read_study(study, readers, reading, kept)
         if len(readers) > 1:
-            mean = _mean_of(study, read, calibration_of_mean)
-            reading.films[ENSEMBLE] += mean
-            reading.refused[ENSEMBLE] += len(study.films) - len(mean)
+            own = [answers for card, answers in zip(cards, read, strict=True) if card.id in mean.members]
+            found = _mean_of(study, own, mean.study_calibration)
+            reading.films[ENSEMBLE] += found
+            reading.refused[ENSEMBLE] += len(study.films) - len(found)
         on_progress(done)
     reading.scores = {card.id: study_scores(card, reading.films[card.id]) for card in cards}
     if len(readers) > 1:
-        mean = mean_scores(list(reading.scores.values()), calibration_of_mean)
-        reading.scores[ENSEMBLE] = replace(mean, columns=_columns(reading.films[ENSEMBLE], mean.study_ids))
+        own = [scores for name, scores in reading.scores.items() if name in mean.members]
+        scores = mean_scores(own, mean.study_calibration)
+        reading.scores[ENSEMBLE] = replace(scores, columns=_columns(reading.films[ENSEMBLE], scores.study_ids))
     return reading
 
 

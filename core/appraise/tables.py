@@ -227,6 +227,7 @@ def _foreword(report: Mapping[str, Any]) -> str:
         f"bootstrap over patients ({report['resamples']} resamples; Wilson's where a share or an AUC is 0 or 1). "
         f"Made by `python -m core.appraise simulated --studies {report['studies']} --seed {report['seed']} --write`. "
         + _refused({name: each["films_refused"] for name, each in report["checkpoints"].items()})
+        + (f" The mean is of {', '.join(map(_title, report['mean_of']))}." if report["mean_of"] else "")
     )
 
 
@@ -266,7 +267,7 @@ def _count(results: Mapping[str, Any]) -> int:
 
 
 def _title(name: str) -> str:
-    return "mean of all" if name == ENSEMBLE else f"`{name}`"
+    return "the mean" if name == ENSEMBLE else f"`{name}`"
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

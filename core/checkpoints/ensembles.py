@@ -90,9 +90,10 @@ def read_ensemble(folder: Path = CHECKPOINTS) -> Ensemble | None:
 
 
 def ensemble_of(cards: Sequence[Checkpoint], folder: Path = CHECKPOINTS) -> Ensemble:
-    """Return what was measured of the mean of exactly these checkpoints; neither points nor calibration if nothing was.
+    """Return what was measured of the mean of these checkpoints, or of those of them whose mean was measured.
 
-    Thresholds of the members, averaged or not, were not chosen on the mean.
+    A checkpoint that stands beside those does not change what the mean means. Where nothing was measured the mean is of
+    all, without points and calibration: thresholds of the members, averaged or not, were not chosen on it.
 
     Raises
     ------
@@ -100,7 +101,7 @@ def ensemble_of(cards: Sequence[Checkpoint], folder: Path = CHECKPOINTS) -> Ense
         The ensemble's file is not what it should be.
     """
     members, ensemble = members_of(cards), read_ensemble(folder)
-    return ensemble if ensemble is not None and dict(ensemble.members) == members else Ensemble(members)
+    return ensemble if ensemble is not None and ensemble.members.items() <= members.items() else Ensemble(members)
 
 
 def write_ensemble(ensemble: Ensemble, folder: Path = CHECKPOINTS) -> None:

@@ -6,7 +6,7 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -177,13 +177,14 @@ def _findings_from_films(
     ways = ways_to_take(options.data, options.format, index)
     for reader in readers:
         _tell_what_was_learned(reader.classifier.checkpoint, ways, studies)
-    read, failures = _read_all(index, studies, readers, options)
-    columns = dividing_columns(index, studies, {"probability", *(scores.checkpoint_id for scores in read.scores)})
     cards = [reader.classifier.checkpoint for reader in readers]
+    mean = ensemble_of(cards, options.checkpoints or CHECKPOINTS) if len(cards) > 1 else None
+    read, failures = _read_all(index, studies, readers, options, mean and mean.members.keys())
+    columns = dividing_columns(index, studies, {"probability", *(scores.checkpoint_id for scores in read.scores)})
     several, points = read.scores, [card.operating_points for card in cards]
-    if len(cards) > 1:
-        mean = ensemble_of(cards, options.checkpoints or CHECKPOINTS)
-        several, points = (*several, mean_scores(several, mean.study_calibration)), [*points, mean.operating_points]
+    if mean:
+        own = [scores for scores in several if scores.checkpoint_id in mean.members]
+        several, points = (*several, mean_scores(own, mean.study_calibration)), [*points, mean.operating_points]
     several = tuple(with_columns(scores, columns) for scores in several)
     if options.out:
         _write_all(several, options.out)
@@ -209,7 +210,8 @@ def _findings_from_films(
         within = [wrist.error <= WITHIN for wrist in read.wrists]
         found = rate_interval(within, patients, options.resamples, options.seed)
     unit = "films" if options.films else "studies"
-    findings = Findings(measured, differences, tuple(baselines), options.apart, found, unit)
+    members = len(mean.members) if mean else 0
+    findings = Findings(measured, differences, tuple(baselines), options.apart, found, unit, members)
     return findings, not (failures or index.problems)
 
 
@@ -238,7 +240,11 @@ def _tell_what_was_learned(
 
 
 def _read_all(
-    index: DatasetIndex, studies: Sequence[Study], readers: Sequence[Reader], options: argparse.Namespace
+    index: DatasetIndex,
+    studies: Sequence[Study],
+    readers: Sequence[Reader],
+    options: argparse.Namespace,
+    in_mean: Collection[str] | None,
 ) -> tuple[StudiesRead, int]:
     progress = Progress(len(studies), sys.stderr)
     failures = 0
@@ -258,6 +264,7 @@ def _read_all(
         with_facts=options.baselines,
         wrist_pixels=options.wrist_pixels,
         read_unfit=options.read_unfit,
+        in_mean=in_mean,
         on_failure=tell,
         on_progress=progress,
     )

@@ -72,6 +72,8 @@ class Findings:
         Share of the films with a marked wrist on which the found centre lies within 15% of the side of the marked one.
     unit : str
         What was measured one by one: ``"studies"`` or ``"films"``.
+    members : int
+        Of how many checkpoints the mean is; 0 where there is none.
     """
 
     measured: tuple[Measured, ...]
@@ -80,6 +82,7 @@ class Findings:
     apart_by: str | None = None
     wrist_found: Interval | None = None
     unit: str = "studies"
+    members: int = 0
 
 
 def to_dict(findings: Findings) -> dict[str, Any]:
@@ -149,7 +152,7 @@ def to_text(findings: Findings, resamples: int, seed: int) -> str:
     """Return the findings as tables for people."""
     lines: list[str] = []
     for each in findings.measured:
-        lines += [*_measured_lines(each, findings.apart_by, len(findings.measured) - 1, findings.unit), ""]
+        lines += [*_measured_lines(each, findings.apart_by, findings.members, findings.unit), ""]
     if findings.differences:
         lines += [_heading("difference of AUC, paired", "")]
         lines += [_row(f"{first} - {second}", gap) for (first, second), gap in findings.differences.items()] + [""]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -71,7 +71,8 @@ class StudiesRead:
     wrists : tuple of WristFound
         One for each film whose wrist the dataset marks, by the first reader that has a finder.
     refused : tuple of Refused
-        What was left out because it is not fit to be read: one for each reader, and last what no reader read.
+        What was left out because it is not fit to be read: one for each reader, and last what none of those that are
+        in the mean read.
     """
 
     studies: tuple[Study, ...]
@@ -158,6 +159,7 @@ def read_studies(
     with_facts: bool = False,
     wrist_pixels: int | None = None,
     read_unfit: bool = False,
+    in_mean: Collection[str] | None = None,
     read: Callable[[Path], Radiograph] = read_film,
     on_failure: Callable[[Path, str], None] = lambda path, sentence: None,
     on_progress: Callable[[int], None] = lambda done: None,
@@ -184,6 +186,8 @@ def read_studies(
         Once the wrist is found, make films coarser as :func:`coarsen` does.
     read_unfit : bool
         Read also the films that are not fit to be read.
+    in_mean : collection of str, optional
+        Ids of the checkpoints whose mean is taken; by default all.
     read : callable
         Path -> Radiograph; may raise a ScaphoidError.
     on_failure : callable
@@ -197,7 +201,7 @@ def read_studies(
     DatasetError
         A study without a label.
     """
-    gathered = _Gathered(readers, dict(marked or {}), use_marked, with_facts, wrist_pixels, read_unfit)
+    gathered = _Gathered(readers, dict(marked or {}), use_marked, with_facts, wrist_pixels, read_unfit, in_mean)
     for done, study in enumerate(studies, start=1):
         if study.label is None:
             raise DatasetError("Only studies with a label can be evaluated, but one has none.")
@@ -233,6 +237,7 @@ class _Gathered:
     with_facts: bool
     wrist_pixels: int | None = None
     read_unfit: bool = False
+    in_mean: Collection[str] | None = None
     studies: list[Study] = field(default_factory=list)
     probabilities: list[list[float]] = field(default_factory=list)  # NaN where a reader read no film of a study
     facts: list[StudyFacts] = field(default_factory=list)
@@ -281,8 +286,10 @@ class _Gathered:
         return {place: coarsen(*pair, self.wrist_pixels) for place, pair in fit.items()}
 
     def _count_refused(self, read: Sequence[Sequence[int]], films: int) -> None:
-        """Count what each reader left out of a study of `films` films, and what all of them did."""
-        read = [*read, set().union(*read)]
+        """Count what each reader left out of a study of `films` films, and what all of those in the mean did."""
+        names = [reader.classifier.checkpoint.id for reader in self.readers]
+        in_mean = [ours for name, ours in zip(names, read, strict=True) if self.in_mean is None or name in self.in_mean]
+        read = [*read, set().union(*in_mean)]
         before = self.refused or [Refused()] * len(read)
         self.refused = [
             Refused(old.films + films - len(ours), old.studies + (not ours))

@@ -1,4 +1,4 @@
-"""``python -m core.train.ensembles --data DIR``: calibrate the mean of all models in a folder and choose its points.
+"""``python -m core.train.ensembles --data DIR``: calibrate the mean of the models in a folder and choose its points.
 
 A mean of models is drawn to the middle wherever they differ, so it is calibrated on its own
 (:func:`core.metrics.fit_mean_calibration`), and points that were chosen on one model do not hold for it. They are
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from core.checkpoints import CHECKPOINTS, list_checkpoints, read_scores
+from core.checkpoints.cards import check_id
 from core.checkpoints.ensembles import UNTESTED, Ensemble, ensemble_card, ensemble_members, members_of, write_ensemble
 from core.datasets import REGION_HELP
 from core.errors import CheckpointError, ScaphoidError
@@ -72,8 +73,9 @@ def measure_ensemble(
     licence: str = "",
     progress: Any = None,
     region: str | None = None,
+    of: Sequence[str] = (),
 ) -> Ensemble:
-    """Calibrate the mean of all models in a folder, choose its operating points and measure it.
+    """Calibrate the mean of the models in a folder, choose its operating points and measure it.
 
     Parameters
     ----------
@@ -87,12 +89,18 @@ def measure_ensemble(
         Called with (done, of) studies.
     region : str or None
         Part of the body whose films are read, see :func:`core.datasets.open_dataset`.
+    of : sequence of str
+        Ids of the models; by default all that look for the same finding.
 
     Raises
     ------
     CheckpointError, DatasetError
     """
-    members = ensemble_members(list_checkpoints(folder))
+    entries = list_checkpoints(folder)
+    unknown = next((name for name in of if name not in {entry.id for entry in entries}), None)
+    if unknown:
+        raise CheckpointError(f"A mean of checkpoints that are here was expected, but {check_id(unknown)} is not.")
+    members = ensemble_members([entry for entry in entries if not of or entry.id in of])
     if len(members) < 2:
         raise CheckpointError(f"A mean needs two models or more, but there are {len(members)}.")
     scores, fitted = scores_of_mean(members, folder)
@@ -127,7 +135,10 @@ def _before_normals(sentence: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m core.train.ensembles",
-        description="Calibrate the mean of all models in a folder and choose its operating points.",
+        description="Calibrate the mean of the models in a folder and choose its operating points.",
+    )
+    parser.add_argument(
+        "--of", metavar="ID", action="append", default=[], help="a model of the mean; several are named (default: all)"
     )
     parser.add_argument("--data", type=Path, help="dataset of real films; only studies labelled 0 are read")
     parser.add_argument("--region", metavar="R", help=REGION_HELP)
@@ -142,7 +153,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         ensemble = measure_ensemble(
-            options.out, options.data, options.source, options.licence, Progress("reading normals"), options.region
+            options.out,
+            options.data,
+            options.source,
+            options.licence,
+            Progress("reading normals"),
+            options.region,
+            options.of,
         )
         write_ensemble(ensemble, options.out)
     except ScaphoidError as error:
