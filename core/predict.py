@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("files", nargs="+", metavar="FILE", type=Path, help="PNG, JPEG, TIFF or DICOM films")
     parser.add_argument("--study", action="store_true", help="treat the films as one study and add its result")
-    parser.add_argument("--checkpoint", metavar="ID", help="checkpoint to read with, or all: the mean of all models")
+    parser.add_argument("--checkpoint", metavar="ID", help="checkpoint to read with, or all: the mean of the models")
     parser.add_argument("--checkpoints", metavar="DIR", type=Path, default=CHECKPOINTS, help=argparse.SUPPRESS)
     parser.add_argument("--profile", metavar="NAME", help="limits saved under this name on the page Threshold")
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from core.classifier import Classifier, Decision
     from core.wrist import WristFinder
 
-# Asks for the mean of all models where a checkpoint's id is expected.
+# Asks for the mean of the models where a checkpoint's id is expected.
 ALL = "all"
 
 
@@ -231,7 +231,7 @@ def open_reader(
     Parameters
     ----------
     checkpoint_id : str or None
-        `ALL` opens the mean of all models.
+        `ALL` opens the mean of the models, as it was measured.
     folder : pathlib.Path
     finder_of : callable, optional
         Returns a wrist finder by its id, where finders are kept; by default it is loaded.

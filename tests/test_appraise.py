@@ -628,8 +628,8 @@ def test_a_model_that_was_tested_on_real_films_keeps_that_test(published, monkey
 
 
 def test_the_mean_is_told_what_its_models_are(published, monkeypatch, capsys):
-    """The kinds of fracture that the mean itself may miss are read from there."""
-    for name in ("a-1", "b-1"):
+    """The kinds of fracture that the mean itself may miss are read from there; a third model is beside it."""
+    for name in ("a-1", "b-1", "c-1"):
         shutil.copytree(published / "stand-in", published / name)
         card = read_card(published / "stand-in")
         told = card.data | {"simulated": True}
@@ -645,12 +645,16 @@ def test_the_mean_is_told_what_its_models_are(published, monkeypatch, capsys):
 
     def open_stand_in(name, folder):
         card = {"data": {"simulated": True}, "weights_sha256": digest, "region": None}
-        return SimpleNamespace(classifier=make_reader(name=name, **card).classifier, finder=None)
+        slope = -20.0 if name == "c-1" else 4.0
+        return SimpleNamespace(classifier=make_reader(slope, name=name, **card).classifier, finder=None)
 
     members = ensembles.members_of(open_stand_in(name, published).classifier.checkpoint for name in ("a-1", "b-1"))
     ensembles.write_ensemble(ensembles.Ensemble(members, POINTS, {"simulated": True}), published)
     assert command.run(command._parser().parse_args(options), open_stand_in) == 0
-    assert "Written: the ensemble's results." in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "Written: the ensemble's results." in told.err
+    assert "The mean is of `a-1`, `b-1`." in told.out
+    assert read_card(published / "c-1").data["results"]["auc"]["value"] == 0
     kept = [read_card(published / "a-1").data["results"], ensembles.read_ensemble(published).data["results"]]
     for results in kept:
         assert results["kinds"]["hairline"]["auc"]["value"] == 1

@@ -245,9 +245,14 @@ def test_rows_are_written_and_read_again(tmp_path):
     assert len(again[0].overlaps) == len(THRESHOLDS)
 
 
-def test_a_table_from_before_withheld_maps_and_weights_were_noted_is_read():
-    text = rows_text([replace(made_row("a", "gradcam", 1), shown=1.0, weights="f" * 64)])
+def test_a_table_from_before_logits_and_weights_and_withheld_maps_were_noted_is_read():
+    now = rows_text([replace(made_row("a", "gradcam", 1), shown=1.0, weights="f" * 64)])
+    assert parse_rows(now.encode())[0].logit == 0.7
+    text = now.replace(",logit,", ",probability,", 1)
     assert text.splitlines()[0].endswith(",shown,weights")
+    (newest,) = parse_rows(text.encode())
+    assert (newest.weights, newest.hit) == ("f" * 64, 1)
+    assert math.isnan(newest.logit), "0.7 was a probability"
     without = ["\n".join(line.rsplit(",", n)[0] for line in text.splitlines()) for n in (1, 2)]
     (newer,), (row,) = (parse_rows(old.encode()) for old in without)
     assert (newer.shown, newer.weights) == (1, "")

@@ -752,6 +752,49 @@ def test_a_checkpoint_beside_those_whose_mean_was_measured_does_not_change_it(ta
     assert [float(row[3]) for row in rows] == pytest.approx([expit(2.0)] * 6, abs=1e-6)
 
 
+class ChoosyFinder(CentreFinder):
+    """Sees no wrist on some films, by their brightness."""
+
+    def __init__(self, refuses):
+        self.refuses = refuses
+
+    def find(self, radiograph):
+        return replace(super().find(radiograph), confidence=0.0 if self.refuses(radiograph.pixels.mean()) else 1.0)
+
+
+def test_what_is_refused_is_told_of_each_of_the_mean_and_of_all(table_of_films, tmp_path, capsys):
+    """Of 204, 77, 230, 51, 128 and 102: one of the mean's two sees the bright half, one the brightest; a third all."""
+    limits = {"bright": 120 / 255, "dark": 220 / 255, "third": 0.0}
+    opened = {
+        name: SimpleNamespace(
+            classifier=BiasedClassifier(name, inverted=False), finder=ChoosyFinder(lambda p, low=low: p < low)
+        )
+        for name, low in limits.items()
+    }
+    for name, reader in opened.items():
+        reader.classifier.checkpoint = replace(reader.classifier.checkpoint, region=f"finder-{name}")
+    cards = [opened[name].classifier.checkpoint for name in ("bright", "dark")]
+    write_ensemble(Ensemble(members_of(cards)), tmp_path)
+    out = tmp_path / "scores.csv"
+    names = [word for name in ("dark", "third", "bright") for word in ("--checkpoint", name)]
+    asked = ("--data", table_of_films, *names, "--resamples", 50, "--checkpoints", tmp_path, "--out", out, "--json")
+    assert run(*asked, open_reader=lambda name, _: opened[name]) == 0
+    told = capsys.readouterr()
+    report = json.loads(told.out)
+    assert report["mean_of"] == ["bright", "dark"]
+    refused = {name: each["films_refused"] for name, each in report["checkpoints"].items()}
+    assert refused == {"dark": 5, "third": 0, "bright": 3, "all": 3}
+    assert "left out" not in told.err, "the third read every film"
+    table = [line.split(",") for line in out.read_text().splitlines()]
+    assert table[0][:7] == ["study_id", "patient_id", "label", "probability", "dark", "third", "bright"]
+    rows = {row[0]: row[3:7] for row in table[1:]}
+    assert len(rows) == 3
+    for mean, dark, third, bright in rows.values():
+        assert bool(dark) == (float(bright) > 220 / 255)
+        assert third == bright
+        assert float(mean) == pytest.approx(float(bright))
+
+
 def test_a_study_s_own_calibration_is_used(table_of_films, tmp_path):
     out, moved = tmp_path / "scores.csv", {"method": "platt", "temperature": 0.5, "bias": 1.0}
     reader = open_two({})("bright")

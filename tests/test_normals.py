@@ -404,7 +404,11 @@ def test_a_mean_is_of_those_that_are_named(two_models, tmp_path, capsys):
     assert set(members) == {"one", "three"}
     assert {member.id for member in find_ensemble(folder)[1]} == {"one", "three"}
     assert main(["--out", str(folder), "--of", "one", "--of", "four"]) == 1
-    assert "but four is not" in capsys.readouterr().err
+    assert "four is none of them" in capsys.readouterr().err
+    other, _ = write_card(replace(read_card(folder / "two"), positive_label="abnormal"))
+    (folder / "two" / CARD_NAME).write_text(other, encoding="utf-8")
+    assert main(["--out", str(folder), "--of", "one", "--of", "three", "--of", "two"]) == 1
+    assert "two is none of them" in capsys.readouterr().err, "it looks for something else"
     assert main(["--out", str(folder), "--of", "one"]) == 1
     assert "two models or more" in capsys.readouterr().err
     assert read_ensemble(folder).members == members

@@ -285,9 +285,13 @@ def test_the_file_of_the_ensemble(tmp_path):
     assert read_ensemble(tmp_path).study_calibration == moved
     (tmp_path / "ensemble.json").write_text(json.dumps({key: good[key] for key in good if key != "study_calibration"}))
     assert read_ensemble(tmp_path).study_calibration is None, "as it was before there was one"
-    before = [{"id": name, "weights_sha256": name * 64} for name in "ab"]
+    cards = [member("a"), member("b")]
+    now = [{"id": name, "answers_sha256": digest} for name, digest in members_of(cards).items()]
+    (tmp_path / "ensemble.json").write_text(json.dumps(good | {"members": now}))
+    assert ensemble_of(cards, tmp_path).study_calibration == moved
+    before = [{"id": card.id, "weights_sha256": card.weights_sha256} for card in cards]
     (tmp_path / "ensemble.json").write_text(json.dumps(good | {"members": before}))
-    assert ensemble_of([member("a"), member("b")], tmp_path).operating_points == (), "of what answered otherwise"
+    assert ensemble_of(cards, tmp_path).study_calibration is None, "they may have answered otherwise then"
     with pytest.raises(CheckpointError, match="two models or more"):
         find_ensemble(tmp_path)
     point = points[0]
@@ -295,6 +299,8 @@ def test_the_file_of_the_ensemble(tmp_path):
         "{",
         "[]",
         json.dumps(good | {"members": members[:1]}),
+        json.dumps(good | {"members": []}),
+        json.dumps(good | {"members": [{"id": name} for name in "ab"]}),
         json.dumps(good | {"members": [members[0]] * 2}),
         json.dumps(good | {"members": [members[0], {"id": "../b", "answers_sha256": ""}]}),
         json.dumps(good | {"operating_points": [point | {"threshold": 2}]}),
@@ -321,6 +327,9 @@ def test_what_was_measured_of_a_mean_holds_for_exactly_its_members(tmp_path):
         {"weights_sha256": "f" * 64},
         {"calibration": {"method": "temperature", "temperature": 2.0}},
         {"study_calibration": {"method": "temperature", "temperature": 2.0}},
+        {"looks": 2},
+        {"region": "another-finder"},
+        {"scaling": "unit"},
     )
     changed = [[cards[0], replace(cards[1], **change)] for change in changes]
     assert ensemble_of([*cards, member("c")], tmp_path).members == known.members, "of those that it was measured of"

@@ -94,7 +94,8 @@ class Reading:
     wrists : dict of str to list of WristRead
         By finder.
     refused : dict of str to int
-        Films that were not fit to be read, by checkpoint; of the mean, those that no checkpoint reads.
+        Films that were not fit to be read, by checkpoint; of the mean, those that none of its
+        checkpoints reads.
     studies, positives, films_made : int
     """
 

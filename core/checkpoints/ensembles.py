@@ -51,8 +51,10 @@ class Ensemble:
 
 
 def answers_sha256(card: Checkpoint) -> str:
-    """Return the SHA-256 of what a checkpoint's probabilities hang on: its weights and its calibrations."""
-    return sha256(json.dumps([card.weights_sha256, calibrations_of(card)], sort_keys=True).encode()).hexdigest()
+    """Return the SHA-256 of what a checkpoint's probabilities hang on: weights, calibrations, how it reads films."""
+    scaling = card.scaling if isinstance(card.scaling, str) else dict(card.scaling)
+    reads = [card.region, card.looks, card.input_size, card.fit, scaling]
+    return sha256(json.dumps([card.weights_sha256, calibrations_of(card), reads], sort_keys=True).encode()).hexdigest()
 
 
 def members_of(cards: Iterable[Checkpoint]) -> dict[str, str]:
@@ -74,8 +76,9 @@ def read_ensemble(folder: Path = CHECKPOINTS) -> Ensemble | None:
     try:
         text = path.read_bytes() if path.stat().st_size <= LARGEST_CARD_BYTES else b""
         content = strict_json(text)
-        # Files from before studies were calibrated have other entries: they are of no members that are here now.
-        members = {check_id(member["id"]): str(member.get("answers_sha256", "")) for member in content["members"]}
+        # Files from before studies were calibrated have another entry: they are of no members that are here now.
+        entry = "weights_sha256" if all("weights_sha256" in each for each in content["members"]) else "answers_sha256"
+        members = {check_id(member["id"]): str(member[entry]) for member in content["members"]}
         points, data, calibration = content["operating_points"], content.get("data", {}), content.get(_CALIBRATION)
         if len(members) < 2 or len(members) != len(content["members"]) or not isinstance(data, dict):
             raise ValueError("members")

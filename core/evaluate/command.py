@@ -210,7 +210,7 @@ def _findings_from_films(
         within = [wrist.error <= WITHIN for wrist in read.wrists]
         found = rate_interval(within, patients, options.resamples, options.seed)
     unit = "films" if options.films else "studies"
-    members = len(mean.members) if mean else 0
+    members = tuple(sorted(mean.members)) if mean else ()
     findings = Findings(measured, differences, tuple(baselines), options.apart, found, unit, members)
     return findings, not (failures or index.problems)
 
@@ -268,7 +268,7 @@ def _read_all(
         on_failure=tell,
         on_progress=progress,
     )
-    refused = read.refused[-1]
+    refused = read.refused_by_all
     if failures:
         left_out = len(studies) - len(read.studies) - refused.studies
         print(f"Films that could not be read: {failures}; studies left out for it: {left_out}.", file=sys.stderr)
@@ -363,13 +363,18 @@ def _chosen(points: Mapping[str, float]) -> float:
 
 
 def _write_all(several: Sequence[Scores], path: Path) -> None:
-    """Write the studies' scores: of one checkpoint, or the mean and beside it each checkpoint in a column of its id."""
+    """Write the studies' scores: of one checkpoint, or the mean and beside it each checkpoint in a column of its id.
+
+    A cell stays empty where a checkpoint read none of the films of a study that the mean has.
+    """
     if len(several) == 1:
         write_scores(several[0], path)
         return
     mean = several[-1]
     columns = [mean.study_ids, mean.patient_ids, mean.labels.tolist()]
-    columns += [map(repr, scores.probabilities.tolist()) for scores in (mean, *several[:-1])]
+    for scores in (mean, *several[:-1]):
+        told = dict(zip(scores.study_ids, map(repr, scores.probabilities.tolist()), strict=True))
+        columns.append([told.get(study, "") for study in mean.study_ids])
     try:
         with open(path, "w", encoding="utf-8", newline="") as file:
             table = csv.writer(file, lineterminator="\n")

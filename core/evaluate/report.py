@@ -72,8 +72,8 @@ class Findings:
         Share of the films with a marked wrist on which the found centre lies within 15% of the side of the marked one.
     unit : str
         What was measured one by one: ``"studies"`` or ``"films"``.
-    members : int
-        Of how many checkpoints the mean is; 0 where there is none.
+    mean_of : tuple of str
+        Ids of the checkpoints of which the mean is; empty where there is none.
     """
 
     measured: tuple[Measured, ...]
@@ -82,7 +82,7 @@ class Findings:
     apart_by: str | None = None
     wrist_found: Interval | None = None
     unit: str = "studies"
-    members: int = 0
+    mean_of: tuple[str, ...] = ()
 
 
 def to_dict(findings: Findings) -> dict[str, Any]:
@@ -94,6 +94,7 @@ def to_dict(findings: Findings) -> dict[str, Any]:
     out = _measured_dict(main, findings.apart_by)
     if len(findings.measured) > 1:
         out["checkpoint"] = main.scores.checkpoint_id
+        out["mean_of"] = list(findings.mean_of)
         out["checkpoints"] = {
             each.scores.checkpoint_id: _measured_dict(each, findings.apart_by) for each in findings.measured
         }
@@ -152,7 +153,7 @@ def to_text(findings: Findings, resamples: int, seed: int) -> str:
     """Return the findings as tables for people."""
     lines: list[str] = []
     for each in findings.measured:
-        lines += [*_measured_lines(each, findings.apart_by, findings.members, findings.unit), ""]
+        lines += [*_measured_lines(each, findings.apart_by, findings.mean_of, findings.unit), ""]
     if findings.differences:
         lines += [_heading("difference of AUC, paired", "")]
         lines += [_row(f"{first} - {second}", gap) for (first, second), gap in findings.differences.items()] + [""]
@@ -206,10 +207,10 @@ def number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.3f}"
 
 
-def _measured_lines(measured: Measured, apart_by: str | None, members: int, unit: str) -> list[str]:
+def _measured_lines(measured: Measured, apart_by: str | None, mean_of: Sequence[str], unit: str) -> list[str]:
     name = measured.scores.checkpoint_id
-    is_mean = members and name == "all"
-    lines = [report(measured.evaluation, f"the mean of {members} checkpoints" if is_mean else name, unit)]
+    who = f"the mean of {len(mean_of)} checkpoints: {', '.join(mean_of)}" if mean_of and name == "all" else name
+    lines = [report(measured.evaluation, who, unit)]
     if measured.refused and measured.refused.films:
         lines += ["", refused_line(measured.refused)]
     for point in measured.points:

@@ -73,6 +73,8 @@ class StudiesRead:
     refused : tuple of Refused
         What was left out because it is not fit to be read: one for each reader, and last what none of those that are
         in the mean read.
+    refused_by_all : Refused
+        What no reader read.
     """
 
     studies: tuple[Study, ...]
@@ -80,6 +82,7 @@ class StudiesRead:
     facts: tuple[StudyFacts, ...] = ()
     wrists: tuple[WristFound, ...] = ()
     refused: tuple[Refused, ...] = ()
+    refused_by_all: Refused = Refused()
 
 
 def read_film(path: Path) -> Radiograph:
@@ -286,10 +289,10 @@ class _Gathered:
         return {place: coarsen(*pair, self.wrist_pixels) for place, pair in fit.items()}
 
     def _count_refused(self, read: Sequence[Sequence[int]], films: int) -> None:
-        """Count what each reader left out of a study of `films` films, and what all of those in the mean did."""
+        """Count what each reader left out of a study of `films` films, and what all of the mean's did, and what all."""
         names = [reader.classifier.checkpoint.id for reader in self.readers]
         in_mean = [ours for name, ours in zip(names, read, strict=True) if self.in_mean is None or name in self.in_mean]
-        read = [*read, set().union(*in_mean)]
+        read = [*read, set().union(*in_mean), set().union(*read)]
         before = self.refused or [Refused()] * len(read)
         self.refused = [
             Refused(old.films + films - len(ours), old.studies + (not ours))
@@ -327,5 +330,6 @@ class _Gathered:
                     weights_sha256=card.weights_sha256,
                 )
             )
-        refused = tuple(self.refused or [Refused()] * (len(self.readers) + 1))
-        return StudiesRead(tuple(self.studies), tuple(scores), tuple(self.facts), tuple(self.wrists), refused)
+        *refused, by_all = self.refused or [Refused()] * (len(self.readers) + 2)
+        read = tuple(self.studies), tuple(scores), tuple(self.facts), tuple(self.wrists)
+        return StudiesRead(*read, tuple(refused), by_all)

@@ -477,8 +477,10 @@ def parse_rows(content: bytes) -> list[MapRow]:
     try:
         table = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
         names = [each.name for each in fields(MapRow)]
-        # Tables from before `weights`, and before that `shown`, were noted are still read.
-        if table.fieldnames not in (names, names[:-1], names[:-2]):
+        # Tables from before `weights`, and before that `shown`, were noted are still read, and those that told the
+        # probability, which hangs on how the checkpoint was calibrated, instead of the logit.
+        before = ["probability" if name == "logit" else name for name in names]
+        if table.fieldnames not in (names, before, before[:-1], before[:-2]):
             raise ValueError
         rows = [_read_row(row) for row in table]
     except (UnicodeError, ValueError, KeyError, TypeError, csv.Error) as error:

@@ -97,10 +97,12 @@ def measure_ensemble(
     CheckpointError, DatasetError
     """
     entries = list_checkpoints(folder)
-    unknown = next((name for name in of if name not in {entry.id for entry in entries}), None)
-    if unknown:
-        raise CheckpointError(f"A mean of checkpoints that are here was expected, but {check_id(unknown)} is not.")
     members = ensemble_members([entry for entry in entries if not of or entry.id in of])
+    other = next((name for name in of if name not in {card.id for card in members}), None)
+    if other:
+        raise CheckpointError(
+            f"Models that are here and look for the same finding were expected, but {check_id(other)} is none of them."
+        )
     if len(members) < 2:
         raise CheckpointError(f"A mean needs two models or more, but there are {len(members)}.")
     scores, fitted = scores_of_mean(members, folder)

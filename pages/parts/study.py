@@ -216,7 +216,7 @@ def _how(desk: Desk, reading: StudyReading) -> str:
 def _show_probabilities(desk: Desk, reading: StudyReading) -> None:
     if reading.probability is None:
         return
-    main = "All models" if reading.members else "Study"
+    main = reading.checkpoint.title if reading.members else "Study"
     rows = [ProbabilityRow(main, reading.probability, main=True)]
     rows += [
         ProbabilityRow(film_label(desk, film.radiograph), film.prediction.probability)
