@@ -6,7 +6,6 @@ The command line and the reading room both go this way, so that they cannot disa
 from __future__ import annotations
 
 import gc
-import math
 import os
 import sys
 import time
@@ -172,6 +171,7 @@ class EnsembleReader:
     def _film(self, readings: Sequence[FilmReading]) -> FilmReading:
         """Return what the models say of one film together: the mean over those that read it, and its log-odds."""
         from core.classifier import ensemble_probability
+        from core.metrics import finite_log_odds
 
         read = [reading for reading in readings if reading.prediction]
         shown = next((reading for reading in (*read, *readings) if reading.region), (*read, *readings)[0])
@@ -179,9 +179,7 @@ class EnsembleReader:
             return FilmReading(shown.radiograph, shown.region, shown.quality, None)
         probabilities = [reading.prediction.probability for reading in read]
         mean = ensemble_probability(probabilities, self.checkpoint.study_calibration)
-        inside = min(max(mean, 1e-12), 1 - 1e-12)
-        logit = math.log(inside / (1 - inside))
-        prediction = Prediction(shown.radiograph.id, self.checkpoint.id, logit, mean)
+        prediction = Prediction(shown.radiograph.id, self.checkpoint.id, finite_log_odds(mean), mean)
         return FilmReading(shown.radiograph, shown.region, shown.quality, prediction)
 
 

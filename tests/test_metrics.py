@@ -623,6 +623,14 @@ def test_a_study_is_pooled_by_hand():
     assert metrics.pool(np.array([np.inf, np.inf]), None, moved) == 1.0
 
 
+def test_log_odds_are_finite_where_they_must_be():
+    assert metrics.finite_log_odds(0.8) == pytest.approx(math.log(4))
+    assert metrics.finite_log_odds(np.array([0.0, 0.5, 1.0])) == pytest.approx(
+        [math.log(1e-12), 0, -math.log(1e-12)], abs=1e-3
+    )
+    assert isinstance(metrics.finite_log_odds(1.0), float)
+
+
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=20), st.floats(0.1, 10), st.floats(-5, 5))
 def test_a_calibration_of_means_keeps_their_order_and_their_ends(means, temperature, bias):
     means = np.sort(means)

@@ -274,6 +274,10 @@ def test_each_model_and_their_mean_can_be_read_with(two_models, elsewhere):
     ensemble = {"members": members, "operating_points": [point], "data": {"simulated": True}}
     (elsewhere / "ensemble.json").write_text(json.dumps(ensemble))
     assert "Fracture suspected" in words(app.run()), "every probability lies above the mean's own limit, 0"
+    assert "calibrated in its turn" not in words(app)
+    moved = {"method": "platt", "temperature": 1.0, "bias": 5.0}
+    (elsewhere / "ensemble.json").write_text(json.dumps(ensemble | {"study_calibration": moved}))
+    assert "calibrated in its turn, so it may lie beyond all of them" in words(app.run())
     (elsewhere / "ensemble.json").write_text("{")
     app.run()
     assert not app.exception

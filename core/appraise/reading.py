@@ -17,9 +17,9 @@ import numpy as np
 from core.appraise.kept import Kept
 from core.appraise.studies import KnownFilm, KnownStudy, name_of
 from core.checkpoints.ensembles import Ensemble, members_of
-from core.classifier import square_fit
+from core.classifier import ensemble_probability, square_fit
 from core.explain.comparison import weights_key
-from core.metrics import ENSEMBLE, calibrate_means, mean_scores, pool
+from core.metrics import ENSEMBLE, finite_log_odds, mean_scores, pool
 from core.quality import assess
 from core.train.appraisal import angle_error, centre_error, look_at_peak
 from core.values import Checkpoint, Prediction, Radiograph, Scores, WristRegion
@@ -94,8 +94,7 @@ class Reading:
     wrists : dict of str to list of WristRead
         By finder.
     refused : dict of str to int
-        Films that were not fit to be read, by checkpoint; of the mean, those that none of its
-        checkpoints reads.
+        Films that were not fit to be read, by checkpoint; of the mean, those that none of its checkpoints reads.
     studies, positives, films_made : int
     """
 
@@ -235,9 +234,8 @@ def _mean_of(
     for place, film in enumerate(study.films):
         read = [each[place].probability for each in answers if each[place]]
         if read:
-            probability = float(calibrate_means(np.mean(read), calibration))
-            inside = min(max(probability, 1e-12), 1 - 1e-12)
-            mean.append(FilmRead(study.id, film.facts, math.log(inside / (1 - inside)), probability))
+            probability = ensemble_probability(read, calibration)
+            mean.append(FilmRead(study.id, film.facts, finite_log_odds(probability), probability))
     return mean
 
 

@@ -147,6 +147,12 @@ def parse_card(content: Mapping[str, Any]) -> Checkpoint:
     return Checkpoint(**{**entries, "operating_points": points, "settings": settings and _parse_settings(settings)})
 
 
+def calibrations_of(card: Checkpoint) -> dict[str, Any]:
+    """Return what a card's probabilities hang on beside its weights: its calibration and, if any, that of studies."""
+    of_studies = {"study_calibration": dict(card.study_calibration)} if card.study_calibration else {}
+    return dict(card.calibration or {}) | of_studies
+
+
 def parse_points(content: Any) -> tuple[OperatingPoint, ...]:
     """Return the operating points that a card's list describes.
 

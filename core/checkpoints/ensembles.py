@@ -2,7 +2,7 @@
 
 ``{"members": [{"id": ..., "answers_sha256": ...}, ...], "study_calibration": {...}, "operating_points": [...], "data":
 {...}}``. The calibration was fitted to the mean of the members' probabilities and the points were chosen on what it
-makes of them; both hold for these members with these weights and calibrations and for no others.
+makes of them; both hold for these members as they answer now and for no others.
 """
 
 from __future__ import annotations
@@ -15,10 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from core.checkpoints import CHECKPOINTS, CheckpointEntry, default_id, list_checkpoints
-from core.checkpoints.cards import LARGEST_CARD_BYTES, check_calibration, check_id, parse_points, strict_json
+from core.checkpoints.cards import (
+    LARGEST_CARD_BYTES,
+    calibrations_of,
+    check_calibration,
+    check_id,
+    parse_points,
+    strict_json,
+)
 from core.checkpoints.facts import check_facts
 from core.checkpoints.files import write_whole
-from core.checkpoints.profiles import calibrations_of
 from core.errors import CheckpointError
 from core.values import Checkpoint, OperatingPoint
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from core.checkpoints import CHECKPOINTS
-from core.checkpoints.cards import LARGEST_CARD_BYTES, check_id, parse_points
+from core.checkpoints.cards import LARGEST_CARD_BYTES, calibrations_of, check_id, parse_points
 from core.checkpoints.files import write_whole
 from core.errors import CheckpointError
 from core.values import Checkpoint, Interval, OperatingPoint
@@ -38,7 +38,7 @@ class Profile:
     name : str
     checkpoint_id, weights_sha256 : str
     calibration : Mapping
-        As :func:`calibrations_of` the card: other calibrations make other probabilities.
+        As of ``core.checkpoints.cards.calibrations_of``: other calibrations make other probabilities.
     operating_points : tuple of OperatingPoint
         ``high_sensitivity`` (below: none seen) and ``high_specificity`` (from there on: suspected), in this order.
     chosen_on : str
@@ -97,12 +97,6 @@ def profiles_of(card: Checkpoint, folder: Path = CHECKPOINTS) -> dict[str, Profi
 def _fits(profile: Profile, card: Checkpoint) -> bool:
     theirs = (profile.checkpoint_id, profile.weights_sha256, dict(profile.calibration))
     return theirs == (card.id, card.weights_sha256, calibrations_of(card))
-
-
-def calibrations_of(card: Checkpoint) -> dict[str, Any]:
-    """Return what a card's probabilities hang on beside its weights: its calibration and, if any, that of studies."""
-    of_studies = {"study_calibration": dict(card.study_calibration)} if card.study_calibration else {}
-    return dict(card.calibration or {}) | of_studies
 
 
 def check_name(name: Any) -> str:

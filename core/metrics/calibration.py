@@ -17,7 +17,7 @@ LOG_LOSS_FLOOR = float(np.finfo(np.float64).eps)
 TEMPERATURE_RANGE = (0.1, 10.0)
 BIAS_RANGE = (-5.0, 5.0)
 MEAN_FLOOR = 1e-12
-"""A study's mean of 0 or 1 is fitted as if it were this far from it; what is certain stays certain all the same."""
+"""Probabilities of 0 and 1 have the log-odds of what lies this far from them, where finite ones are needed."""
 CALIBRATIONS = ("temperature", "platt", "isotonic")
 
 
@@ -185,7 +185,7 @@ def fit_mean_calibration(means: np.ndarray, labels: np.ndarray) -> dict[str, Any
         raise ScoresError("A study's calibration is fitted to one probability and one label for each study.")
     if set(np.unique(labels)) != {0, 1}:
         raise ScoresError("A study's calibration can only be fitted where both labels, 0 and 1, are present.")
-    odds = _log_odds(np.clip(means, MEAN_FLOOR, 1 - MEAN_FLOOR))
+    odds = finite_log_odds(means)  # to fit; what is certain stays certain when it is calibrated
     sign = np.where(labels == 1, 1.0, -1.0)
 
     def loss(values: np.ndarray) -> float:
@@ -233,6 +233,12 @@ def calibrate_means(means: float | np.ndarray, study_calibration: Mapping[str, A
     As :func:`pool`; without one they stay as they are.
     """
     return means if study_calibration is None else calibrate(_log_odds(means), study_calibration)
+
+
+def finite_log_odds(probability: float | np.ndarray) -> float | np.ndarray:
+    """Return log(p / (1 - p)), of 0 and 1 as if they were `MEAN_FLOOR` away, in the form `probability` came in."""
+    odds = _log_odds(np.clip(probability, MEAN_FLOOR, 1 - MEAN_FLOOR))
+    return float(odds) if np.ndim(odds) == 0 else odds
 
 
 def _log_odds(broken: float | np.ndarray, whole: float | np.ndarray | None = None) -> np.ndarray:

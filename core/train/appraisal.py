@@ -131,11 +131,9 @@ def appraise_classifier(
     )
     means = _study_scores("valid", answers["valid"], labels["valid"], fitted)
     of_studies = fit_mean_calibration(means.probabilities, means.labels)
+    name = reader.checkpoint.id
     scores = {
-        split: replace(
-            _study_scores(split, found, labels[split], fitted, of_studies), checkpoint_id=reader.checkpoint.id
-        )
-        for split, found in answers.items()
+        split: _study_scores(split, found, labels[split], fitted, of_studies, name) for split, found in answers.items()
     }
     points = operating_points(scores["valid"], SENSITIVITY_TARGET, SPECIFICITY_TARGET)
     points = tuple(replace(point, threshold=min(point.threshold, 1.0)) for point in points)
@@ -223,6 +221,7 @@ def _study_scores(
     labels: Mapping[str, int],
     calibration: Mapping,
     study_calibration: Mapping | None = None,
+    checkpoint_id: str = "",
 ) -> Scores:
     by_study: dict[str, list[_Answer]] = {}
     for answer in answers:
@@ -230,7 +229,7 @@ def _study_scores(
     logits = [np.array([answer.logit for answer in found]) for found in by_study.values()]
     firsts = [found[0].film for found in by_study.values()]
     return Scores(
-        checkpoint_id="",
+        checkpoint_id=checkpoint_id,
         split=split,
         study_ids=tuple(by_study),
         patient_ids=tuple(film.patient_id for film in firsts),

@@ -248,6 +248,8 @@ def _show_members(reading: StudyReading) -> None:
         for row in member_results(reading)
     ]
     st.html(f'<table class="members"><tr><th>Each model by itself</th><th></th><th></th></tr>{"".join(lines)}</table>')
+    if reading.checkpoint.study_calibration:
+        st.caption("Their mean is calibrated in its turn, so it may lie beyond all of them.")
 
 
 # ---- the heat map ----------------------------------------------------------------------------------------------------
