@@ -50,6 +50,8 @@ with left:
     if rows:
         st.markdown("#### Where the words come from")
         st.table(pd.DataFrame(rows), border="horizontal", hide_index=True)
+        if card.data.get("limits"):
+            st.caption(card.data["limits"])
 with right:
     measured = []
     if card.task == "fracture" and "test" in splits_of([card.id]):

@@ -457,6 +457,28 @@ def test_operating_points_by_hand():
     assert (sensitive.sensitivity.low, sensitive.sensitivity.high) == (wilson.low, wilson.high)
 
 
+def test_a_study_below_the_lower_point_is_itself_unlikely_to_be_positive():
+    """One in four is positive: odds of 1 : 3, which a likelihood ratio of 0.2 makes 1 : 15."""
+    labels = [1] * 20 + [0] * 60
+    apart = np.concatenate((np.linspace(0.5, 0.9, 20), np.linspace(0.02, 0.45, 60)))
+    plain, lowered = (
+        operating_points(make_scores(labels, apart)),
+        operating_points(make_scores(labels, apart), ruled_out=0.2),
+    )
+    assert plain[0].threshold > 0.4
+    assert lowered[0].threshold == pytest.approx(1 / 16)
+    assert lowered[0].sensitivity.value == 1.0
+    assert lowered[0].specificity.value == np.mean(apart[20:] < 1 / 16)
+    assert lowered[1].threshold == plain[1].threshold
+    # Where the target itself asks for less, it stays.
+    mixed = np.concatenate((np.linspace(0.01, 0.9, 20), np.linspace(0.02, 0.45, 60)))
+    low, _ = operating_points(make_scores(labels, mixed), ruled_out=0.2)
+    assert low.threshold == operating_points(make_scores(labels, mixed))[0].threshold == mixed[1]
+    for wrong in (0, 1.1, math.nan):
+        with pytest.raises(ScoresError, match="likelihood ratio"):
+            operating_points(make_scores(labels, apart), ruled_out=wrong)
+
+
 def test_crossing_operating_points_change_places():
     """From 0.2 on half of the negatives are told, up to 0.6 all positives are: what lies between remains uncertain."""
     sensitive, specific = operating_points(make_scores([0, 0, 1, 1], [0.1, 0.2, 0.6, 0.9]), 1.0, 0.5)

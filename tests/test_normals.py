@@ -309,7 +309,7 @@ def two_models(tmp_path_factory):
 
 def test_the_points_of_a_mean_are_chosen_on_the_mean(two_models):
     from core.checkpoints.ensembles import find_ensemble, read_ensemble, write_ensemble
-    from core.metrics import operating_points
+    from core.metrics import RULED_OUT, operating_points
     from core.train.ensembles import measure_ensemble
 
     folder, labels, told = two_models
@@ -320,7 +320,7 @@ def test_the_points_of_a_mean_are_chosen_on_the_mean(two_models):
     assert fitted == fit_mean_calibration(plain, labels)
     mean = expit(logit(plain) / fitted["temperature"] + fitted["bias"])
     ids = tuple(f"s{i}" for i in range(120))
-    expected = operating_points(Scores("x", "valid", ids, ids, labels, mean), 0.95, 0.95)
+    expected = operating_points(Scores("x", "valid", ids, ids, labels, mean), 0.95, 0.95, RULED_OUT)
     assert [p.threshold for p in found.operating_points] == pytest.approx([p.threshold for p in expected])
     below = mean < found.operating_points[1].threshold - 1e-9  # it is one of these
     assert found.operating_points[1].specificity.value == np.mean(below[labels == 0])

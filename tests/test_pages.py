@@ -224,6 +224,7 @@ def test_only_what_is_simulated_is_called_so_on_about(elsewhere, simulated):
     assert kinds == [f"By kind of {fracture}", f"By how far the {fracture} is displaced"]
     notes = [label.partition(": ")[2] for label in labels if label.startswith("The embedded models: ")]
     assert notes == ["looked at on real films", "what was tried"]
+    assert card.data["limits"] in told
 
 
 @pytest.fixture
@@ -271,9 +272,11 @@ def test_each_model_and_their_mean_can_be_read_with(two_models, elsewhere):
     rate = {"value": 0.9, "low": 0.8, "high": 0.95, "n": 100}
     point = {"name": "high_specificity", "threshold": 0.0, "sensitivity": rate, "specificity": rate}
     members = [{"id": name, "answers_sha256": digest} for name, digest in members_of(cards).items()]
-    ensemble = {"members": members, "operating_points": [point], "data": {"simulated": True}}
+    told = {"simulated": True, "limits": "Chosen by the mean's own studies."}
+    ensemble = {"members": members, "operating_points": [point], "data": told}
     (elsewhere / "ensemble.json").write_text(json.dumps(ensemble))
     assert "Fracture suspected" in words(app.run()), "every probability lies above the mean's own limit, 0"
+    assert "Red: suspected. Chosen by the mean's own studies." in words(app)
     assert "calibrated in its turn" not in words(app)
     moved = {"method": "platt", "temperature": 1.0, "bias": 5.0}
     (elsewhere / "ensemble.json").write_text(json.dumps(ensemble | {"study_calibration": moved}))

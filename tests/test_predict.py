@@ -190,7 +190,9 @@ def test_heat_that_is_no_evidence_is_not_painted(tmp_path, capsys, monkeypatch):
         _, rows, err = run(capsys, film, "--json", "--explain", "gradcam", "--out", out)
         told[evidence] = (json.loads(rows[0])["explanation"], err, np.asarray(Image.open(out / "wrist.gradcam.png")))
     (strong, quiet, painted), (faint, warned, bare) = told.values()
-    assert strong == {"method": "gradcam", "target": "for", "peak": faint["peak"], "evidence": True}
+    # Two passes through one network may differ in the last digits.
+    same_peak = pytest.approx(faint["peak"], rel=1e-4)
+    assert strong == {"method": "gradcam", "target": "for", "peak": same_peak, "evidence": True}
     assert (quiet, faint["evidence"]) == ([], False)
     assert [line.startswith("wrist: No positive evidence") for line in warned] == [True]
     assert np.ptp(painted.astype(int), axis=-1).max() > 50, "colours"

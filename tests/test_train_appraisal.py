@@ -8,6 +8,7 @@ import pytest
 
 from core.classifier import Classifier, study_probability
 from core.errors import TrainingError
+from core.metrics import operating_points
 from core.train import appraisal
 from core.train.squares import Film, read_film
 from core.values import Checkpoint, WristRegion
@@ -225,6 +226,9 @@ def test_what_is_tested_on_chooses_neither_calibration_nor_operating_points(tmp_
     first = appraisal.appraise_classifier(contrast_reader(), halves, None)
     assert set(first.calibration) == {"method", "temperature", "bias"}
     assert len(first.points) == 2
+    # As many have a break as not: where the odds are a fifth of that, the probability is a sixth.
+    assert first.points[0].threshold == pytest.approx(1 / 6)
+    assert operating_points(first.scores[0], 0.95, 0.95)[0].threshold > 0.18
     for name, test in others.items():
         again = appraisal.appraise_classifier(contrast_reader(), halves | {"test": test}, None)
         assert chosen(again) == chosen(first), name

@@ -61,6 +61,7 @@ from core.metrics.evaluation import (
     sweep_thresholds,
 )
 from core.metrics.operating import (
+    RULED_OUT,
     Zone,
     cheapest_threshold,
     operating_points,
@@ -126,6 +127,7 @@ __all__ = [
     "PROPORTIONS",
     "RATES",
     "RESAMPLES",
+    "RULED_OUT",
     "SCORES_COLUMNS",
     "TEMPERATURE_RANGE",
     "WITHOUT_THRESHOLD",

@@ -14,6 +14,9 @@ from core.metrics.tables import check_scores
 from core.values import Interval, OperatingPoint, Scores
 
 ZONES = ("no", "doubt", "yes")
+RULED_OUT = 0.2
+"""A likelihood ratio from which down a finding counts as unlikely: one that speaks moderately against it (Jaeschke,
+Guyatt and Sackett, JAMA 271:703, 1994)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +40,10 @@ class Zone:
 
 
 def operating_points(
-    scores: Scores, sensitivity_target: float = 0.95, specificity_target: float = 0.95
+    scores: Scores,
+    sensitivity_target: float = 0.95,
+    specificity_target: float = 0.95,
+    ruled_out: float | None = None,
 ) -> tuple[OperatingPoint, OperatingPoint]:
     """Choose the two thresholds between which a study is uncertain.
 
@@ -48,6 +54,19 @@ def operating_points(
     On scores that separate the classes well the two cross, and every threshold between them reaches both targets: they
     then change places. What lies between is rare on these scores and stays uncertain, as less usual studies may be.
 
+    A target is met by all that lies below a threshold together, and what lies just below it may be positive as often as
+    not: of a model that tells most studies without effort, few lie there. `ruled_out` asks it of each study.
+
+    Parameters
+    ----------
+    scores : Scores
+    sensitivity_target, specificity_target : float
+        (0, 1].
+    ruled_out : float or None
+        Of calibrated probabilities: ``high_sensitivity`` is at most the probability at which the odds of a study are
+        `ruled_out` times what they are before anything is known, by the share of positives in `scores`; above 0 and not
+        above 1, such as `RULED_OUT`.
+
     Returns
     -------
     tuple of OperatingPoint
@@ -57,9 +76,11 @@ def operating_points(
     Raises
     ------
     ScoresError
-        As `check_scores`; a target outside (0, 1]; one class only.
+        As `check_scores`; a target or `ruled_out` outside (0, 1]; one class only.
     """
     check_scores(scores)
+    if ruled_out is not None and not 0 < ruled_out <= 1:
+        raise ScoresError("A likelihood ratio above 0 and not above 1 was expected, but another number came.")
     if not (0 < sensitivity_target <= 1 and 0 < specificity_target <= 1):
         raise ScoresError("Targets for sensitivity and specificity must lie above 0 and not above 1.")
     if len(set(scores.labels.tolist())) < 2:
@@ -68,6 +89,9 @@ def operating_points(
     low = threshold_for(scores, sensitivity=sensitivity_target)
     high = threshold_for(scores, specificity=specificity_target)
     low, high = sorted((low, high))
+    if ruled_out is not None:
+        odds = ruled_out * float(np.sum(scores.labels == 1)) / float(np.sum(scores.labels == 0))
+        low = min(low, odds / (1 + odds))
     return (_measured_point("high_sensitivity", low, scores), _measured_point("high_specificity", high, scores))
 
 

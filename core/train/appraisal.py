@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from core.classifier import Classifier, square_fit
 from core.errors import DatasetError, TrainingError
 from core.explain.heatmaps import grow_location
 from core.metrics import (
+    RULED_OUT,
     auc_of,
     evaluate_scores,
     fit_mean_calibration,
@@ -37,6 +38,14 @@ from core.values import OperatingPoint, Radiograph, Scores, WristRegion
 from core.wrist import WITHIN, WristFinder, confidence_of
 
 SENSITIVITY_TARGET = SPECIFICITY_TARGET = 0.95
+LIMITS_RULE = (
+    "Both limits were chosen on validation studies. The upper one is the smallest with a specificity of "
+    f"{SPECIFICITY_TARGET:.0%} or more. The lower one is the largest with a sensitivity of {SENSITIVITY_TARGET:.0%} or "
+    f"more, but no higher than where the odds have fallen to {RULED_OUT:.0%} of what they are before a film is read: "
+    "a study just below it must be unlikely to be positive, too, and not only all those below it together. Where the "
+    "two cross they change places."
+)
+"""What `choose_points` does, for people."""
 NEAR_PIXELS = 8
 PLACES = (
     "location_peak_in_mask",
@@ -135,8 +144,7 @@ def appraise_classifier(
     scores = {
         split: _study_scores(split, found, labels[split], fitted, of_studies, name) for split, found in answers.items()
     }
-    points = operating_points(scores["valid"], SENSITIVITY_TARGET, SPECIFICITY_TARGET)
-    points = tuple(replace(point, threshold=min(point.threshold, 1.0)) for point in points)
+    points = choose_points(scores["valid"])
     results = classifier_results(scores["test"], points) | _location_results(answers["test"])
     results |= _group_results(answers["test"], scores["test"])
     return Appraisal(fitted, of_studies, points, tuple(scores.values()), results, counts)
@@ -236,6 +244,16 @@ def _study_scores(
         labels=np.array([labels[study] for study in by_study], np.int8),
         probabilities=np.array([pool(each, calibration, study_calibration) for each in logits]),
     )
+
+
+def choose_points(scores: Scores) -> tuple[OperatingPoint, OperatingPoint]:
+    """Choose the two operating points of a model, or of a mean of models, on calibrated validation studies.
+
+    See `LIMITS_RULE`.
+
+    Raises as :func:`core.metrics.operating_points`.
+    """
+    return operating_points(scores, SENSITIVITY_TARGET, SPECIFICITY_TARGET, RULED_OUT)
 
 
 def classifier_results(scores: Scores, points: Sequence[OperatingPoint]) -> dict[str, Any]:

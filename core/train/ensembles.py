@@ -22,9 +22,9 @@ from core.checkpoints.cards import check_id
 from core.checkpoints.ensembles import UNTESTED, Ensemble, ensemble_card, ensemble_members, members_of, write_ensemble
 from core.datasets import REGION_HELP
 from core.errors import CheckpointError, ScaphoidError
-from core.metrics import fit_mean_calibration, mean_scores, operating_points
+from core.metrics import fit_mean_calibration, mean_scores
 from core.reading import EnsembleReader, open_reader
-from core.train.appraisal import SENSITIVITY_TARGET, SPECIFICITY_TARGET, classifier_results
+from core.train.appraisal import LIMITS_RULE, choose_points, classifier_results
 from core.train.normals import SENTENCE_BEGINS, describe, read_normals, results_at, set_caution
 from core.train.publish import find_origins
 from core.train.runs import Progress
@@ -106,14 +106,14 @@ def measure_ensemble(
     if len(members) < 2:
         raise CheckpointError(f"A mean needs two models or more, but there are {len(members)}.")
     scores, fitted = scores_of_mean(members, folder)
-    points = operating_points(scores["valid"], SENSITIVITY_TARGET, SPECIFICITY_TARGET)
-    points = tuple(replace(point, threshold=min(point.threshold, 1.0)) for point in points)
+    points = choose_points(scores["valid"])
     first = members[0].data
     data: dict[str, Any] = {
         "trained_on": f"The mean of {len(members)} models: {', '.join(card.id for card in members)}.",
         "came_from": find_origins(members),
         "tested_on": str(first.get("tested_on", "")) if "test" in scores else UNTESTED,
         "not_for": str(first.get("not_for", "")),
+        "limits": LIMITS_RULE,
         "simulated": all(bool(card.data.get("simulated")) for card in members),
         "licences": sorted({line for card in members for line in card.data.get("licences", ())}),
         "results": classifier_results(scores["test"], points) if "test" in scores else {},

@@ -22,6 +22,7 @@ from core.datasets.splits import number_names
 from core.datasets.tables import LABEL_COLUMNS, find_column, read_columns, read_rows
 from core.errors import CheckpointError
 from core.starts import START_LICENCES
+from core.train.appraisal import LIMITS_RULE
 from core.train.films import TrainingData
 from core.train.inputs import HELD_OUT_SEED, SEEDS_APART, make_decoys
 from core.train.presets import idle_settings, option
@@ -255,6 +256,7 @@ def describe_checkpoint(
             **({"learned_at": size} if (size := learned_at(request, sources)) else {}),
             "counts": counts,
             "results": dict(measured.results),
+            **({"limits": LIMITS_RULE} if measured.points else {}),
             "licences": _licences(request, data),
             **_simulator(request, data),
         },

@@ -45,6 +45,7 @@ from pages.parts.readers import reader_of
 from pages.parts.trusting import offer_check
 from pages.parts.viewer import ViewerFilm, ViewerOverlay, show_viewer
 
+LIMITS_TOLD = "How the limits were chosen: page About."
 _TONES = {"suspected": SUSPECTED, "uncertain": UNCERTAIN, "not seen": NOT_SEEN}
 _VIEW_WORDS = {"LATERAL": "lateral", "OBLIQUE": "oblique"}
 _SIDE_WORDS = {"L": "left", "R": "right"}
@@ -231,7 +232,9 @@ def _show_probabilities(desk: Desk, reading: StudyReading) -> None:
             f"Green: none seen. Yellow: uncertain. Red: suspected. Limits {profile['name']}: {profile['chosen_on']}."
         )
     elif reading.checkpoint.operating_points:
-        st.caption("Green: none seen. Yellow: uncertain. Red: suspected. How the limits were chosen: page About.")
+        # The page About has no entry for a mean.
+        chosen = reading.checkpoint.data.get("limits", "") if reading.members else LIMITS_TOLD
+        st.caption(f"Green: none seen. Yellow: uncertain. Red: suspected. {chosen}")
     elif reading.members:
         st.caption("No limits were chosen for this mean, so it gives a number and no finding.")
 
