@@ -276,7 +276,8 @@ def test_each_model_and_their_mean_can_be_read_with(two_models, elsewhere):
     ensemble = {"members": members, "operating_points": [point], "data": told}
     (elsewhere / "ensemble.json").write_text(json.dumps(ensemble))
     assert "Fracture suspected" in words(app.run()), "every probability lies above the mean's own limit, 0"
-    assert "Red: suspected. Chosen by the mean's own studies." in words(app)
+    legend = next(caption for caption in app.caption if caption.value.endswith("Red: suspected."))
+    assert legend.proto.help == "Chosen by the mean's own studies."
     assert "calibrated in its turn" not in words(app)
     moved = {"method": "platt", "temperature": 1.0, "bias": 5.0}
     (elsewhere / "ensemble.json").write_text(json.dumps(ensemble | {"study_calibration": moved}))

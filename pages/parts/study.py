@@ -45,7 +45,6 @@ from pages.parts.readers import reader_of
 from pages.parts.trusting import offer_check
 from pages.parts.viewer import ViewerFilm, ViewerOverlay, show_viewer
 
-LIMITS_TOLD = "How the limits were chosen: page About."
 _TONES = {"suspected": SUSPECTED, "uncertain": UNCERTAIN, "not seen": NOT_SEEN}
 _VIEW_WORDS = {"LATERAL": "lateral", "OBLIQUE": "oblique"}
 _SIDE_WORDS = {"L": "left", "R": "right"}
@@ -233,8 +232,9 @@ def _show_probabilities(desk: Desk, reading: StudyReading) -> None:
         )
     elif reading.checkpoint.operating_points:
         # The page About has no entry for a mean.
-        chosen = reading.checkpoint.data.get("limits", "") if reading.members else LIMITS_TOLD
-        st.caption(f"Green: none seen. Yellow: uncertain. Red: suspected. {chosen}")
+        more = "" if reading.members else " How the limits were chosen: page About."
+        chosen = reading.checkpoint.data.get("limits")
+        st.caption(f"Green: none seen. Yellow: uncertain. Red: suspected.{more}", help=chosen)
     elif reading.members:
         st.caption("No limits were chosen for this mean, so it gives a number and no finding.")
 
