@@ -662,6 +662,81 @@ def test_the_mean_is_told_what_its_models_are(published, monkeypatch, capsys):
     assert kept[0]["subgroups"]["view"]
 
 
+@pytest.fixture
+def measure_three(published, monkeypatch):
+    """Return a function that measures some of three models, of two of which a mean was made, and returns both pages."""
+    for name in ("a-1", "b-1", "c-1"):
+        shutil.copytree(published / "stand-in", published / name)
+        card = read_card(published / "stand-in")
+        card = replace(card, id=name, input_size=SIZE, data={**card.data, "simulated": True})
+        (published / name / "card.json").write_text(write_card(card)[0], encoding="utf-8")
+    shutil.rmtree(published / "stand-in")
+    digest = read_card(published / "a-1").weights_sha256
+    made = [
+        studies.KnownStudy(f"s{n}", n % 2, (make_film(0.4 + 0.1 * (n % 2), n % 2, blob(0, 0), n, **KNOWN),))
+        for n in range(6)
+    ]
+    monkeypatch.setattr(command, "make_studies", lambda seeds, *arguments: iter(made[: len(seeds)]))
+    pages = [published / "README.md", published.parent / "README.md"]
+    for page in pages:
+        page.write_text("<!-- results: simulated -->\n<!-- end -->\n")
+
+    def open_stand_in(name, folder):
+        card = {"data": {"simulated": True}, "weights_sha256": digest, "region": None}
+        slope = {"a-1": 4.0, "b-1": 9.0, "c-1": -20.0}[name]
+        return SimpleNamespace(classifier=make_reader(slope, name=name, **card).classifier, finder=None)
+
+    members = ensembles.members_of(open_stand_in(name, published).classifier.checkpoint for name in ("a-1", "b-1"))
+    ensembles.write_ensemble(ensembles.Ensemble(members, POINTS, {"simulated": True}), published)
+
+    def measure(*names, studies=6):
+        asked = ["simulated", "--studies", str(studies), "--resamples", "20", "--write", "--checkpoints"]
+        asked += [str(published), *(part for name in names for part in ("--checkpoint", name))]
+        assert command.run(command._parser().parse_args(asked), open_stand_in) == 0
+        return [page.read_text() for page in pages]
+
+    return measure
+
+
+def test_a_model_that_is_measured_alone_stands_beside_those_measured_before(measure_three, capsys):
+    empty = ["<!-- results: simulated -->\n<!-- end -->\n"] * 2
+    assert measure_three("c-1") == empty
+    assert "they stay as they were. Results on simulated studies are wanted of every model, but a-1" in (
+        capsys.readouterr().err
+    )
+    whole = measure_three("a-1", "b-1")
+    report = capsys.readouterr()
+    assert "Written: the project's page." in report.err
+    for page in whole:
+        assert "6 simulated studies of as many patients, 3 with a fracture" in page
+        assert "|  | `a-1` | `b-1` | `c-1` | the mean |" in page
+        assert "The mean is of `a-1`, `b-1`." in page
+    assert "| `a-1` - `c-1` | 1.000 [" in whole[0], "paired with what was measured before"
+    assert "| `c-1` - `all` | -1.000 [" in whole[0]
+    assert "real normals" not in whole[0].lower()
+    assert measure_three() == whole, "all at once"
+    printed = capsys.readouterr().out.strip()
+    assert printed in whole[0], "what is printed is what is stored"
+
+
+def test_what_was_measured_on_other_studies_stands_in_no_table(measure_three, capsys):
+    before = measure_three()
+    capsys.readouterr()
+    assert measure_three("b-1", studies=4) == before
+    assert "measured on the same simulated studies, but b-1 was on others" in capsys.readouterr().err
+    assert measure_three("a-1", "b-1", "c-1") == before
+    assert measure_three("a-1", "b-1", "c-1", studies=4) != before
+
+
+def test_scores_of_others_than_the_cards_studies_stand_in_no_table(measure_three, published, capsys):
+    before = measure_three()
+    scores = published / "c-1" / "scores.csv"
+    scores.write_text("".join(line for line in scores.read_text().splitlines(True) if ",s3," not in line))
+    capsys.readouterr()
+    assert measure_three("a-1") == before
+    assert "The scores of c-1 must be of the studies of its card" in capsys.readouterr().err
+
+
 def test_a_broken_checkpoint_gets_no_results(published):
     (published / "stand-in" / "model.weights.h5").write_bytes(b"others")
     text = (published / "stand-in" / "card.json").read_text()

@@ -1,10 +1,11 @@
 """``python -m core.appraise``: what checkpoints are worth on simulated studies, and how steady their answers are.
 
-``simulated`` makes studies that no training has seen, reads them with every chosen checkpoint and with their mean, and
-measures both; with ``--write`` the figures go into the cards, the tables of scores and the documents, which have theirs
-from nowhere else. ``steadiness`` measures how far an answer moves when a film is flipped, turned, exposed otherwise or
-written in another format. ``explanations`` measures how often each heat map finds the break, and how far it can be
-trusted; ``quickscorecam`` how alike the quick form of Score-CAM is to the full one.
+``simulated`` makes studies that no training has seen, reads them with every chosen checkpoint and with their mean,
+and measures both; with ``--write`` the figures go into the cards and the tables of scores, and from those of all
+models, whenever each was measured, into the documents, which have theirs from nowhere else. ``steadiness`` measures
+how far an answer moves when a film is flipped, turned, exposed otherwise or written in another format.
+``explanations`` measures how often each heat map finds the break, and how far it can be trusted; ``quickscorecam``
+how alike the quick form of Score-CAM is to the full one.
 """
 
 from core.appraise.documents import replace_between, store_results

@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +14,11 @@ import numpy as np
 from core.appraise.documents import store_ensemble_results, store_results, update_document
 from core.appraise.kept import Kept
 from core.appraise.maps import measure_readers, outlined_films
-from core.appraise.measures import measure_checkpoint, measure_finder
+from core.appraise.measures import measure_checkpoint, measure_differences, measure_finder
 from core.appraise.quick import measure_likeness, one_of_each, summarise_likeness
 from core.appraise.reading import Reading, read_all
 from core.appraise.steadiness import measure_steadiness
+from core.appraise.stored import TEST_FACTS, results_of, stored_report
 from core.appraise.studies import FILM_SIZE, SEEDS_APART, make_studies, seeds_of
 from core.appraise.tables import (
     explanations_tables,
@@ -37,7 +37,7 @@ from core.evaluate import Progress, choose_checkpoints, read_film
 from core.evaluate.explanations import to_dict
 from core.explain import QUICK_GROUPS
 from core.explain.comparison import CHECK_EVERY, MEASURED_NAME, KeptRows, count_refused, rows_text, summarise
-from core.metrics import ENSEMBLE, RESAMPLES, compare_scores, interval_dict
+from core.metrics import ENSEMBLE, RESAMPLES
 from core.phantoms import VERSION
 from core.values import Checkpoint, Radiograph
 
@@ -121,14 +121,7 @@ def simulated_report(
         "resamples": options.resamples,
         "checkpoints": measured,
         "mean_of": sorted(mean.members) if ENSEMBLE in measured else [],
-        "differences": [
-            {
-                "first": first,
-                "second": second,
-                "auc": interval_dict(compare_scores(scores[first], scores[second], options.resamples)),
-            }
-            for first, second in combinations(scores, 2)
-        ],
+        "differences": measure_differences(scores, options.resamples),
         "finders": {name: measure_finder(wrists, options.resamples) for name, wrists in reading.wrists.items()},
     }
 
@@ -137,22 +130,16 @@ def _write(
     report: Mapping[str, Any], reading: Reading, readers: Sequence[Reader], mean: Ensemble, folder: Path
 ) -> None:
     """Store results in cards, tables of scores and documents, and say where."""
-    told = {name: report[name] for name in ("studies", "positives", "films", "size", "first_seed", "version")}
+    test = {name: report[name] for name in TEST_FACTS}
     for card in _cards(readers):
         if not _tests_on_simulated(card):
             continue
         found = report["checkpoints"][card.id]
-        counts = {
-            "test_films": report["films"],
+        counts = _counts_of(report, found) | {
             "test_studies": report["studies"],
-            "test_patients": report["studies"],
             "test_positive_studies": report["positives"],
-            "test_films_refused": found["films_refused"],
-            "test_patients_left_out": found["studies_refused"],
         }
-        groups = {name: found[name] for name in ("kinds", "displacements", "subgroups")}
-        results = {**found["results"], **groups, "simulated_test": told}
-        store_results(folder / card.id, results, counts, reading.scores[card.id])
+        store_results(folder / card.id, results_of(found, test), counts, reading.scores[card.id])
         print(f"Written: the card and the scores of {card.id}.", file=sys.stderr)
     for name, results in report["finders"].items():
         counts = {"test_films": report["films"], "test_patients": report["studies"]}
@@ -163,15 +150,23 @@ def _write(
     members = [card for card in _cards(readers) if card.id in mean.members]
     if ENSEMBLE in report["checkpoints"] and all(card.data.get("simulated") for card in members):
         found = report["checkpoints"][ENSEMBLE]
-        counts = {
-            "test_films": report["films"],
-            "test_patients": report["studies"],
-            "test_films_refused": found["films_refused"],
-            "test_patients_left_out": found["studies_refused"],
-        }
-        if store_ensemble_results(folder, mean.members, {**found["results"], "kinds": found["kinds"]}, counts):
+        if store_ensemble_results(folder, mean.members, results_of(found, test), _counts_of(report, found)):
             print("Written: the ensemble's results.", file=sys.stderr)
-    _update_documents(folder, readers, "simulated", simulated_tables(report), short_simulated_table(report))
+    try:
+        stored = stored_report(folder)
+    except ScaphoidError as error:
+        print(f"The documents hold all checkpoints, so they stay as they were. {error}", file=sys.stderr)
+        return
+    _put_into_documents(folder, "simulated", simulated_tables(stored), short_simulated_table(stored))
+
+
+def _counts_of(report: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, int]:
+    return {
+        "test_films": report["films"],
+        "test_patients": report["studies"],
+        "test_films_refused": found["films_refused"],
+        "test_patients_left_out": found["studies_refused"],
+    }
 
 
 def _tests_on_simulated(card: Checkpoint) -> bool:
@@ -195,6 +190,11 @@ def _update_documents(folder: Path, readers: Sequence[Reader], name: str, table:
             "The documents hold all checkpoints but only some were measured: they stay as they were.", file=sys.stderr
         )
         return False
+    _put_into_documents(folder, name, table, short)
+    return True
+
+
+def _put_into_documents(folder: Path, name: str, table: str, short: str | None) -> None:
     for path, content, title in (
         (folder / _DOCUMENT, table, "the checkpoints' page"),
         (folder.parent / _DOCUMENT, short, "the project's page"),
@@ -203,7 +203,6 @@ def _update_documents(folder: Path, readers: Sequence[Reader], name: str, table:
             print(f"Written: {title}.", file=sys.stderr)
         elif content:
             print(f"There is no place for these results in {title}.", file=sys.stderr)
-    return True
 
 
 def _cards(readers: Sequence[Reader]) -> list[Any]:

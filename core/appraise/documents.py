@@ -96,7 +96,7 @@ def store_ensemble_results(
 ) -> bool:
     """Put results into the ensemble's file, where it is of exactly these (``core.checkpoints.ensembles.members_of``).
 
-    `counts` mend the numbers in its words, as in `store_results`.
+    `counts` are those of `store_results`.
 
     Returns
     -------
@@ -112,6 +112,7 @@ def store_ensemble_results(
     content = json.loads(path.read_text("utf-8"))
     data = content.setdefault("data", {})
     data["results"] = {**data.get("results", {}), **results}
+    data["counts"] = {**data.get("counts", {}), **(counts or {})}
     data["tested_on"] = _tested_on(data.get("tested_on", ""), counts or {})
     write_whole(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return True

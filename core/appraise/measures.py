@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from core.appraise.reading import FilmRead, WristRead
 from core.metrics import (
     auc_of,
+    compare_scores,
     evaluate,
     interval_dict,
     interval_of,
@@ -95,6 +97,24 @@ def measure_checkpoint(
             for name, (group_of, counted) in _SUBGROUPS.items()
         },
     }
+
+
+def measure_differences(scores: Mapping[str, Scores], resamples: int = 2000) -> list[dict[str, Any]]:
+    """Measure how far the AUC of each of several models, by name, is ahead of each later one's on the same studies.
+
+    Returns
+    -------
+    list of dict
+        ``first``, ``second``, ``auc``: the paired difference, an interval.
+    """
+    return [
+        {
+            "first": first,
+            "second": second,
+            "auc": interval_dict(compare_scores(scores[first], scores[second], resamples)),
+        }
+        for first, second in combinations(scores, 2)
+    ]
 
 
 def measure_finder(wrists: Sequence[WristRead], resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
