@@ -5,6 +5,7 @@ import math
 import shutil
 from dataclasses import replace
 from functools import partial
+from hashlib import sha256
 from types import SimpleNamespace
 
 import numpy as np
@@ -552,8 +553,6 @@ def test_a_document_without_a_place_is_left_alone(tmp_path):
 @pytest.fixture
 def published(tmp_path):
     """A folder of checkpoints with one whose weights are no network's; card and scores are as published."""
-    from hashlib import sha256
-
     folder = tmp_path / "checkpoints"
     (folder / "stand-in").mkdir(parents=True)
     (folder / "stand-in" / "model.weights.h5").write_bytes(b"weights")
@@ -916,6 +915,63 @@ def test_heat_maps_are_measured_told_and_stored(published, monkeypatch, capsys):
         (f"film-0.5-0-v{VERSION}-{SIZE}px", "layercam", False),
         (f"film-0.5-0-v{VERSION}-{SIZE}px", "gradcam", False),
     ]
+
+
+def test_maps_of_a_model_that_is_measured_alone_stand_beside_those_measured_before(published, monkeypatch, capsys):
+    for name in ("a-1", "b-1"):
+        shutil.copytree(published / "stand-in", published / name)
+        card = replace(read_card(published / "stand-in"), id=name)
+        (published / name / "card.json").write_text(write_card(card)[0], encoding="utf-8")
+    shutil.rmtree(published / "stand-in")
+    cards = {name: read_card(published / name) for name in ("a-1", "b-1")}
+
+    def make(seeds, size, jobs):
+        for number, (seed, broken) in enumerate(seeds):
+            film = make_film(0.5, 1, blob(0, 0), number, **KNOWN)
+            yield studies.KnownStudy(f"s{seed}", int(broken), (film,))
+
+    def measure(films, reader, check_every, **_):
+        card = reader.classifier.checkpoint
+        for number, film in enumerate(films):
+            told = (film.name, film.patient_id, film.origin, card.id)
+            away = 1.0 + number if card.id == "a-1" else 9.0
+            row = comparison.MapRow(*told, "gradcam", film.thin, 0.9, False, 0.5, away, "mm", (0.25,) * len(THRESHOLDS))
+            checked = "good" if check_every and number % check_every == 0 else ""
+            yield replace(row, weights=comparison.weights_key(card), level=checked)
+
+    monkeypatch.setattr(command, "make_studies", make)
+    monkeypatch.setattr(maps, "measure_maps", lambda *films, **asked: list(measure(*films, **asked)))
+    pages = (published / "README.md", published.parent / "README.md")
+    empty = "<!-- results: explanations -->\n<!-- end -->\n"
+    for page in pages:
+        page.write_text(empty)
+
+    def appraise(*names, films=4, more=()):
+        asked = ["explanations", "--films", str(films), "--resamples", "20", "--write", "--checkpoints", str(published)]
+        asked += [part for name in names for part in ("--checkpoint", name)]
+        options = command._parser().parse_args([*asked, *more])
+        opened = lambda name, _: SimpleNamespace(classifier=SimpleNamespace(checkpoint=cards[name]), finder=None)  # noqa: E731
+        assert command.run(options, opened) == 0
+        stored = comparison.read_rows(published / comparison.MEASURED_NAME)
+        return [page.read_text() for page in pages], [row.checkpoint_id for row in stored]
+
+    assert appraise("b-1") == ([empty] * 2, ["b-1"] * 4)
+    assert "a-1 was not measured on these films" in capsys.readouterr().err
+    whole = appraise("a-1")
+    assert whole[1] == ["a-1"] * 4 + ["b-1"] * 4
+    assert all("| `a-1` | Grad-CAM | 0.000" in page or "| `a-1` (n = 4) |" in page for page in whole[0])
+    assert appraise() == whole, "all at once"
+    # Fewer films, or others that were checked: b-1's are others.
+    for asked in ({"films": 3}, {"more": ("--check-every", "2")}):
+        again, stored = appraise("a-1", **asked)
+        assert (again, set(stored)) == (whole[0], {"a-1"})
+        appraise()
+    # Other weights of the same name are another model.
+    cards["b-1"] = replace(cards["b-1"], weights_sha256=sha256(b"others").hexdigest())
+    (published / "b-1" / "model.weights.h5").write_bytes(b"others")
+    (published / "b-1" / "card.json").write_text(write_card(cards["b-1"])[0], encoding="utf-8")
+    assert appraise("a-1") == (whole[0], ["a-1"] * 4)
+    assert "b-1 was not measured on these films" in capsys.readouterr().err
 
 
 def test_films_whose_maps_are_not_measured_are_told(monkeypatch, capsys, tmp_path):

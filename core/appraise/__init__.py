@@ -4,8 +4,9 @@
 and measures both; with ``--write`` the figures go into the cards and the tables of scores, and from those of all
 models, whenever each was measured, into the documents, which have theirs from nowhere else. ``steadiness`` measures
 how far an answer moves when a film is flipped, turned, exposed otherwise or written in another format.
-``explanations`` measures how often each heat map finds the break, and how far it can be trusted; ``quickscorecam``
-how alike the quick form of Score-CAM is to the full one.
+``explanations`` measures how often each heat map finds the break, and how far it can be trusted; with ``--write`` its
+table beside the checkpoints keeps that of all models, so that they may be measured one after the other.
+``quickscorecam`` measures how alike the quick form of Score-CAM is to the full one.
 """
 
 from core.appraise.documents import replace_between, store_results

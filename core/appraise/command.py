@@ -18,7 +18,7 @@ from core.appraise.measures import measure_checkpoint, measure_differences, meas
 from core.appraise.quick import measure_likeness, one_of_each, summarise_likeness
 from core.appraise.reading import Reading, read_all
 from core.appraise.steadiness import measure_steadiness
-from core.appraise.stored import TEST_FACTS, results_of, stored_report
+from core.appraise.stored import TEST_FACTS, join_rows, results_of, stored_report
 from core.appraise.studies import FILM_SIZE, SEEDS_APART, make_studies, seeds_of
 from core.appraise.tables import (
     explanations_tables,
@@ -36,7 +36,16 @@ from core.errors import ExplanationError, RadiographError, ScaphoidError
 from core.evaluate import Progress, choose_checkpoints, read_film
 from core.evaluate.explanations import to_dict
 from core.explain import QUICK_GROUPS
-from core.explain.comparison import CHECK_EVERY, MEASURED_NAME, KeptRows, count_refused, rows_text, summarise
+from core.explain.comparison import (
+    CHECK_EVERY,
+    MEASURED_NAME,
+    KeptRows,
+    MapRow,
+    OutlinedFilm,
+    count_refused,
+    rows_text,
+    summarise,
+)
 from core.metrics import ENSEMBLE, RESAMPLES
 from core.phantoms import VERSION
 from core.values import Checkpoint, Radiograph
@@ -281,18 +290,49 @@ def _appraise_explanations(
     rows, refused = measure_readers(films, readers, options.check_every, progress, kept)
     if not rows:
         raise ExplanationError("A film that is fit to be read was expected, but none of the simulated ones is.")
+    report = _explanations_report(rows, films, refused, options)
+    if options.write:
+        _write_explanations(rows, films, readers, folder, options)
+    return report, explanations_tables(report)
+
+
+def _explanations_report(
+    rows: Sequence[MapRow], films: Sequence[OutlinedFilm], refused: Mapping[str, int], options: argparse.Namespace
+) -> dict[str, Any]:
     every, thin = (summarise(rows, only_thin, options.resamples) for only_thin in (False, True))
     how = {"asked_films": options.films, "size": options.size, "seed": options.seed, "version": str(VERSION)}
-    report = (
+    return (
         how
         | {"resamples": options.resamples, "check_every": options.check_every}
         | to_dict(every, thin, len(films), refused)
     )
-    tables = explanations_tables(report)
-    if options.write and _update_documents(folder, readers, "explanations", tables, short_explanations_table(report)):
-        write_whole(folder / MEASURED_NAME, rows_text(rows))
-        print("Written: what was measured of each map.", file=sys.stderr)
-    return report, tables
+
+
+def _write_explanations(
+    rows: Sequence[MapRow],
+    films: Sequence[OutlinedFilm],
+    readers: Sequence[Reader],
+    folder: Path,
+    options: argparse.Namespace,
+) -> None:
+    """Store what was measured of each map, and draw the documents where all models were measured on these films."""
+    cards = [read_card(folder / name) for name in choose_checkpoints([ENSEMBLE], folder)]
+    if not {card.id for card in _cards(readers)} <= {card.id for card in cards}:
+        print("Another model than those in the folder was measured: nothing is stored of it.", file=sys.stderr)
+        return
+    joined, missing = join_rows(rows, cards, folder)
+    write_whole(folder / MEASURED_NAME, rows_text(joined))
+    print("Written: what was measured of each map.", file=sys.stderr)
+    if missing:
+        print(
+            f"The documents hold all checkpoints, so they stay as they were: {', '.join(missing)} "
+            f"{'was' if len(missing) == 1 else 'were'} not measured on these films.",
+            file=sys.stderr,
+        )
+        return
+    refused = {card.id: count_refused(films, (row for row in joined if row.checkpoint_id == card.id)) for card in cards}
+    report = _explanations_report(joined, films, refused, options)
+    _put_into_documents(folder, "explanations", explanations_tables(report), short_explanations_table(report))
 
 
 # --- Quick Score-CAM beside Score-CAM --------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What was measured of all models on simulated studies, as their cards and tables of scores hold it.
+"""What was measured of all models before, as their cards, tables of scores and the table of heat maps hold it.
 
 A model may be measured long after the others. So documents are drawn from what is stored, whoever was measured when.
 """
@@ -14,6 +14,7 @@ from core.appraise.studies import FIRST_SEED, SEEDS_APART
 from core.checkpoints import list_checkpoints, read_card, read_scores
 from core.checkpoints.ensembles import ensemble_of
 from core.errors import CheckpointError
+from core.explain.comparison import MEASURED_NAME, MapRow, read_rows, weights_key
 from core.metrics import ENSEMBLE, RESAMPLES, mean_scores
 from core.results import RESULT_NAMES
 from core.values import Checkpoint, Scores
@@ -125,3 +126,50 @@ def _finders(cards: Sequence[Checkpoint], folder: Path, test: Mapping[str, Any])
 def results_of(measured: Mapping[str, Any], test: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is stored of one model, or of the mean: what `stored_report` reads."""
     return {**measured["results"], **{group: measured[group] for group in GROUPS}, "simulated_test": dict(test)}
+
+
+def join_rows(rows: Sequence[MapRow], cards: Sequence[Checkpoint], folder: Path) -> tuple[list[MapRow], list[str]]:
+    """Add to rows of heat maps those that the folder's table holds of other models on the same films.
+
+    Parameters
+    ----------
+    rows : sequence of MapRow
+        Just measured.
+    cards : sequence of Checkpoint
+        Of all models there are.
+    folder : pathlib.Path
+        Of checkpoints.
+
+    Returns
+    -------
+    rows : list of MapRow
+        Model by model, as `cards` have them.
+    missing : list of str
+        Ids of the models of which there are none: not measured, with other weights, on other films, or checked on
+        others.
+
+    Raises
+    ------
+    ExplanationError
+        The table cannot be read.
+    """
+    place = Path(folder) / MEASURED_NAME
+    before = read_rows(place) if place.is_file() else []
+    measured = {row.checkpoint_id for row in rows}
+    wanted = {_films_of([row for row in rows if row.checkpoint_id == name]) for name in measured}
+    joined: list[MapRow] = []
+    missing = []
+    for card in cards:
+        if card.id in measured:
+            ours = [row for row in rows if row.checkpoint_id == card.id]
+        else:
+            ours = [row for row in before if row.checkpoint_id == card.id and row.weights == weights_key(card)]
+            ours = ours if _films_of(ours) in wanted else []
+        joined += ours
+        missing += [] if ours else [card.id]
+    return joined, missing
+
+
+def _films_of(rows: Sequence[MapRow]) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the films of rows, and those on which maps were checked."""
+    return frozenset(row.film for row in rows), frozenset(row.film for row in rows if row.level)
