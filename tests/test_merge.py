@@ -141,6 +141,22 @@ def test_a_card_tells_at_which_size_it_learned_through_whatever_it_comes_from(tm
             assert told[name].data.get("learned_at") == (32 if size == 64 else None)
 
 
+def test_a_mean_of_which_a_part_learned_at_its_size_is_not_said_to_have_learned_elsewhere(
+    tmp_path, folder, monkeypatch
+):
+    """What is told of the other part says so."""
+    at_32 = read_card(folder / "a")
+    parts = {"here": replace(at_32, id="here", input_size=64), "elsewhere": at_32}
+    parts["elsewhere"] = replace(at_32, id="elsewhere", input_size=64, data={**at_32.data, "learned_at": 32})
+    monkeypatch.setattr("core.train.publish._card_of", lambda name, *_: parts[name])
+    request = replace(make_request(tmp_path), settings=replace(SETTINGS, input_size=64))
+    for names, size in ((("here", "elsewhere"), None), (("elsewhere",), 32), (("here",), None)):
+        asked = replace(request, average_of=names)
+        card = describe_checkpoint(asked, make_data(origin="simulated", split="e" * 64), measure(), False)
+        assert card.data.get("learned_at") == size
+        assert ("it learned at 32 pixels" in card.data["trained_on"]) == bool(size)
+
+
 def test_patients_that_a_training_may_have_seen_do_not_measure_it(asked, folder, tmp_path):
     asked.split = "f" * 64
     _check_refusal(asked, folder, tmp_path)
