@@ -49,6 +49,20 @@ def measure(**counts):
     return Appraisal({"method": "temperature", "temperature": 1.0}, counts=counts)
 
 
+@pytest.mark.parametrize(
+    ("size", "origin", "title"),
+    [
+        (224, "simulated", "EfficientNet-Lite0, simulated films"),
+        (320, "simulated", "EfficientNet-Lite0 at 320 px, simulated films"),
+        (320, "real", "EfficientNet-Lite0 at 320 px, fine-tuned"),
+    ],
+)
+def test_networks_that_read_at_different_sizes_have_different_names(tmp_path, size, origin, title):
+    request = make_request(tmp_path)
+    request = replace(request, settings=replace(request.settings, backbone="efficientnetlite0", input_size=size))
+    assert publish.describe_checkpoint(request, make_data(origin=origin), measure(), False).title == title
+
+
 @pytest.mark.parametrize(("finder", "fit"), [("finder-1", "pad"), (None, "stretch")])
 def test_only_whole_films_are_stretched_and_no_card_says_otherwise(tmp_path, finder, fit):
     settings = replace(PRESETS["better-mura"], backbone="resnet50")

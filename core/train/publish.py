@@ -227,9 +227,7 @@ def describe_checkpoint(
         }
     if not data.patients_known:
         counts = {name: count for name, count in counts.items() if not name.endswith("_patients")}
-    title = request.title or (
-        "Wrist finder" if wrist else f"{backbone.title}, {'simulated films' if data.simulated else 'fine-tuned'}"
-    )
+    title = request.title or ("Wrist finder" if wrist else _title(request, data))
     return Checkpoint(
         id=request.id,
         title=title,
@@ -262,6 +260,14 @@ def describe_checkpoint(
         },
         versions=_versions(),
     )
+
+
+def _title(request: Request, data: TrainingData) -> str:
+    """Return a name for people: two of one network that read films at different sizes are told apart by it."""
+    size = request.settings.input_size
+    at = "" if size == TrainingSettings.input_size else f" at {size} px"
+    learned = "simulated films" if data.simulated else "fine-tuned"
+    return f"{find_backbone(request.settings.backbone).title}{at}, {learned}"
 
 
 def _simulator(request: Request, data: TrainingData) -> dict[str, Any]:
