@@ -722,7 +722,7 @@ def test_what_was_measured_on_other_studies_stands_in_no_table(measure_three, ca
     before = measure_three()
     capsys.readouterr()
     assert measure_three("b-1", studies=4) == before
-    assert "measured on the same simulated studies, but b-1 was on others" in capsys.readouterr().err
+    assert "measured on the same simulated studies in the same way, but b-1 was not" in capsys.readouterr().err
     assert measure_three("a-1", "b-1", "c-1") == before
     assert measure_three("a-1", "b-1", "c-1", studies=4) != before
 
@@ -961,11 +961,17 @@ def test_maps_of_a_model_that_is_measured_alone_stand_beside_those_measured_befo
     assert whole[1] == ["a-1"] * 4 + ["b-1"] * 4
     assert all("| `a-1` | Grad-CAM | 0.000" in page or "| `a-1` (n = 4) |" in page for page in whole[0])
     assert appraise() == whole, "all at once"
-    # Fewer films, or others that were checked: b-1's are others.
-    for asked in ({"films": 3}, {"more": ("--check-every", "2")}):
-        again, stored = appraise("a-1", **asked)
-        assert (again, set(stored)) == (whole[0], {"a-1"})
-        appraise()
+    # Fewer films, or others that were checked: what was measured of b-1 stays, but stands in no table beside these.
+    for asked, count in (({"films": 3}, 3), ({"more": ("--check-every", "2")}, 4)):
+        assert appraise("a-1", **asked) == (whole[0], ["a-1"] * count + ["b-1"] * 4)
+        assert "b-1 was not measured on these films" in capsys.readouterr().err
+        assert appraise("a-1") == whole
+    place = published / comparison.MEASURED_NAME
+    table = place.read_text()
+    place.write_text("another table")
+    with pytest.raises(ExplanationError):
+        appraise("a-1")
+    place.write_text(table)
     # Other weights of the same name are another model.
     cards["b-1"] = replace(cards["b-1"], weights_sha256=sha256(b"others").hexdigest())
     (published / "b-1" / "model.weights.h5").write_bytes(b"others")

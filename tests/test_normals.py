@@ -177,7 +177,7 @@ def folder(tmp_path):
 def card():
     rate = Interval(0.9, 0.8, 0.95, 100)
     points = (OperatingPoint("high_sensitivity", 0.2, rate, rate), OperatingPoint("high_specificity", 0.25, rate, rate))
-    told = {"tested_on": "Simulated.", "results": {}, "licences": ["Free."], "simulated": True}
+    told = {"tested_on": "Simulated.", "results": {}, "licences": ["Free."], "simulated": True, "limits": "Chosen."}
     return Checkpoint(
         "old", "Old", "fracture", "efficientnetlite0", "top_activation", 64, operating_points=points, data=told
     )
@@ -270,6 +270,8 @@ def test_a_checkpoint_is_published_anew_with_what_the_normals_say(folder, tmp_pa
     assert high.threshold == pytest.approx(expected, abs=1e-6)
     assert high.sensitivity.value == np.mean(values[labels == 1] >= high.threshold)
     assert high.specificity.n == 20
+    assert found.data["limits"] == "Chosen. The upper one was then raised on real films without a fracture."
+    assert normals.tell_raised(found.data, False) == found.data
     assert found.data["peaks"] == {"gradcam": {"value": 1.5, "n": 20, "films": "real films", "patients": 20}}
     assert found.data["results"]["real_normals_called_suspected"]["value"] == 0.1
     shown = found.data["results"]["sensitivity_at_high_specificity"]
@@ -344,6 +346,8 @@ def test_normals_raise_the_means_threshold(two_models, folder, monkeypatch):
     brightness = [(255 * 8 + 5 * number * 48) / 64 / 255 for number in range(0, 40, 2)]
     wanted = max(cautious_threshold(brightness), bare.operating_points[1].threshold)
     assert found.operating_points[1].threshold == pytest.approx(wanted, abs=1e-6)
+    raised = wanted > bare.operating_points[1].threshold
+    assert found.data["limits"] == bare.data["limits"] + f" {normals.RAISED}" * raised
     assert found.operating_points[0].threshold == bare.operating_points[0].threshold
     assert found.data["tested_on"].startswith("Simulated. The threshold of suspicion was ")
     assert "20 real films without a fracture of 20 patients (made here)" in found.data["tested_on"]

@@ -18,7 +18,7 @@ from core.appraise.measures import measure_checkpoint, measure_differences, meas
 from core.appraise.quick import measure_likeness, one_of_each, summarise_likeness
 from core.appraise.reading import Reading, read_all
 from core.appraise.steadiness import measure_steadiness
-from core.appraise.stored import TEST_FACTS, join_rows, results_of, stored_report
+from core.appraise.stored import TEST_FACTS, join_rows, results_of, stored_report, stored_rows
 from core.appraise.studies import FILM_SIZE, SEEDS_APART, make_studies, seeds_of
 from core.appraise.tables import (
     explanations_tables,
@@ -164,7 +164,7 @@ def _write(
     try:
         stored = stored_report(folder)
     except ScaphoidError as error:
-        print(f"The documents hold all checkpoints, so they stay as they were. {error}", file=sys.stderr)
+        print(f"The documents hold all models of simulated films, so they stay as they were. {error}", file=sys.stderr)
         return
     _put_into_documents(folder, "simulated", simulated_tables(stored), short_simulated_table(stored))
 
@@ -282,6 +282,9 @@ def _given_films(
 def _appraise_explanations(
     options: argparse.Namespace, readers: Sequence[Reader], folder: Path
 ) -> tuple[dict[str, Any], str]:
+    # Read first: what cannot be stored at the end would be measured for hours.
+    cards = [read_card(folder / name) for name in choose_checkpoints([ENSEMBLE], folder)] if options.write else []
+    before = stored_rows(cards, folder)
     kept = KeptRows(options.keep) if options.keep else None
     # Every other study is broken.
     seeds = [each for each in seeds_of(2 * options.films, options.seed) if each[1]]
@@ -292,7 +295,7 @@ def _appraise_explanations(
         raise ExplanationError("A film that is fit to be read was expected, but none of the simulated ones is.")
     report = _explanations_report(rows, films, refused, options)
     if options.write:
-        _write_explanations(rows, films, readers, folder, options)
+        _write_explanations(rows, before, films, cards, folder, options)
     return report, explanations_tables(report)
 
 
@@ -310,17 +313,14 @@ def _explanations_report(
 
 def _write_explanations(
     rows: Sequence[MapRow],
+    before: Sequence[MapRow],
     films: Sequence[OutlinedFilm],
-    readers: Sequence[Reader],
+    cards: Sequence[Checkpoint],
     folder: Path,
     options: argparse.Namespace,
 ) -> None:
     """Store what was measured of each map, and draw the documents where all models were measured on these films."""
-    cards = [read_card(folder / name) for name in choose_checkpoints([ENSEMBLE], folder)]
-    if not {card.id for card in _cards(readers)} <= {card.id for card in cards}:
-        print("Another model than those in the folder was measured: nothing is stored of it.", file=sys.stderr)
-        return
-    joined, missing = join_rows(rows, cards, folder)
+    joined, missing = join_rows(rows, before, cards)
     write_whole(folder / MEASURED_NAME, rows_text(joined))
     print("Written: what was measured of each map.", file=sys.stderr)
     if missing:

@@ -41,7 +41,8 @@ def stored_report(folder: Path) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        There is no such model; one of them, or their mean, was not measured, or on other studies than the rest.
+        There is no such model; one of them, or their mean where its points were chosen, was not measured, or on other
+        studies than the rest.
     """
     entries = list_checkpoints(folder)
     broken = next((entry for entry in entries if entry.checkpoint is None), None)
@@ -86,7 +87,7 @@ def _find_test(told: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         found = {"resamples": RESAMPLES, **found}
         if test and found != test:
             raise CheckpointError(
-                f"All models must be measured on the same simulated studies, but {who} was on others."
+                f"All models must be measured on the same simulated studies in the same way, but {who} was not."
             )
         test = found
     return test
@@ -128,25 +129,8 @@ def results_of(measured: Mapping[str, Any], test: Mapping[str, Any]) -> dict[str
     return {**measured["results"], **{group: measured[group] for group in GROUPS}, "simulated_test": dict(test)}
 
 
-def join_rows(rows: Sequence[MapRow], cards: Sequence[Checkpoint], folder: Path) -> tuple[list[MapRow], list[str]]:
-    """Add to rows of heat maps those that the folder's table holds of other models on the same films.
-
-    Parameters
-    ----------
-    rows : sequence of MapRow
-        Just measured.
-    cards : sequence of Checkpoint
-        Of all models there are.
-    folder : pathlib.Path
-        Of checkpoints.
-
-    Returns
-    -------
-    rows : list of MapRow
-        Model by model, as `cards` have them.
-    missing : list of str
-        Ids of the models of which there are none: not measured, with other weights, on other films, or checked on
-        others.
+def stored_rows(cards: Sequence[Checkpoint], folder: Path) -> list[MapRow]:
+    """Return what the folder's table holds of the heat maps of these models with the weights that they have now.
 
     Raises
     ------
@@ -154,19 +138,40 @@ def join_rows(rows: Sequence[MapRow], cards: Sequence[Checkpoint], folder: Path)
         The table cannot be read.
     """
     place = Path(folder) / MEASURED_NAME
-    before = read_rows(place) if place.is_file() else []
+    weights = {card.id: weights_key(card) for card in cards}
+    return [row for row in read_rows(place) if row.weights == weights.get(row.checkpoint_id)] if place.is_file() else []
+
+
+def join_rows(
+    rows: Sequence[MapRow], before: Sequence[MapRow], cards: Sequence[Checkpoint]
+) -> tuple[list[MapRow], list[str]]:
+    """Add to rows of heat maps those of other models that were measured before.
+
+    Parameters
+    ----------
+    rows : sequence of MapRow
+        Just measured: what was measured of the same models before is forgotten.
+    before : sequence of MapRow
+        Of :func:`stored_rows`.
+    cards : sequence of Checkpoint
+        Of all models there are.
+
+    Returns
+    -------
+    rows : list of MapRow
+        Model by model, as `cards` have them.
+    missing : list of str
+        Ids of the models that were not measured on the films of `rows`, or checked on others.
+    """
     measured = {row.checkpoint_id for row in rows}
     wanted = {_films_of([row for row in rows if row.checkpoint_id == name]) for name in measured}
     joined: list[MapRow] = []
     missing = []
     for card in cards:
-        if card.id in measured:
-            ours = [row for row in rows if row.checkpoint_id == card.id]
-        else:
-            ours = [row for row in before if row.checkpoint_id == card.id and row.weights == weights_key(card)]
-            ours = ours if _films_of(ours) in wanted else []
+        ours = [row for row in (rows if card.id in measured else before) if row.checkpoint_id == card.id]
         joined += ours
-        missing += [] if ours else [card.id]
+        if not ours or _films_of(ours) not in wanted:
+            missing.append(card.id)
     return joined, missing
 
 

@@ -254,7 +254,7 @@ def _subgroup_rows(measured: Mapping[str, Any]) -> Iterable[list[str]]:
     first = next(iter(measured.values()))
     for by, values in first["subgroups"].items():
         for value, found in values.items():
-            cells = [each["subgroups"][by].get(value, {}).get("auc") for each in measured.values()]
+            cells = [each["subgroups"].get(by, {}).get(value, {}).get("auc") for each in measured.values()]
             yield [f"{by}: {value} (n = {found['auc']['n']} {found['counted']})", *map(show, cells)]
 
 

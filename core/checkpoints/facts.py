@@ -121,7 +121,7 @@ _FACTS: Mapping[str, tuple[str, Callable[[Any], bool]]] = MappingProxyType(
             ("trained_on", "tested_on", "not_for"),
             ("text, or a list of sentences", lambda value: _is_text(value) or _is_list(value, _is_text)),
         ),
-        **dict.fromkeys(("split", "imported_sha256"), ("text", _is_text)),
+        **dict.fromkeys(("split", "imported_sha256", "limits"), ("text", _is_text)),
         **dict.fromkeys(("simulated", "patients_known"), ("true or false", _is_flag)),
         "learned_at": ("a number of pixels", lambda value: _is_count(value) and value > 0),
         "licences": ("a list of texts", lambda value: _is_list(value, _is_text)),

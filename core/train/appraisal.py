@@ -39,11 +39,11 @@ from core.wrist import WITHIN, WristFinder, confidence_of
 
 SENSITIVITY_TARGET = SPECIFICITY_TARGET = 0.95
 LIMITS_RULE = (
-    "Both limits were chosen on validation studies. The upper one is the smallest with a specificity of "
-    f"{SPECIFICITY_TARGET:.0%} or more. The lower one is the largest with a sensitivity of {SENSITIVITY_TARGET:.0%} or "
-    f"more, but no higher than where the odds have fallen to {RULED_OUT:.0%} of what they are before a film is read: "
-    "a study just below it must be unlikely to be positive, too, and not only all those below it together. Where the "
-    "two cross they change places."
+    "Both limits were chosen on validation studies: the largest with a sensitivity of "
+    f"{SENSITIVITY_TARGET:.0%} or more, and the smallest with a specificity of {SPECIFICITY_TARGET:.0%} or more; the "
+    "lower of the two is the lower limit. It was then set no higher than where the model holds the odds to be "
+    f"{RULED_OUT:.0%} of what they are among those studies: where half of them are positive, at a probability of "
+    f"{RULED_OUT / (1 + RULED_OUT):.1%}."
 )
 """What `choose_points` does, for people."""
 NEAR_PIXELS = 8

@@ -25,7 +25,7 @@ from core.errors import CheckpointError, ScaphoidError
 from core.metrics import fit_mean_calibration, mean_scores
 from core.reading import EnsembleReader, open_reader
 from core.train.appraisal import LIMITS_RULE, choose_points, classifier_results
-from core.train.normals import SENTENCE_BEGINS, describe, read_normals, results_at, set_caution
+from core.train.normals import SENTENCE_BEGINS, describe, read_normals, results_at, set_caution, tell_raised
 from core.train.publish import find_origins
 from core.train.runs import Progress
 from core.values import Checkpoint, Scores
@@ -125,6 +125,7 @@ def measure_ensemble(
         told = describe(read, points, source, before, data["simulated"])
         data["tested_on"] = f"{_before_normals(data['tested_on'])} {told['sentence']}"
         data["results"] |= results_at(tuple(scores.values()), points[1].threshold) | told["results"]
+        data = tell_raised(data, points[1].threshold > before)
         data["licences"] = sorted({*data["licences"], licence})
     return Ensemble(members_of(members), points, data, fitted)
 

@@ -31,6 +31,7 @@ from core.reading import EnsembleReader, Reader, open_reader
 from core.values import Checkpoint, Interval, OperatingPoint, Radiograph, Scores, WristRegion
 
 FALSE_ALARMS = 0.1
+RAISED = "The upper one was then raised on real films without a fracture."
 SENTENCE_BEGINS = "The threshold of suspicion"
 """How the sentence of `describe` begins."""
 FEWEST_STUDIES = 20
@@ -316,6 +317,12 @@ def describe(
     return {"sentence": sentence, "results": {name: interval_dict(share) for name, share in shares.items()}}
 
 
+def tell_raised(data: Mapping[str, Any], raised: bool) -> dict[str, Any]:
+    """Return a card's data, where its upper limit was raised with that in what it says of how limits were chosen."""
+    told = data.get("limits")
+    return {**data, "limits": f"{told} {RAISED}"} if told and raised else dict(data)
+
+
 def measure(
     reader: Reader,
     folder: Path,
@@ -341,7 +348,7 @@ def measure(
     peaks = usual_peaks(reader.classifier, negatives, progress, negatives.patients if known else None)
     people = {"patients": len({study.patient_id for study in normals})} if known else {}
     data_entry: Mapping[str, Any] = {
-        **card.data,
+        **tell_raised(card.data, points[1].threshold > card.operating_points[1].threshold),
         "tested_on": f"{card.data['tested_on']} {told['sentence']}",
         "results": {**card.data["results"], **results_at(scores, points[1].threshold), **told["results"]},
         "peaks": {method: {**peak, "films": "real films", **people} for method, peak in peaks.items()},

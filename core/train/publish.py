@@ -348,7 +348,7 @@ def _sources(request: Request) -> tuple[Checkpoint, ...]:
 def learned_at(request: Request, sources: Sequence[Checkpoint]) -> int | None:
     """Return at how many pixels a side averaged weights learned, where that is not the size they read films at now.
 
-    None too where only some of them learned elsewhere: what the card tells of these says so.
+    None too where some of them learned at that size.
     """
     averaged = [card for card in sources if card.id in request.average_of]
     sizes = {card.data.get("learned_at") or card.input_size for card in averaged}

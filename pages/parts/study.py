@@ -232,8 +232,8 @@ def _show_probabilities(desk: Desk, reading: StudyReading) -> None:
         )
     elif reading.checkpoint.operating_points:
         # The page About has no entry for a mean.
-        more = "" if reading.members else " How the limits were chosen: page About."
         chosen = reading.checkpoint.data.get("limits")
+        more = " How the limits were chosen: page About." if chosen and not reading.members else ""
         st.caption(f"Green: none seen. Yellow: uncertain. Red: suspected.{more}", help=chosen)
     elif reading.members:
         st.caption("No limits were chosen for this mean, so it gives a number and no finding.")
